@@ -3,9 +3,10 @@
 import errno
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from http import HTTPStatus
 from itertools import zip_longest
 from typing import Any
@@ -172,11 +173,21 @@ def problem_response(problem: Problem, *, request_id: str, path: str = "") -> Re
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Make `app` respond to every expected error with a problem."""
-    app.exception_handler(Problem)(_on_problem)
-    app.exception_handler(StoreError)(_on_domain_error)
-    app.exception_handler(TablesError)(_on_domain_error)
-    app.exception_handler(HTTPException)(_on_http_exception)
-    app.exception_handler(RequestValidationError)(_on_validation_error)
+    for kind, problem in (
+        (Problem, lambda _, error: error),
+        (StoreError, lambda _, error: problem_of(error)),
+        (TablesError, lambda _, error: problem_of(error)),
+        (HTTPException, _problem_of_http),
+        (RequestValidationError, _problem_of_parameters),
+    ):
+        app.add_exception_handler(kind, partial(_respond, problem))
+
+
+async def _respond(
+    problem: Callable[[Request, Any], Problem], request: Request, error: Exception
+) -> Response:
+    told = problem(request, error)
+    return problem_response(told, request_id=request_id_of(request), path=request.url.path)
 
 
 def problem_responses(*slugs: Slug) -> dict[int | str, dict[str, Any]]:
@@ -221,16 +232,7 @@ def problem_example(problem: ProblemType) -> dict[str, Any]:
     return {"value": example}
 
 
-async def _on_problem(request: Request, error: Problem) -> Response:
-    return problem_response(error, request_id=request_id_of(request), path=request.url.path)
-
-
-async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
-    problem = problem_of(error)
-    return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
-
-
-async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+def _problem_of_http(request: Request, error: HTTPException) -> Problem:
     slug = _HTTP_STATUSES.get(
         error.status_code, "bad-request" if error.status_code < 500 else "internal"
     )
@@ -241,23 +243,18 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
         detail = f"This route takes {headers['Allow']}, not {request.method[:16]}."
     elif error.status_code == HTTPStatus.NOT_FOUND and "route" not in request.scope:
         detail = f"There is no such route.{_nearest_route(request)}"
-    problem = Problem(slug, detail, status=error.status_code, headers=headers)
-    return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
+    return Problem(slug, detail, status=error.status_code, headers=headers)
 
 
-async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+def _problem_of_parameters(_request: Request, error: RequestValidationError) -> Problem:
     found = error.errors()
     unknown = any(is_unknown(item["type"]) for item in found)
     # Below the kind of parameter and its name are indices of repeated ones.
     faults = [(str(item["loc"][:2][-1]), worded(item, what="parameter")) for item in found]
     errors = [FieldError(alone(text), parameter=name) for name, text in faults]
     more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
-    problem = Problem(
-        "unknown-parameter" if unknown else "validation",
-        sentence(*faults[0]) + more,
-        errors=errors,
-    )
-    return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
+    slug: Slug = "unknown-parameter" if unknown else "validation"
+    return Problem(slug, sentence(*faults[0]) + more, errors=errors)
 
 
 def _nearest_route(request: Request) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from app.problems.fields import shown
+from app.problems.fields import pointer, shown
 from app.problems.problem import FieldError, Problem
 from app.problems.wording import alone, fields_at, is_unknown, joined, sentence, worded
 from tabular.slugs import Slug
@@ -34,10 +34,10 @@ def validation_problem(error: ValidationError, document: object, model: type[Bas
     first = [_fault(dict(item), document, schema) for item in found[:_MOST_ADVISED]]
     rest = [_fault(dict(item), document, None) for item in found[_MOST_ADVISED:]]
     faults = _innermost(first + rest)
-    names, texts = [pointer.field_name for pointer, _ in faults], [text for _, text in faults]
+    place, text = faults[0]
     more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
-    errors = [FieldError(alone(text), pointer=place.text) for place, text in faults]
-    return Problem(slug, sentence(names[0], texts[0]) + more, errors=errors)
+    errors = [FieldError(alone(fault), pointer=where.text) for where, fault in faults]
+    return Problem(slug, sentence(place.field_name, text) + more, errors=errors)
 
 
 @cache
@@ -73,8 +73,7 @@ class _Place(NamedTuple):
     @property
     def text(self) -> str:
         """JSON pointer (RFC 6901)."""
-        tokens = (str(step)[:64].replace("~", "~0").replace("/", "~1") for step in self.steps)
-        return "".join(f"/{token}" for token in tokens)
+        return pointer(*(str(step)[:64] for step in self.steps))
 
     @property
     def field_name(self) -> str:

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.engine import OverloadedError
@@ -69,7 +68,6 @@ class RequestMiddleware:
                 await self._serve(scope, receive, tracked)
             finally:
                 self._metrics.in_flight.dec()
-                tracked.end()
                 self._record(scope, tracked, seconds=time.perf_counter() - began)
                 if span is not None:
                     _describe(span, scope, status=tracked.status)
@@ -77,18 +75,11 @@ class RequestMiddleware:
                 REQUEST_ID.reset(logged)
 
     async def _serve(self, scope: Scope, receive: Receive, tracked: "_TrackedResponse") -> None:
-        response = await self._call(scope, receive, tracked)
-        if response is not None:
-            await response(scope, receive, tracked.send)
-
-    async def _call(
-        self, scope: Scope, receive: Receive, tracked: "_TrackedResponse"
-    ) -> Response | None:
-        """Call the application; return the response to the error that it raises."""
+        """Call the application, and answer the errors that it raises."""
         try:
             await self._app(scope, receive, tracked.send)
         except ClientDisconnect:
-            tracked.abandon()
+            tracked.status = CLIENT_LEFT
         except (Exception, asyncio.CancelledError) as error:
             problem = _problem(error)
             # Too late for another response: the server cuts the connection. A cancelled request is
@@ -97,8 +88,9 @@ class RequestMiddleware:
             if tracked.started or (isinstance(error, asyncio.CancelledError) and not stops):
                 tracked.status = problem.status
                 raise
-            return problem_response(problem, request_id=tracked.request_id, path=str(scope["path"]))
-        return None
+            path = str(scope["path"])
+            response = problem_response(problem, request_id=tracked.request_id, path=path)
+            await response(scope, receive, tracked.send)
 
     def _record(self, scope: Scope, tracked: "_TrackedResponse", *, seconds: float) -> None:
         route = _route_of(scope)
@@ -106,7 +98,7 @@ class RequestMiddleware:
         self._metrics.observe(method=method, route=route, status=tracked.status, seconds=seconds)
         level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
         verb = "answered"
-        if tracked.broken:
+        if tracked.started and not tracked.complete:
             self._metrics.observe_broken(route=route, by_caller=tracked.status == CLIENT_LEFT)
             verb = "broke off its response:"
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
@@ -123,7 +115,7 @@ class _TrackedResponse:
         request_id: Id of the request.
         status: Status of the response, or of the error that ended it.
         started: True once its headers were sent.
-        broken: True if its headers were sent and the rest was not.
+        complete: True once all of it was sent.
     """
 
     def __init__(self, send: Send, request_id: str, *, last: bool) -> None:
@@ -132,16 +124,7 @@ class _TrackedResponse:
         self.request_id = request_id
         self.status = CLIENT_LEFT
         self.started = False
-        self.broken = False
-        self._complete = False
-
-    def abandon(self) -> None:
-        """Record that the caller has left."""
-        self.status = CLIENT_LEFT
-
-    def end(self) -> None:
-        """Note that nothing more is sent."""
-        self.broken = self.started and not self._complete
+        self.complete = False
 
     async def send(self, message: Message) -> None:
         """Pass an ASGI message on."""
@@ -157,7 +140,7 @@ class _TrackedResponse:
             message["headers"] = headers
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._complete = True
+            self.complete = True
 
 
 def _route_of(scope: Scope) -> str:
@@ -208,18 +191,11 @@ def _problem(error: BaseException) -> Problem:
 
 def _identify(scope: Scope) -> str:
     """Choose the request's id, and keep a valid trace context; both are in the request's state."""
-    given, traceparent = _first_values(scope, b"x-request-id", b"traceparent")
+    headers = dict(reversed(scope["headers"]))  # of one that comes twice, the first counts
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     request_id = given if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
     state = scope.setdefault("state", {})
     state["request_id"] = request_id
     state["traceparent"] = traceparent if _TRACEPARENT.fullmatch(traceparent) else None
     return request_id
-
-
-def _first_values(scope: Scope, *names: bytes) -> list[str]:
-    """Return the first value of each header; empty if there is none."""
-    values = dict.fromkeys(names, b"")
-    for name, value in scope["headers"]:
-        if name in values and not values[name]:
-            values[name] = value
-    return [value.decode("latin-1") for value in values.values()]

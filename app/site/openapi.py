@@ -1,9 +1,9 @@
 """OpenAPI document of FastAPI, completed with keys, problems and headers of all routes."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -179,14 +179,11 @@ _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> None:
     """Make `app.openapi()` return the completed document, and serve it.
 
-    To build it takes a second on a busy machine, so that a thread does it, once, and again after a failure.
-
     Args:
         app: Application whose routes are described.
         policy: Policy of the routes that need a key.
         root_path: Path of a proxy below which the paths of the document lie.
     """
-    building: asyncio.Task[bytes] | None = None
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -203,21 +200,17 @@ def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> N
             app.openapi_schema = _complete(document, policy)
         return app.openapi_schema
 
+    @cache
     def text() -> bytes:
         return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def document() -> Response:
-        nonlocal building
-        if building is None or _has_failed(building):
-            building = asyncio.create_task(asyncio.to_thread(text))
-        return Response(await asyncio.shield(building), media_type="application/json")
+    def document() -> Response:
+        return Response(
+            text(), media_type="application/json"
+        )  # made in a thread, which takes a second
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
-
-
-def _has_failed(building: "asyncio.Task[bytes]") -> bool:
-    return building.done() and (building.cancelled() or building.exception() is not None)
 
 
 def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:

@@ -8,10 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.models import exports
-from models_store.consistency import compare
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
-from models_store.registry import Registry
 from tests.app.conftest import JSON, assert_refused, files_of
 from tests.app.serving import registered
 
@@ -70,14 +68,6 @@ def test_a_version_that_another_process_deleted_is_not_found(client, blobs, regi
     assert_refused(scored(client, "people:2"), 404, "not-found")
 
 
-def test_a_version_that_another_process_deleted_is_not_ready(client, blobs, registry):
-    # What a process knows for a second.
-    client.portal.call(client.app.state.models.resolve, "default", "people:2")
-    for key in registry.delete_version("default", "people", 2):
-        blobs.delete(key)
-    assert client.get("/v2/models/people/versions/2/ready").status_code == 404
-
-
 def test_a_deleted_model_is_gone(client, settings):
     assert client.delete("/v1/models/people").status_code == 204
     assert client.delete("/v1/models/people").status_code == 404
@@ -118,14 +108,6 @@ def test_a_key_of_a_deleted_job_starts_a_new_one(client):
     second = sampling(client, "people", **key)
     assert second.json()["id"] != first
     assert "idempotent-replayed" not in second.headers
-
-
-def test_files_that_a_crash_left_after_a_deletion_are_orphans(
-    database: Database, blobs: Blobs, registry: Registry
-) -> None:
-    [key] = registry.delete_version("default", "people", 2)
-    found = compare(database, blobs, deep=True, grace_s=0)
-    assert ([file.key for file in found.orphans], found.unusable) == ([key], [])
 
 
 def test_files_that_cannot_be_deleted_do_not_keep_the_row(client, settings, monkeypatch):

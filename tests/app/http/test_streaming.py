@@ -12,7 +12,6 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
 from app.settings import ApiSettings
@@ -23,7 +22,6 @@ from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import MEDIA_TYPE, write
 from tests.ports import free_port
-from tests.tables.files import arrow
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
@@ -150,28 +148,9 @@ def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(se
     server.wait_until_idle()
 
 
-def body_of(kind: TableFormat, rows: int) -> bytes:
-    values = np.random.default_rng(0).normal(size=(rows, 3)) * STD.numpy() + MEAN.numpy()
-    if kind is TableFormat.ARROW:  # one batch, which its writer may make as large as it likes
-        return arrow(pa.table({name: values[:, i] for i, name in enumerate(COLUMNS)}))
-    return write(kind, COLUMNS, values)
-
-
-@pytest.mark.parametrize("kind", SOME_FORMATS)
-def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind):
-    body = body_of(kind, 20_000)
-    connection = server.connect()
-    connection.putrequest("POST", "/v1/models/people/inverse")
-    connection.putheader("Content-Type", MEDIA_TYPE[kind])
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders()
-    connection.send(body[: len(body) // 2])
-    connection.sock.close()
-    server.wait_until_idle()
-
-
 def test_what_is_wrong_at_the_end_of_a_large_body_is_still_said(server):
-    body = body_of(TableFormat.NPY, 200_000)
+    values = np.random.default_rng(0).normal(size=(200_000, 3)) * STD.numpy() + MEAN.numpy()
+    body = write(TableFormat.NPY, COLUMNS, values)
     connection = server.connect()
     connection.request(
         "POST",
