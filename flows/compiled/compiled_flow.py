@@ -45,13 +45,12 @@ class CompiledFlow:
     """Flow without gradients, from arrays to arrays.
 
     Rows are float32 or float64: features or noise, then context. The space `model` is that of
-    preprocessed rows. Log densities are those of the flow up to float32 rounding. A row that is too far from the data
-    for float32 scores -inf, one that lacks a value NaN; other rows are not affected. It is
-    thread-safe.
+    preprocessed rows. Log densities are those of the flow up to float32 rounding. A row that is too
+    far from the data for float32 scores -inf, one that lacks a value NaN; other rows are not
+    affected. It is thread-safe.
 
     Attributes:
-        dim: Number of features of a row.
-        model_dim: Number of columns of a preprocessed row, and of its noise.
+        dim, model_dim: Numbers of features of a row, and of columns of a preprocessed row and its noise.
         context_dim: Number of columns that the density is conditioned on; they follow the features
             in the rows that are scored.
         has_noise: True if rows can be mapped to noise, that is, if `inverse` is available.

@@ -17,17 +17,10 @@ Doubles = npt.NDArray[np.float64]
 
 
 class ModelSpace:
-    """Preprocessing of rows and of their context.
-
-    Attributes:
-        preprocessing: Preprocessing of the features, in float64.
-    """
-
-    preprocessing: Preprocessing
+    """Preprocessing of rows and of their context, of a flow in float64 on the CPU."""
 
     def __init__(self, exact: Flow) -> None:
-        """Take the preprocessing of a flow in float64, on the CPU."""
-        self.preprocessing = exact.preprocessing
+        self.preprocessing: Preprocessing = exact.preprocessing
         self._context = exact.context
         self._context_dim = exact.context_dim
         self._widths: dict[Space, int] = {"data": exact.dim, "model": exact.model_dim}
@@ -62,13 +55,9 @@ class ModelSpace:
             )
 
     def replace_nan(self, scores: Doubles, x: Rows, space: Space, *, chunk_rows: int) -> Doubles:
-        """Return scores with -inf in the place of NaN where the row itself lacks nothing.
+        """Return scores, one or more a row, with -inf in the place of NaN where the row lacks nothing.
 
-        Args:
-            scores: Log densities of rows, or several terms of each row.
-            x: The rows: features, then context.
-            space: Space of the features.
-            chunk_rows: Number of rows looked at together.
+        So many rows are looked at together.
         """
         if not np.isnan(scores).any():
             return scores

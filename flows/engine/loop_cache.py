@@ -36,12 +36,10 @@ class _StampedWithSources:
     def from_function(
         cls, py_func: Callable[..., Any], py_file: str
     ) -> caching._CacheLocator | None:
-        """Return the place of a function, or None if it cannot be kept there."""
         ours = Path(py_file).parent in FOLDERS
         return super().from_function(py_func, py_file) if ours else None
 
     def get_source_stamp(self) -> str:
-        """Return what a compiled function must have been stamped with to be used."""
         return sources_stamp(FOLDERS)
 
 

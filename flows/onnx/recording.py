@@ -70,18 +70,15 @@ class Recording:
 
 
 def record(function: Callable[..., Tensor], dims: Sequence[int]) -> Recording:
-    """Return the operations of a function of rows, for any number of rows.
+    """Return the operations of a function of tables in float64, a number a row, for any number of rows.
 
-    What does not depend on the rows is computed now, and is a constant of the record.
-
-    Args:
-        function: Function of tables in float64; it returns a number for each row.
-        dims: Numbers of columns of the tables.
+    What does not depend on the rows is computed now, and is a constant of the record. `dims` are the
+    numbers of columns of the tables.
 
     Raises:
         OnnxError: The operations depend on the values of the rows, or on their number.
     """
-    one, other = (_Recorder.of(function, dims, rows) for rows in _BATCHES)
+    one, other = (_Recorder(function, dims, rows) for rows in _BATCHES)
     if len(one.calls) != len(other.calls):
         raise OnnxError("its operations depend on the number of rows")
     merge = _Merge(one, other)
@@ -102,26 +99,16 @@ class _Call:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Record of one run, on real numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[..., Tensor], dims: Sequence[int], rows: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.calls: list[_Call] = []
-        self.keys: dict[int, int] = {}
-        self.inputs: list[Tensor] = []
-        self.result = torch.empty(0)
-
-    @classmethod
-    def of(cls, function: Callable[..., Tensor], dims: Sequence[int], rows: int) -> "_Recorder":
-        recorder = cls()
         generator = torch.Generator().manual_seed(0)
-        recorder.inputs = [
+        self.inputs = [
             torch.rand(rows, dim, generator=generator, dtype=torch.float64) for dim in dims
         ]
-        for table in recorder.inputs:
-            recorder.keys[id(table)] = len(recorder.keys)
-
-        with torch.no_grad(), recorder:
-            recorder.result = functionalize(function)(*recorder.inputs)
-        return recorder
+        self.keys = {id(table): number for number, table in enumerate(self.inputs)}
+        with torch.no_grad(), self:
+            self.result: Tensor = functionalize(function)(*self.inputs)
 
     def __torch_dispatch__(
         self,

@@ -91,10 +91,7 @@ class Feature:
 class Pull:
     """Gradients around one feature's map in some rows.
 
-    Attributes:
-        u: Mapped values.
-        noise: Gradients of the mapped values.
-        slope: Gradients of the logarithms of the slopes.
+    Of the mapped values `u` they are `noise`, of the logarithms of the slopes `slope`.
     """
 
     def __init__(self, f: Feature, known: list[Any], addresses: Any, step: Any, seen: Any) -> None:

@@ -76,17 +76,10 @@ def emit_step(map: Map, builder: Any, address: Any) -> None:  # noqa: A002  the 
 
 
 class _Cells(NamedTuple):
-    """Some rows of a feature.
+    """Some rows of a feature: how to emit it, where they are, and in which lanes it is observed.
 
-    Attributes:
-        e: Emitter of instructions on as many lanes.
-        feature: Returns the feature; takes `trains`.
-        at: Returns an address of the tile, the feature's and the rows', from an offset in units.
-        row: Number of the first row.
-        seen: Lanes in which the feature is observed.
-        read: Offset of the values.
-        write: Offset of the results.
-        first: Offset of the first parameter, from all of them.
+    `at` returns their address in a space from an offset in units: of the values it is `read`, of the
+    results `write`, of the first parameter `first`, each from those of all features.
     """
 
     e: Emitter

@@ -145,7 +145,6 @@ def forward(f: Feature) -> tuple[Vector, Vector]:
 
 
 def gradient(f: Feature, pull: Pull) -> Vector:
-    """Return the gradient of x."""
     mixture = _Mixture(f, are_weighed=True)
 
     def log_sum(k: object, largest: Vector, total: Vector) -> list[Vector]:

@@ -155,22 +155,18 @@ class _DenseSigmoids:
 
 
 def inverse(f: Feature) -> tuple[Vector, Vector]:
-    """Return the logit of the sum, and the log slope."""
     return _Sigmoids(f).at(f.x)
 
 
 def forward(f: Feature) -> tuple[Vector, Vector]:
-    """Return the value of which the sum has this logit, and the log slope."""
     return _root(f, _Sigmoids(f))
 
 
 def dense_inverse(f: Feature) -> tuple[Vector, Vector]:
-    """Return the logit of the sum of the second layer, and the log slope."""
     return _DenseSigmoids(f).at(f.x)
 
 
 def dense_forward(f: Feature) -> tuple[Vector, Vector]:
-    """Return the value of which the sum of the second layer has this logit, and the log slope."""
     return _root(f, _DenseSigmoids(f))
 
 
@@ -265,7 +261,6 @@ def _combined(tails: Vector, sums: list[Vector], most: list[Vector]) -> tuple[Ve
 
 
 def gradient(f: Feature, pull: Pull) -> Vector:
-    """Return the gradient of x."""
     count = f.count(0)
 
     def largest(k: object, *most: Vector) -> list[Vector]:

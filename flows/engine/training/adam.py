@@ -117,13 +117,8 @@ def _norm(gradient, segments):
 def move(segments, arrays, rates, decoupled, count):
     """Take a step of Adam along the clipped gradient, and follow with the average.
 
-    Args:
-        segments: Start and length of the parts of the flat vector that move.
-        arrays: Parameters, gradient, first and second moments, and average, which may be empty.
-        rates: Learning rate, weight decay, largest norm (0 for none), and share of the weights in
-            the average.
-        decoupled: True for weight decay apart from the gradient.
-        count: Number of the step, counted from 1.
+    `segments` have the start and length of the parts of the flat vector that move. The arrays are
+    parameters, gradient, and those of `CompiledGradient.move`, which has the other arguments too.
     """
     parameters, gradient, first, second, average = arrays
     rate, decay, most, share = rates

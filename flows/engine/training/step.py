@@ -49,13 +49,7 @@ class CompiledGradient:
     """Gradient of the mean bounded loss of a batch, computed by compiled loops.
 
     The parameters of the flow become views of one flat vector, in which they may be changed
-    together. Buffers of batch norms become views too.
-
-    Attributes:
-        parameters: Flat vector of the parameters.
-        gradient: Flat vector of their gradients.
-        program: Program of the flow.
-        chunk_rows: Number of rows that are evaluated at once.
+    together. Buffers of batch norms become views too. `chunk_rows` are evaluated at once.
     """
 
     def __init__(self, flow: Flow, *, row_loss_bound: float | None) -> None:
