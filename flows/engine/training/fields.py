@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flows.engine.fields import END, FIRST, MAP, MASKS, MATRICES, NUMBER_BYTES, RELU, TANH  # noqa: F401  known with these  # noqa: F401
+from flows.engine.fields import END, FIRST, MAP, MASKS, MATRICES, NUMBER_BYTES, RELU, TANH  # noqa: F401  known with these
 
 # Panels whose values should stay in the second cache while the weights of a layer pass.
 TILE_PANELS = 8
