@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -118,6 +119,28 @@ def test_specs_that_say_nothing_sensible_are_refused(fields, code):
     with pytest.raises(SpecError) as caught:
         spec_from_dict(fields)
     assert caught.value.code == code
+
+
+WRONG: dict[str, list[object]] = {
+    "family": ["other", None],
+    "layers": [0, 2.5, True, 2**32],
+    "hidden": [[], [0], [8, -1], [1] * 2000],
+    "activation": ["__import__"],
+    "closed": ["both"],
+    "coupling": ["yes"],
+    "units": [0, 1.5, True],
+    "tail_bound": [0.0, -1.0, math.inf, math.nan, True, "5"],
+    "log_scale_bound": [0.0, "5"],
+    "regularisation": [0.0, None],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_field_out_of_range_is_refused_by_its_name(unchecked, family):
+    for field in dataclasses.fields(FAMILIES[family]):
+        for value in WRONG.get(field.name, []):
+            with pytest.raises(ValueError, match=field.name):
+                unchecked(FAMILIES[family], **{field.name: value})
 
 
 def test_huge_flows_are_counted_without_building_them():

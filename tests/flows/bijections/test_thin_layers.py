@@ -1,9 +1,6 @@
 """What planar, radial and Sylvester flows have in common."""
 
-import json
 import math
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +13,6 @@ from flows import (
     SylvesterSpec,
     build,
     fit,
-    spec_from_dict,
 )
 from flows.bijections.base import Bijection
 from flows.bijections.roots import invert
@@ -46,27 +42,15 @@ def _rows(rows: int, dim: int, *, seed: int = 0) -> Tensor:
 
 @every_spec
 @every_direction
-@pytest.mark.parametrize("dim", [1, 2, 7])
-def test_strongly_bent_layers_are_inverted(spec, closed, dim):
-    layers = _layers(spec(layers=8, closed=closed), dim, spread=2.0)
-    u = _rows(200, dim)
-    with torch.no_grad():
-        x, log_det = layers.forward(u)
-        back, log_det_back = layers.inverse(x)
-    torch.testing.assert_close(back, u, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(log_det_back, -log_det, rtol=1e-5, atol=1e-5)
-
-
-@every_spec
-@every_direction
-def test_float32_finds_the_rows_again_too(spec, closed):
-    layers = _layers(spec(layers=8, closed=closed), 5, spread=0.3).float()
-    x = 3 * _rows(200, 5).float()
-    with torch.no_grad():
-        u, log_det = layers.inverse(x)
-        back, log_det_back = layers.forward(u)
-    torch.testing.assert_close(back, x, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(log_det_back, -log_det, rtol=1e-3, atol=1e-3)
+def test_strongly_bent_layers_are_inverted(spec, closed):
+    for dim in (1, 2, 7):
+        layers = _layers(spec(layers=8, closed=closed), dim, spread=2.0)
+        u = _rows(200, dim)
+        with torch.no_grad():
+            x, log_det = layers.forward(u)
+            back, log_det_back = layers.inverse(x)
+        torch.testing.assert_close(back, u, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(log_det_back, -log_det, rtol=1e-5, atol=1e-5)
 
 
 @every_spec
@@ -81,54 +65,6 @@ def test_a_context_conditions_every_number_of_every_layer(spec, closed):
         for name, parameter in layers.named_parameters():
             assert parameter.grad is not None, name
             assert bool((parameter.grad != 0).all()), name
-
-
-@every_spec
-@every_direction
-def test_gradients_reach_every_number_of_every_layer(spec, closed):
-    layers = _layers(spec(closed=closed), 3)
-    for direction in (layers.forward, layers.inverse):
-        layers.zero_grad()
-        moved, log_det = direction(_rows(50, 3))
-        (moved.square().sum() + log_det.sum()).backward()
-        for parameter in layers.parameters():
-            assert parameter.grad is not None
-            assert bool((parameter.grad != 0).all())
-
-
-@every_spec
-@every_direction
-def test_conditional_layers_are_inverted_row_by_row(spec, closed):
-    layers = _layers(spec(layers=3, closed=closed), 4, context_dim=2, spread=0.3)
-    x, context = _rows(20, 4), _rows(20, 2, seed=1)
-    with torch.no_grad():
-        u, log_det = layers.inverse(x, context)
-        back, log_det_back = layers.forward(u, context)
-        alone = torch.cat([layers.inverse(x[i, None], context[i, None])[0] for i in range(20)])
-    torch.testing.assert_close(back, x)
-    torch.testing.assert_close(log_det_back, -log_det)
-    torch.testing.assert_close(alone, u, rtol=1e-11, atol=1e-11)
-    assert not torch.allclose(layers.inverse(x, context.flip(0))[0], u)
-
-
-@every_spec
-@every_direction
-def test_derivatives_by_the_context_equal_finite_differences(spec, closed):
-    layers = _layers(spec(layers=2, closed=closed), 2, context_dim=1, spread=0.3)
-    inputs = [_rows(2, 2).requires_grad_(), _rows(2, 1, seed=1).requires_grad_()]
-    assert torch.autograd.gradcheck(layers.inverse, inputs)
-    assert torch.autograd.gradcheck(layers.forward, inputs)
-    assert torch.autograd.gradgradcheck(layers.inverse, inputs, fast_mode=True)
-    assert torch.autograd.gradgradcheck(layers.forward, inputs, fast_mode=True)
-
-
-@every_spec
-@pytest.mark.parametrize("context_dim", [0, 3])
-@pytest.mark.parametrize("dim", [1, 2, 5])
-def test_numbers_are_counted_without_building(spec, dim, context_dim):
-    layers = _layers(spec(layers=3), dim, context_dim=context_dim)
-    counted = spec(layers=3).count_parameters(dim, context_dim)
-    assert counted == sum(parameter.numel() for parameter in layers.parameters())
 
 
 @pytest.mark.parametrize("spec", [PlanarSpec, SylvesterSpec])
@@ -250,21 +186,3 @@ def test_layer_parameters_of_one_row_stand_for_all():
     conditional = LayerParameters(torch.ones(4, 3), context_dim=2, generator=generator)
     assert conditional(torch.zeros(5, 2)).shape == (4, 5, 3)
     torch.testing.assert_close(conditional(torch.zeros(5, 2)), torch.ones(4, 5, 3))
-
-
-@every_spec
-@pytest.mark.parametrize(
-    "fields", [{"layers": 0}, {"layers": 1.5}, {"closed": "both"}, {"family": "maf"}]
-)
-def test_a_spec_out_of_range_is_refused(unchecked, spec, fields):
-    with pytest.raises(ValueError, match=next(iter(fields))):
-        unchecked(spec, **fields)
-
-
-def test_the_examples_of_the_docs_are_specs():
-    docs = Path(__file__).parents[3] / "docs" / "flows.md"
-    blocks = re.findall(r"```json\n(.*?)```", docs.read_text(), flags=re.DOTALL)
-    specs = [
-        spec_from_dict(fields) for block in blocks if "family" in (fields := json.loads(block))
-    ]
-    assert {type(spec) for spec in specs} >= set(SPECS)

@@ -62,11 +62,11 @@ def test_bernoulli_conditionals_alone_are_binary():
 
 
 @pytest.mark.parametrize("name", BINARY)
-@pytest.mark.parametrize("dim", [1, 2, 5, 10])
-def test_probabilities_of_all_binary_vectors_sum_to_1(name, dim):
-    with torch.no_grad():
-        total = float(flow_of(name, dim).log_prob(every_vector(dim)).exp().sum())
-    assert total == pytest.approx(1, abs=1e-10)
+def test_probabilities_of_all_binary_vectors_sum_to_1(name):
+    for dim in (1, 2, 5, 10):
+        with torch.no_grad():
+            total = float(flow_of(name, dim).log_prob(every_vector(dim)).exp().sum())
+        assert total == pytest.approx(1, abs=1e-10)
 
 
 @pytest.mark.parametrize("name", ["gaussian-masks", "gaussian-masks-direct", "mixture-masks"])
@@ -80,9 +80,8 @@ def test_an_average_over_masks_integrates_to_1(name, dim):
 
 
 @every_spec
-@pytest.mark.parametrize("dim", [1, 4])
-def test_compiled_flow_equals_the_reference(name, dim):
-    flow, x = flow_of(name, dim), rows_of(name, 300, dim)
+def test_compiled_flow_equals_the_reference(name):
+    flow, x = flow_of(name, 4), rows_of(name, 300, 4)
     compiled = compile_flow(flow)
     with torch.no_grad():
         expected = flow.log_prob(x)
@@ -129,15 +128,14 @@ def test_there_is_no_noise_and_that_is_said(name):
 
 
 @every_spec
-@pytest.mark.parametrize("dim", [1, 4])
-def test_parameters_are_counted_and_gradients_reach_them(name, dim):
-    flow = build(SPECS[name], dim, seed=0).double()
-    assert count_parameters(SPECS[name], dim) == sum(p.numel() for p in flow.parameters())
-    flow.eval()
-    flow.log_prob(rows_of(name, 30, dim)).sum().backward()
-    for key, parameter in flow.named_parameters():
-        assert parameter.grad is not None, key
-        assert dim == 1 or bool((parameter.grad != 0).any()), key
+def test_parameters_are_counted_and_gradients_reach_them(name):
+    for dim in (1, 4):
+        flow = build(SPECS[name], dim, seed=0).double().eval()
+        assert count_parameters(SPECS[name], dim) == sum(p.numel() for p in flow.parameters())
+        flow.log_prob(rows_of(name, 30, dim)).sum().backward()
+        for key, parameter in flow.named_parameters():
+            assert parameter.grad is not None, key
+            assert dim == 1 or bool((parameter.grad != 0).any()), key
 
 
 def test_training_takes_the_masks_in_turns():

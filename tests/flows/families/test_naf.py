@@ -152,21 +152,3 @@ def test_a_bad_row_touches_no_other():
     others = [i for i in range(20) if i not in (3, 7)]
     assert found[others] == pytest.approx(good[others])
     assert not (abs(found[[3, 7]]) < math.inf).any()
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("family", "nsf"),
-        ("layers", 0),
-        ("hidden", [8, 0]),
-        ("transformer", "affine"),
-        ("units", 0),
-        ("units", True),
-        ("closed", "both"),
-        ("activation", "sin"),
-    ],
-)
-def test_a_spec_out_of_range_is_refused(unchecked, field, value):
-    with pytest.raises(ValueError, match=field):
-        unchecked(NafSpec, **{field: value})

@@ -62,9 +62,3 @@ def test_more_units_than_features_are_refused():
     with pytest.raises(SpecError, match="units needs at least 4 features") as caught:
         build(SylvesterSpec(units=4), 3, seed=0)
     assert caught.value.code == "dimension-unsupported"
-
-
-@pytest.mark.parametrize("units", [0, 1.5, True])
-def test_units_out_of_range_are_refused(unchecked, units):
-    with pytest.raises(ValueError, match="units"):
-        unchecked(SylvesterSpec, units=units)
