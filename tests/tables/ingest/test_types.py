@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from tabular.cells import decode_cells, encode_cells
 from tabular.errors import TableError
-from tests.tables.columns import column_of, read
+from tests.tables.files import column_of, read
 
 ROWS = 40
 DAY = date(2011, 3, 25)
