@@ -118,7 +118,7 @@ class _Run:
             if teller.interrupted():
                 return False
             try:
-                checkpoint = parts.write(coming, interrupted=teller.interrupted, done=advanced)
+                checkpoint = parts.write(coming, advanced)
             except StorageFullError:
                 if teller.interrupted():  # earlier parts are good
                     return False

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from typing import Any, TypeVar
 
@@ -133,55 +132,51 @@ def _pause_s(wanted_s: float, took_s: float) -> float:
     return max(wanted_s, took_s / _SHARE) if wanted_s > 0 else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """Trained flow with the fields of its version; see `models_store.registry.NewVersion`."""
-
-    flow: Flow
-    spec: FlowSpec
-    columns: list[str]
-    context_columns: list[str] = field(default_factory=list)
-    types: list[dict[str, Any]] | None = None
-    preprocessing: Preprocessing
-    seed: int
-    metrics: dict[str, Any]
-    target: dict[str, Any] | None = None
-    held_out: dict[str, Any] | None = None
-
-
-def store(result: Result, task: ModelTask, blobs: Blobs) -> Trained:
-    """Store the model and return the message that describes it.
+def store(  # noqa: PLR0913  where to, the flow, and the other fields of its version
+    task: ModelTask,
+    blobs: Blobs,
+    flow: Flow,
+    *,
+    spec: FlowSpec,
+    columns: list[str],
+    preprocessing: Preprocessing,
+    seed: int,
+    metrics: dict[str, Any],
+    context_columns: Sequence[str] = (),
+    types: list[dict[str, Any]] | None = None,
+    target: dict[str, Any] | None = None,
+    held_out: dict[str, Any] | None = None,
+) -> Trained:
+    """Store the model of a trained flow and return the message that describes it; see `NewVersion`.
 
     Raises:
         StorageFullError: Nothing was stored.
     """
     described: dict[str, Any] = {
-        "columns": result.columns,
-        "context_columns": result.context_columns,
-        "types": result.types,
-        "preprocessing": result.preprocessing.model_dump(),
+        "columns": columns,
+        "context_columns": list(context_columns),
+        "types": types,
+        "preprocessing": preprocessing.model_dump(),
     }
-    stored = save_model(
-        blobs, model_key(task.job_id, task.attempt), result.flow, spec=result.spec, **described
-    )
-    dim, context_dim = len(result.columns), len(result.context_columns)
+    stored = save_model(blobs, model_key(task.job_id, task.attempt), flow, spec=spec, **described)
+    dim, context_dim = len(columns), len(context_columns)
     version = described | {
-        "family": result.spec.family,
+        "family": spec.family,
         "dim": dim,
-        "flow": spec_to_dict(result.spec),
-        "parameters": count_parameters(result.spec, dim, context_dim),
-        "metrics": result.metrics,
+        "flow": spec_to_dict(spec),
+        "parameters": count_parameters(spec, dim, context_dim),
+        "metrics": metrics,
         "dataset_id": None if task.dataset is None else task.dataset.id,
         "dataset_sha256": None if task.dataset is None else task.dataset.sha256,
-        "target": result.target,
-        "held_out": result.held_out,
-        "seed": result.seed,
+        "target": target,
+        "held_out": held_out,
+        "seed": seed,
         "code_version": installed_version("densityd"),
         "checkpoint_key": stored.key,
         "checkpoint_sha256": stored.sha256,
         "checkpoint_bytes": stored.bytes,
     }
-    return Trained(metrics=result.metrics, version=version)
+    return Trained(metrics=metrics, version=version)
 
 
 def finite(value: float) -> float | None:

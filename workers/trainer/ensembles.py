@@ -25,7 +25,7 @@ from models_store.files.blobs import Blobs
 from models_store.requests.search import AcceptedEnsemble, Member
 from models_store.requests.training_rows import choose_types
 from workers.protocol import EnsembleTask, Interrupted, Send, Trained
-from workers.trainer.checkpoints import Result, store
+from workers.trainer.checkpoints import store
 from workers.trainer.data import SplitRows, load_flow, load_parts
 from workers.trainer.devices import find_device, memory_of
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Teller
@@ -97,8 +97,10 @@ def _assembled(
         **likelihoods(flow, parts, seed=seed, scored=evaluation.scored),
         **summarise(flow, parts, spec=spec, columns=request.columns, seed=seed),
     }
-    result = Result(
-        flow=flow,
+    return store(
+        task,
+        blobs,
+        flow,
         spec=spec,
         columns=request.columns,
         context_columns=request.context_columns,
@@ -108,7 +110,6 @@ def _assembled(
         metrics=metrics,
         held_out=held_out_quantiles(flow, parts, device, scored=evaluation.scored),
     )
-    return store(result, task, blobs)
 
 
 def _score(

@@ -60,15 +60,12 @@ class Parts:
     def write(
         self,
         chunks: Iterator[Doubles],
-        *,
-        interrupted: Callable[[], bool],
         done: Callable[[], None],
     ) -> CheckpointRef:
         """Write the next part, of one chunk at least and of all chunks until it is due.
 
         Args:
             chunks: Chunks of rows; not empty.
-            interrupted: Function that returns True to end the part, called after each chunk.
             done: Function that is called after each chunk.
 
         Returns:
@@ -85,7 +82,7 @@ class Parts:
                     file.write(np.ascontiguousarray(chunk, dtype=_DTYPE).data)
                     self._blobs.check_room()
                     done()
-                    if time.monotonic() >= due_at or interrupted():
+                    if time.monotonic() >= due_at or self._teller.interrupted():
                         break
                 rows = file.tell() // (self._width * _DTYPE.itemsize)
             key = part_key(self._task.job_id, self._task.attempt, number=number)

@@ -34,7 +34,7 @@ from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
 from workers.protocol import Send, TrainingTask
-from workers.trainer.checkpoints import Checkpoints, Result, finite, store
+from workers.trainer.checkpoints import Checkpoints, finite, store
 from workers.trainer.data import SplitRows, load_parts, moments, sample
 from workers.trainer.devices import memory_of, training_device
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
@@ -104,8 +104,10 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         checkpoints.stop(trained)
         return
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
-    result = Result(
-        flow=flow,
+    model = store(
+        task,
+        blobs,
+        flow,
         spec=request.flow,
         columns=request.columns,
         context_columns=request.context_columns,
@@ -115,7 +117,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         metrics=metrics,
         held_out=held_out,
     )
-    send(store(result, task, blobs))
+    send(model)
 
 
 def _fit(

@@ -46,7 +46,7 @@ from models_store.requests.variational import (
 )
 from workers.errors import TrainingError
 from workers.protocol import Send, VariationalTask
-from workers.trainer.checkpoints import Checkpoints, Result, finite, store
+from workers.trainer.checkpoints import Checkpoints, finite, store
 from workers.trainer.data import load_columns
 from workers.trainer.devices import find_device
 from workers.trainer.progress import Progress, Teller
@@ -98,8 +98,10 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
         checkpoints.stop(error.state)
         return
     metrics = teller.metrics | {"iterations": teller.metrics["iteration"]} | problem.judged(seed)
-    result = Result(
-        flow=flow,
+    model = store(
+        task,
+        blobs,
+        flow,
         spec=request.flow,
         columns=list(target.names),
         context_columns=problem.context_columns,
@@ -108,7 +110,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
         metrics=metrics,
         target=request.target.model_dump(mode="json"),
     )
-    send(store(result, task, blobs))
+    send(model)
 
 
 @dataclass(frozen=True)
