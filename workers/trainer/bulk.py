@@ -66,8 +66,8 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     teller, width = Teller(task, send, interrupted), len(product.computed)
     parts: Parts | ChildParts = Parts(task, blobs, teller, width=width)
     if accepted.pieces is not None:
-        parts = ChildParts(blobs, accepted.pieces, width=width)
-    parts.resume(teller.tick)
+        parts = ChildParts(accepted.pieces, blobs, teller, width=width)
+    parts.resume()
     run = _Run(task, product, parts, blobs=blobs, teller=teller)
     is_computed = isinstance(parts, ChildParts) or run.compute(parts)
     if not (is_computed and run.write()):

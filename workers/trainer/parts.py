@@ -43,8 +43,8 @@ class Parts:
         """Return the number of rows in all parts."""
         return sum(part.rows for part in self._parts)
 
-    def resume(self, alive: Callable[[], None]) -> None:
-        """Take over the parts of earlier attempts, as far as they are whole; call a function after each."""
+    def resume(self) -> None:
+        """Take over the parts of earlier attempts, as far as they are whole, with signs of life."""
         for part in self._newest_list():
             try:
                 self._blobs.verify(part.key, part.sha256)
@@ -55,7 +55,7 @@ class Parts:
                 self._teller.note(text)
                 return
             self._parts.append(part)
-            alive()
+            self._teller.tick()
 
     def write(
         self,
@@ -97,16 +97,9 @@ class Parts:
 
     def blocks(self, rows: int) -> Iterator[Doubles]:
         """Yield all rows from the first one on, `rows` at a time; the last block may have fewer."""
-        return _blocks(self._tables(rows), rows)
-
-    def _tables(self, rows: int) -> Iterator[Doubles]:
-        for part in self._parts:
-            path = self._blobs.open(part.key, part.sha256)
-            for first in range(0, part.rows, rows):
-                count = min(rows, part.rows - first) * self._width
-                offset = first * self._width * _DTYPE.itemsize
-                values = np.fromfile(path, _DTYPE, count=count, offset=offset)
-                yield values.reshape(-1, self._width)
+        files = ((self._blobs.open(part.key, part.sha256), part.rows) for part in self._parts)
+        tables = (np.memmap(path, _DTYPE, "r", shape=(n, self._width)) for path, n in files)
+        return _blocks(tables, rows)
 
     def _due_at(self) -> float:
         """Return the time at which a part is due; parts get longer, so that they never get many.
@@ -135,11 +128,13 @@ class Parts:
 class ChildParts:
     """Parts that children of the job have computed, in order, each an npy file."""
 
-    def __init__(self, blobs: Blobs, pieces: Sequence[Piece], *, width: int) -> None:
-        self._blobs, self._pieces, self._width = blobs, pieces, width
+    def __init__(
+        self, pieces: Sequence[Piece], blobs: Blobs, teller: Teller, *, width: int
+    ) -> None:
+        self._pieces, self._blobs, self._teller, self._width = pieces, blobs, teller, width
 
-    def resume(self, alive: Callable[[], None]) -> None:
-        """Verify the files; call a function after each.
+    def resume(self) -> None:
+        """Verify the files, with signs of life.
 
         Raises:
             TrainingError: A file is gone or was changed.
@@ -147,7 +142,7 @@ class ChildParts:
         for number, piece in enumerate(self._pieces, start=1):
             with needed("part_unusable", f"Part {number} cannot be read."):
                 self._blobs.verify(piece.key, piece.sha256)
-            alive()
+            self._teller.tick()
 
     def blocks(self, rows: int) -> Iterator[Doubles]:
         """Yield all rows, `rows` at a time; the last block may have fewer."""
