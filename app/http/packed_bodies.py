@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Any
 
 from backports import zstd
 from starlette.datastructures import Headers
@@ -20,26 +20,16 @@ _GZIP = 16 + zlib.MAX_WBITS
 _MAX_WINDOW_LOG = 23  # 8 MiB: RFC 9659 bids senders use no larger window
 
 
-class _Unpacker(Protocol):
-    """Decompressor of one member or frame, after which another one may follow."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-def _gunzip() -> _Unpacker:
+def _gunzip() -> Any:  # noqa: ANN401 - of zlib, which does not name it
     return zlib.decompressobj(wbits=_GZIP)
 
 
-def _unzstd() -> _Unpacker:
+def _unzstd() -> Any:  # noqa: ANN401 - beside that of zlib
     options = {int(zstd.DecompressionParameter.window_log_max): _MAX_WINDOW_LOG}
     return zstd.ZstdDecompressor(options=options)
 
 
-_CODINGS: dict[str, Callable[[], _Unpacker]] = {"zstd": _unzstd, "gzip": _gunzip}
+_CODINGS: dict[str, Callable[[], Any]] = {"zstd": _unzstd, "gzip": _gunzip}
 
 
 class PackedBodyMiddleware:
@@ -68,20 +58,15 @@ class PackedBodyMiddleware:
         scope["headers"] = [header for header in scope["headers"] if header[0] not in framing]
         scope["state"][PACKED] = True
         pieces = _unpacked(receive, coding, self._max_bytes)
-
-        async def receive_unpacked() -> Message:
-            async for piece in pieces:
-                return {"type": "http.request", "body": piece, "more_body": True}
-            return await receive_end()
-
         ended = False
 
-        async def receive_end() -> Message:
+        async def receive_unpacked() -> Message:
             nonlocal ended
             if ended:
                 return await receive()
-            ended = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+            piece = await anext(pieces, b"")
+            ended = not piece
+            return {"type": "http.request", "body": piece, "more_body": not ended}
 
         await self._app(scope, receive_unpacked, send)
 
@@ -93,46 +78,45 @@ async def _unpacked(receive: Receive, coding: str, max_bytes: int) -> AsyncItera
         Problem: `content-decoding`, or `limit-body`.
         ClientDisconnect: The caller has left.
     """
-    members = _Members(coding)
-    more = True
+    unpacker, size, more = _Unpacker(coding), 0, True
     while more:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientDisconnect
         more = message.get("more_body", False)
-        members.feed(message.get("body", b""))
-        if members.size > max_bytes:
+        unpacker.waiting += message.get("body", b"")
+        size += len(message.get("body", b""))
+        if size > max_bytes:
             raise Problem("limit-body", f"No body may be larger than {max_bytes} bytes.")
-        while members.has_more:
-            inline = members.size <= _INLINE_BYTES
-            if piece := members.step() if inline else await in_thread(members.step):
+        while unpacker.has_more:
+            inline = size <= _INLINE_BYTES
+            if piece := unpacker.step() if inline else await in_thread(unpacker.step):
                 yield piece
-    members.check_end()
+    if size and not unpacker.ended:
+        raise Problem("content-decoding", f"The {coding} data is cut off.")
 
 
-class _Members:
-    """Members or frames of a body, one after the other.
+class _Unpacker:
+    """Decompressor of members or frames that follow each other.
 
     Attributes:
-        size: Compressed bytes so far.
+        waiting: Compressed bytes that are still to be read.
     """
 
     def __init__(self, coding: str) -> None:
-        self.size = 0
+        self.waiting = b""
         self._coding = coding
-        self._unpacker = _CODINGS[coding]()
-        self._waiting = b""
+        self._member = _CODINGS[coding]()
 
-    def feed(self, data: bytes) -> None:
-        """Add compressed bytes."""
-        self.size += len(data)
-        self._waiting += data
+    @property
+    def ended(self) -> bool:
+        """Whether the last member is complete."""
+        return bool(self._member.eof)
 
     @property
     def has_more(self) -> bool:
         """Whether a step may give something without more input."""
-        unpacker = self._unpacker
-        return bool(self._waiting) or not (unpacker.eof or getattr(unpacker, "needs_input", True))
+        return bool(self.waiting) or not (self.ended or getattr(self._member, "needs_input", True))
 
     def step(self) -> bytes:
         """Return the next piece, which may be empty.
@@ -143,29 +127,15 @@ class _Members:
         made = bytearray()
         try:
             while self.has_more and len(made) < _PIECE_BYTES:
-                made += self._decompress()
+                if self.ended:
+                    self._member = _CODINGS[self._coding]()
+                made += self._member.decompress(self.waiting, _PIECE_BYTES)
+                rest = "unused_data" if self.ended else "unconsumed_tail"
+                self.waiting = getattr(self._member, rest, b"")
         except (zlib.error, zstd.ZstdError) as error:
             detail = f"The body is not valid {self._coding} data."
             raise Problem("content-decoding", detail) from error
         return bytes(made)
-
-    def _decompress(self) -> bytes:
-        if self._unpacker.eof:
-            self._unpacker = _CODINGS[self._coding]()
-        unpacker = self._unpacker
-        piece = unpacker.decompress(self._waiting, _PIECE_BYTES)
-        rest = unpacker.unused_data if unpacker.eof else getattr(unpacker, "unconsumed_tail", b"")
-        self._waiting = rest
-        return piece
-
-    def check_end(self) -> None:
-        """Refuse what is cut off.
-
-        Raises:
-            Problem: `content-decoding`.
-        """
-        if self.size and not self._unpacker.eof:
-            raise Problem("content-decoding", f"The {self._coding} data is cut off.")
 
 
 def _coding(headers: Headers) -> str | None:

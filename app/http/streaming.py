@@ -10,7 +10,7 @@ from starlette.types import Receive
 _Result = TypeVar("_Result")
 
 
-async def disconnected(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     """Wait until the caller has left; the request body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -22,7 +22,7 @@ async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Re
     Raises:
         ClientDisconnect: The caller has left.
     """
-    gone = asyncio.create_task(disconnected(request.receive))
+    gone = asyncio.create_task(_disconnected(request.receive))
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -191,7 +191,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
 OLDER = "UPDATE alembic_version SET version_num = '2026_11_24_keys'"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     monkeypatch.setattr("app.server.startup._RETRY_S", 0.1)
     server = PostgresServer()
