@@ -172,11 +172,6 @@ class ApiSettings(StoreSettings):
     inference_threads: int = internal(1, ge=1, le=256)
 
     @property
-    def max_rows_bytes(self) -> int:
-        """Bytes of the rows of a body, and of their results: a digit and a comma become a float64."""
-        return 4 * self.max_body_bytes
-
-    @property
     def parser_limits(self) -> ParserLimits:
         """Return the limits of a process that reads a file."""
         return {"memory_bytes": self.parse_memory_bytes, "timeout_s": self.parse_timeout_s}

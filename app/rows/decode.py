@@ -34,6 +34,9 @@ from tabular.rows import Rows, read_rows
 from tabular.slugs import Slug
 from tabular.typed_rows import check_codes
 
+UNPACKED = 4
+"""Bytes of rows, and of their results, for each byte that a body may have: a digit and a comma become a float64."""
+
 SAMPLE_MEMBERS = ("model", "seed", "row_errors")
 """Members of a response of samples beside its rows, which are left out, so that it can be scored as it is."""
 
@@ -149,7 +152,7 @@ class RowsBody:
             header=False if is_headerless(self.parameters) else None,
             max_rows=self.shape.max_rows,
             max_columns=max(self.settings.max_columns, self.shape.width),
-            max_bytes=self.settings.max_rows_bytes,
+            max_bytes=UNPACKED * self.settings.max_body_bytes,
         )
 
     def _places_of(self, names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`

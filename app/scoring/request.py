@@ -20,6 +20,7 @@ from app.limits import Share, body_share, in_thread
 from app.problems.problem import FieldError, Problem
 from app.rows.codecs import Codec, request_codec, response_codec
 from app.rows.decode import (
+    UNPACKED,
     BodyWarning,
     Decoded,
     RowsBody,
@@ -123,13 +124,18 @@ class ScoreRequest:
             columns = [*self.version.columns, *columns]
         partial = self.types is not None or self.state.models.leaves_out(self.version)
         extra = self.extra or ("ignore" if partial else "error")
-        settings = self.state.settings
+        fitting = self._most_bytes // (_VALUE_BYTES * max(1, len(columns)))
         return RowsShape(
             columns,
-            min(settings.max_score_rows, settings.max_rows_bytes // (_VALUE_BYTES * len(columns))),
+            min(self.state.settings.max_score_rows, fitting),
             types=self.types,
             ignores_extra=extra == "ignore",
         )
+
+    @property
+    def _most_bytes(self) -> int:
+        """Most bytes of rows in memory, and of a response."""
+        return UNPACKED * self.state.settings.max_body_bytes
 
     def flow(
         self, function: RowFunction | None = None
@@ -178,7 +184,7 @@ class ScoreRequest:
         row_bytes = _VALUE_BYTES * function.width
         if self.codec.text:  # which may repeat the names in each row
             row_bytes = _NUMBER_BYTES * function.width + sum(map(len, function.columns))
-        most = self.state.settings.max_rows_bytes
+        most = self._most_bytes
         if rows * row_bytes > most:
             raise Problem("limit-rows", f"The response may have more than {most} bytes.{_ADVICE}")
 
