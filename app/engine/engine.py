@@ -337,20 +337,28 @@ class Engine:
 
     def _loop(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
-        while works := self._next():
-            began = time.monotonic()
-            try:
-                if works[0].is_small:
-                    self._compute_batch(works, self._end)
-                else:
-                    self._take_turn(works[0])
-            except Exception as error:  # whatever it is, others are still served
-                log.exception("the engine failed at a computation")
-                for work in works:
-                    with suppress(Exception):
-                        self._end(work, error)
-            self._order.charge(works[0].owner, time.monotonic() - began)
-            self._steps += 1
+        while self._step():  # nothing of one is kept while the thread waits for the next
+            pass
+
+    def _step(self) -> bool:
+        """Compute a batch or a turn; return False once the engine stops."""
+        works = self._next()
+        if not works:
+            return False
+        began = time.monotonic()
+        try:
+            if works[0].is_small:
+                self._compute_batch(works, self._end)
+            else:
+                self._take_turn(works[0])
+        except Exception as error:  # whatever it is, others are still served
+            log.exception("the engine failed at a computation")
+            for work in works:
+                with suppress(Exception):
+                    self._end(work, error)
+        self._order.charge(works[0].owner, time.monotonic() - began)
+        self._steps += 1
+        return True
 
     def _next(self) -> list[Work]:
         """Wait for a large request, or small ones of one function, in turn; none once the engine stops."""

@@ -61,47 +61,32 @@ def known_types_of(version: Version) -> "ModelTypes | None":
     return types
 
 
-@dataclass(frozen=True, eq=False)
 class Roundings:
-    """Rounding of the columns of samples, all at once.
+    """Decimals of samples of plain numbers, which text shows as the data do.
 
-    Attributes:
-        scales: Steps in a unit of each column.
-        free: Places of the columns that have no such steps.
-        some_whole: True if some columns hold whole numbers.
-        all_whole: True if all do.
+    Args:
+        columns: Columns of the samples, of which some have decimals.
     """
 
-    scales: NDArray[np.float64]
-    free: NDArray[np.intp]
-    some_whole: bool
-    all_whole: bool
-
-    @classmethod
-    def of(cls, columns: Sequence[Column]) -> "Roundings | None":
-        """Return the rounding to the decimals of the columns; None if no column has any."""
+    def __init__(self, columns: Sequence[Column]) -> None:
         decimals = [column.decimals for column in columns]
-        if all(number is None for number in decimals):
-            return None
-        return cls(
-            np.array([10.0 ** (number or 0) for number in decimals]),
-            np.array([at for at, number in enumerate(decimals) if number is None], np.intp),
-            some_whole=0 in decimals,
-            all_whole=set(decimals) == {0},
-        )
+        self.some_whole = 0 in decimals
+        self._all_whole = set(decimals) == {0}
+        self._scales: NDArray[np.float64] = np.array([10.0 ** (number or 0) for number in decimals])
+        self._free = np.array([at for at, n in enumerate(decimals) if n is None], np.intp)
 
     def apply(self, rows: _Numbers) -> NDArray[Any]:
         """Return rows of shape (n, columns) with the decimals of their columns, without -0.
 
         They are integers where all are whole numbers, which are written faster.
         """
-        rounded = np.asarray(rows, np.float64) * self.scales
+        rounded: NDArray[Any] = np.asarray(rows, np.float64) * self._scales
         np.rint(rounded, out=rounded)
-        rounded /= self.scales
+        rounded /= self._scales
         rounded += 0.0
-        if self.free.size:
-            rounded[:, self.free] = rows[:, self.free]
-        if self.all_whole and np.abs(rounded).max(initial=0.0) < _EXACT:
+        if self._free.size:
+            rounded[:, self._free] = rows[:, self._free]
+        if self._all_whole and np.abs(rounded).max(initial=0.0) < _EXACT:
             return rounded.astype(np.int64)
         return rounded
 
@@ -199,7 +184,8 @@ class ModelTypes:
     @cached_property
     def roundings(self) -> Roundings | None:
         """Decimals of samples; None if there are none to round to."""
-        return Roundings.of(self.columns[: self.dim])
+        columns = self.columns[: self.dim]
+        return Roundings(columns) if any(c.decimals is not None for c in columns) else None
 
     @cached_property
     def are_numbers(self) -> bool:

@@ -359,10 +359,7 @@ def test_the_first_row_says_what_there_is_instead_of_a_column():
 
 
 def roundings(decimals: list[int | None]) -> Roundings:
-    columns = [Column(name=str(at), decimals=number) for at, number in enumerate(decimals)]
-    found = Roundings.of(columns)
-    assert found is not None
-    return found
+    return Roundings([Column(name=str(at), decimals=n) for at, n in enumerate(decimals)])
 
 
 def test_rounding_is_that_of_typed_tables():
@@ -378,7 +375,7 @@ def test_what_is_no_whole_number_of_64_bits_stays_as_it_is():
     for bad in (np.nan, -np.inf, 1e300):
         rows = roundings([0, 0, 0, 0]).apply(np.full((1, 4), bad))
         np.testing.assert_array_equal(rows, np.full((1, 4), bad))
-    assert Roundings.of([Column(name="a"), Column(name="b")]) is None
+    assert ModelTypes((Column(name="a"), Column(name="b")), dim=2).roundings is None
 
 
 def test_samples_of_a_model_of_plain_numbers_look_like_the_data(client):
