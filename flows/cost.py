@@ -83,6 +83,14 @@ class Cost:
     density: Way = Way()
     sampling: Way = Way()
 
+    @classmethod
+    def both(
+        cls, way: Way, *, parameters: int = 0, layers: int = 0, width: int = 0, buffers: int = 0
+    ) -> "Cost":
+        """Return the cost of a layer whose directions cost the same."""
+        sizes = {"parameters": parameters, "layers": layers, "width": width, "buffers": buffers}
+        return cls(**sizes, density=way, sampling=way)
+
     def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of two layers, one after the other."""
         return Cost(

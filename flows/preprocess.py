@@ -41,10 +41,8 @@ def preprocessing_cost(dim: int, context_dim: int) -> Cost:
         kept_row=FLOAT_BYTES * 2 * (dim + context_dim),
         used_row=INDEX_BYTES * (12 * dim + 6 * context_dim + 16),
     )
-    return Cost(
-        buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * DENOISE_KNOTS * INDEX_BYTES * dim,
-        density=way,
-        sampling=way,
+    return Cost.both(
+        way, buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * DENOISE_KNOTS * INDEX_BYTES * dim
     )
 
 

@@ -69,9 +69,4 @@ def diagonal_cost(dim: int, context_dim: int) -> Cost:
         kept_row=FLOAT_BYTES * (10 * dim + context_dim),
         used_row=FLOAT_BYTES * (10 * dim + context_dim),
     )
-    return Cost(
-        parameters=parameters,
-        layers=1,
-        density=way,
-        sampling=way,
-    )
+    return Cost.both(way, parameters=parameters, layers=1)

@@ -45,12 +45,7 @@ def batch_norm_cost(dim: int, spec: BatchNormSpec | None) -> Cost:
     if spec is None:
         return Cost()
     way = Way(kept_row=4 * FLOAT_BYTES * dim, used_row=8 * FLOAT_BYTES * dim)
-    return Cost(
-        parameters=2 * dim,
-        buffers=2 * FLOAT_BYTES * dim,
-        density=way,
-        sampling=way,
-    )
+    return Cost.both(way, parameters=2 * dim, buffers=2 * FLOAT_BYTES * dim)
 
 
 class BatchNorm(Bijection):

@@ -140,11 +140,7 @@ def permutation_cost(dim: int) -> Cost:
     """Return the cost of a permutation of the features."""
     orders = 2 * INDEX_BYTES * dim
     way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
-    return Cost(
-        buffers=orders,
-        density=way,
-        sampling=way,
-    )
+    return Cost.both(way, buffers=orders)
 
 
 class Permutation(Bijection):

@@ -63,12 +63,11 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
         used_row=FLOAT_BYTES * (widths[0] + 4 * max(widths[1:]) + 2 * networks * out),
         operations=2 * networks * len(widths) + 8,
     )
-    return Cost(
+    return Cost.both(
+        way,
         parameters=parameters,
         layers=max(1, len(widths) - 2),
         width=max(widths[1:-1], default=0),
-        density=way,
-        sampling=way,
     )
 
 

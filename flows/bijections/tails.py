@@ -73,9 +73,4 @@ class Tails(Bijection):
 def tails_cost(dim: int) -> Cost:
     """Return the cost of the layer; its quantiles are computed in float64."""
     way = Way(kept_row=FLOAT_BYTES * 16 * dim, used_row=INDEX_BYTES * 16 * dim, operations=100)
-    return Cost(
-        parameters=2 * dim,
-        layers=1,
-        density=way,
-        sampling=way,
-    )
+    return Cost.both(way, parameters=2 * dim, layers=1)

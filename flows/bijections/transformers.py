@@ -53,7 +53,7 @@ def map_cost(maps: int, size: MapSize) -> Cost:
         used_row=row + FLOAT_BYTES * size.used * maps,
         operations=size.operations,
     )
-    return Cost(density=way, sampling=way)
+    return Cost.both(way)
 
 
 class Transformer(ABC):

@@ -59,13 +59,7 @@ def gaussian_cost(dim: int, *, full: bool, context_dim: int = 0) -> Cost:
         used=6 * square,
         used_row=FLOAT_BYTES * (8 * dim + context_dim),
     )
-    return Cost(
-        parameters=parameters,
-        layers=1,
-        buffers=indices,
-        density=way,
-        sampling=way,
-    )
+    return Cost.both(way, parameters=parameters, layers=1, buffers=indices)
 
 
 class Gaussian(Bijection):

@@ -62,13 +62,7 @@ class GaussianMixtureSpec(Spec):
             used_row=row,
             operations=1600 * dim,
         )
-        return Cost(
-            parameters=parameters,
-            layers=1,
-            buffers=indices,
-            density=way,
-            sampling=way,
-        )
+        return Cost.both(way, parameters=parameters, layers=1, buffers=indices)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         return MixtureOfGaussians(dim, self, generator, context_dim)

@@ -18,9 +18,10 @@ from flows.bijections.autoregressive.masked import (
     output_mask,
     run_masked,
 )
-from flows.bijections.linear import ACTIVATIONS, ActivationName, uniform
+from flows.bijections.linear import ActivationName, uniform
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
+from flows.mixed.columns import UNSEEN
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.
 INITIAL_OUTPUT = 0.1
@@ -78,7 +79,7 @@ class CategoricalMade(nn.Module):
     """P(d) as the product of P(d_i | d_<i, context), each a softmax (Germain et al. 2015).
 
     The inputs are one-hot, and all of a variable share its degree; the outputs of a variable are the
-    logits of its levels. The logarithms cost 1 pass; a sample computes each hidden unit once.
+    logits of its levels. The logarithms cost 1 pass.
 
     Attributes:
         sizes: Number of levels of each variable.
@@ -119,11 +120,6 @@ class CategoricalMade(nn.Module):
         grouped = [variable for group in self._groups for variable in group.variables]
         self.register_buffer("places", torch.tensor(grouped).argsort(), persistent=False)
         self.degrees = self._degrees(sizes, hidden)
-        # Number of units of each hidden layer that see only the variables before each.
-        numbers = torch.arange(len(sizes))
-        self._reach: list[list[int]] = [
-            torch.searchsorted(layer, numbers, right=True).tolist() for layer in self.degrees[1:]
-        ]
         self.layers = nn.ModuleList(self._layers(hidden, generator))
         self.context_weight: nn.Parameter | None = None
         if context_dim:
@@ -173,13 +169,7 @@ class CategoricalMade(nn.Module):
             inputs: The same one-hot.
             context: Values that condition the variables.
         """
-        layers = self._linear_layers()
-        weights = [layer.masked_weight() for layer in layers]
-        biases: list[Tensor] = [layer.bias for layer in layers]
-        first = self._added(context)
-        inputs = inputs[:, : len(self.degrees[0])]
-        out = run_masked(inputs, weights, biases, activation=self.activation, first=first)
-        out = out + self.padding
+        out = self._logits(inputs, context)
         known = (indices >= 0) & (indices < self.sizes)
         chosen = torch.where(known, indices, 0).long()
         terms = []
@@ -189,33 +179,32 @@ class CategoricalMade(nn.Module):
             terms.append(found - logits.logsumexp(dim=2))
         return torch.where(known, torch.cat(terms, dim=1).index_select(1, self.places), 0.0)
 
+    def _logits(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        """Return the outputs of the network; those of the padding are minus infinity."""
+        layers = self._linear_layers()
+        weights = [layer.masked_weight() for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers]
+        inputs, first = inputs[:, : len(self.degrees[0])], self._added(context)
+        out = run_masked(inputs, weights, biases, activation=self.activation, first=first)
+        return out + self.padding
+
     @torch.no_grad()
     def sample(
         self,
         u: Float[Tensor, "batch variables"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> Indices:
-        """Map standard Gaussian noise to levels, by the inverse of their distribution functions."""
-        uniforms = torch.special.ndtr(u)
-        weights, biases = self._masked()
-        added = self._added(context)
-        before = biases[0].expand(u.shape[0], -1).clone() if len(weights) > 1 else u
-        if added is not None:
-            before = before + added
-        hidden = [u.new_empty(u.shape[0], len(degrees)) for degrees in self.degrees[1:]]
-        result = torch.empty_like(u)
-        starts: list[int] = self.starts.tolist()
-        for variable, rows in enumerate(self.outputs()):
-            self._extend(hidden, before, (weights, biases), variable)
-            logits = biases[-1][rows]
-            if hidden:
-                reach = self._reach[-1][variable]
-                logits = logits + hidden[-1][:, :reach] @ weights[-1][rows, :reach].t()
-            ends = torch.softmax(logits, dim=-1).cumsum(dim=-1)[..., :-1].expand(u.shape[0], -1)
+        """Map standard Gaussian noise to levels, by the inverse of their distribution functions.
+
+        It takes a pass for each variable; compiled loops compute each hidden unit once.
+        """
+        uniforms, result = torch.special.ndtr(u), torch.full_like(u, UNSEEN)
+        for variable, outputs in enumerate(self.outputs()):
+            inputs = one_hot(result, self.sizes, self.starts, self.slots)
+            probabilities = torch.softmax(self._logits(inputs, context)[:, outputs], dim=-1)
+            ends = probabilities.cumsum(dim=-1)[:, :-1]
             level = (ends <= uniforms[:, variable, None]).sum(dim=1)
             result[:, variable] = level.to(u.dtype)
-            if hidden:
-                before = before + weights[0].t()[starts[variable] + level]
         return result
 
     def network_layer(self) -> NetworkLayer:
@@ -235,26 +224,6 @@ class CategoricalMade(nn.Module):
             degrees=self.degrees,
             outputs=self.outputs(),
         )
-
-    def _extend(
-        self,
-        hidden: list[Tensor],
-        before: Tensor,
-        network: tuple[list[Tensor], list[Tensor]],
-        variable: int,
-    ) -> None:
-        """Compute the hidden units that see the variables before this one, and no fewer."""
-        activate = ACTIVATIONS[self.activation]
-        weights, biases = network
-        for layer, units in enumerate(hidden):
-            start = self._reach[layer][variable - 1] if variable > 0 else 0
-            new = slice(start, self._reach[layer][variable])
-            value = before[:, new]
-            if layer > 0:
-                reach = self._reach[layer - 1][variable]
-                value = hidden[layer - 1][:, :reach] @ weights[layer][new, :reach].t()
-                value = value + biases[layer][new]
-            units[:, new] = activate(value)
 
     def outputs(self) -> list[slice]:
         """Return the outputs of each variable, without padding."""

@@ -156,11 +156,7 @@ def _given_cost(layout: Layout, given: int) -> Cost:
     row = FLOAT_BYTES * (2 * layout.slots + 3 * given + 4 * len(layout.continuous))
     weights = MAX_ONE_HOT * layout.slots if layout.slots > MAX_ONE_HOT else 0
     way = Way(kept_row=row, used_row=row, kept=FLOAT_BYTES * weights)
-    return Cost(
-        parameters=weights,
-        density=way,
-        sampling=way,
-    )
+    return Cost.both(way, parameters=weights)
 
 
 def encoding_cost(layout: Layout) -> Cost:

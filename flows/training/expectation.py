@@ -56,56 +56,6 @@ class Mixture:
         return scales - 0.5 * (torch.stack(squares, dim=1) + rows.shape[1] * LOG_TWO_PI)
 
 
-class Sums:
-    """Sums over rows from which an iteration makes the next mixture.
-
-    Attributes:
-        rows: Number of rows of the table that were gone through, those included that lack a value.
-
-    Args:
-        mixture: Mixture to improve.
-    """
-
-    def __init__(self, mixture: Mixture) -> None:
-        self._mixture = mixture
-        self._shares = torch.zeros_like(mixture.weights)
-        self._sums = torch.zeros_like(mixture.means)
-        self._squares = torch.zeros_like(mixture.covariances)
-        self._total, self._count = 0.0, 0
-
-    def add(self, rows: Float[Tensor, "rows width"]) -> None:
-        """Add some rows, which lack no value."""
-        # Moments around the component's present mean keep their digits.
-        terms = self._mixture.log_terms(rows)
-        log_density = torch.logsumexp(terms, dim=1)
-        parts = (terms - log_density[:, None]).exp()
-        self._shares += parts.sum(dim=0)
-        for k, mean in enumerate(self._mixture.means):
-            centred = rows - mean
-            weighted = centred * parts[:, k : k + 1]
-            self._sums[k] += weighted.sum(dim=0)
-            self._squares[k] += weighted.t() @ centred
-        self._total, self._count = self._total + float(log_density.sum()), self._count + len(rows)
-
-    def improved(self, added: Float[Tensor, " width"]) -> tuple[Mixture, float]:
-        """Return the mixture after the iteration, and the mean log density of the rows before it.
-
-        Args:
-            added: Number added to each variance.
-        """
-        shares = self._shares.clamp(min=_LEAST)
-        moved = self._sums / shares[:, None]
-        covariances = self._squares / shares[:, None, None] - moved[:, :, None] * moved[:, None]
-        return (
-            Mixture(
-                shares / shares.sum(),
-                self._mixture.means + moved,
-                0.5 * (covariances + covariances.mT) + torch.diag(added),
-            ),
-            self._total / self._count,
-        )
-
-
 def em_step(
     mixture: Mixture, chunks: Iterable[Tensor], added: Float[Tensor, " width"]
 ) -> tuple[Mixture, float]:
@@ -113,13 +63,28 @@ def em_step(
 
     Args:
         mixture: Mixture to improve.
-        chunks: Rows of the whole table, some at a time.
+        chunks: Rows of the whole table, some at a time, which lack no value.
         added: Number added to each variance.
     """
-    sums = Sums(mixture)
+    shares, sums = torch.zeros_like(mixture.weights), torch.zeros_like(mixture.means)
+    squares, total, count = torch.zeros_like(mixture.covariances), 0.0, 0
     for rows in chunks:
-        sums.add(rows)
-    return sums.improved(added)
+        # Moments around the component's present mean keep their digits.
+        terms = mixture.log_terms(rows)
+        log_density = torch.logsumexp(terms, dim=1)
+        parts = (terms - log_density[:, None]).exp()
+        shares += parts.sum(dim=0)
+        for k, mean in enumerate(mixture.means):
+            centred = rows - mean
+            weighted = centred * parts[:, k : k + 1]
+            sums[k] += weighted.sum(dim=0)
+            squares[k] += weighted.t() @ centred
+        total, count = total + float(log_density.sum()), count + len(rows)
+    shares = shares.clamp(min=_LEAST)
+    moved = sums / shares[:, None]
+    covariances = squares / shares[:, None, None] - moved[:, :, None] * moved[:, None]
+    covariances = 0.5 * (covariances + covariances.mT) + torch.diag(added)
+    return Mixture(shares / shares.sum(), mixture.means + moved, covariances), total / count
 
 
 def start(

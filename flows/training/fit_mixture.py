@@ -17,8 +17,8 @@ from flows.training.expectation import (
     GAIN,
     ROWS_A_COMPONENT,
     Mixture,
-    Sums,
     best_start,
+    em_step,
     information_criterion,
     start,
 )
@@ -313,11 +313,9 @@ class _Search:
         progress = self.progress
         if not progress.begun:
             self.now = self._started(self._counts[progress.candidate])
-        sums = Sums(self.now)
-        for rows in self._whole_rows(callbacks):
-            sums.add(rows)
         before = progress.train if progress.begun else -math.inf
-        (self.now, progress.train), progress.begun = sums.improved(self._added), True
+        self.now, progress.train = em_step(self.now, self._whole_rows(callbacks), self._added)
+        progress.begun = True
         progress.epoch += 1
         self.is_best = False
         if progress.train - before < GAIN:

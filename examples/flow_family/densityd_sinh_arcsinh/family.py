@@ -33,7 +33,7 @@ class SinhArcsinhSpec(Spec):
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         way = Way(kept_row=16 * FLOAT_BYTES * dim, used_row=12 * FLOAT_BYTES * dim, operations=40)
-        bent = Cost(parameters=2 * dim, layers=1, density=way, sampling=way)
+        bent = Cost.both(way, parameters=2 * dim, layers=1)
         return bent + gaussian_cost(dim, full=self.covariance == "full")
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:

@@ -24,11 +24,7 @@ def coupling_cost(
     dim = copied + moved
     rows = FLOAT_BYTES * (8 * dim + context_dim)
     way = Way(kept_row=rows, used_row=rows)
-    places = Cost(
-        buffers=INDEX_BYTES * dim,
-        density=way,
-        sampling=way,
-    )
+    places = Cost.both(way, buffers=INDEX_BYTES * dim)
     return places + network_cost([copied + context_dim, *hidden, moved], networks=networks)
 
 
