@@ -22,12 +22,12 @@ from models_store.database.schema import JobRow
 from models_store.errors import DatabaseError
 from models_store.files.blobs import Blobs
 from models_store.job_states import FINAL_STATES, JobRole
-from tests.bucket_servers import S3Server
 from tests.chaos.caller import Caller
 from tests.chaos.faults import Faults
 from tests.chaos.service import Service
 from tests.chaos.verdict import Verdict, listed
-from tests.servers import PostgresServer
+from tests.support.bucket_servers import S3Server
+from tests.support.servers import PostgresServer
 
 _STUCK_S = 600.0
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import redis
 
 from tests.chaos.service import LEASE_S, Process, Service
-from tests.workers.place import children_of
+from tests.jobs.workers.place import children_of
 
 
 class Faults:

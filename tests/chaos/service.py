@@ -15,11 +15,11 @@ from models_store.errors import DatabaseError
 from models_store.files.blobs import Blobs
 from models_store.jobs.live_workers import Workers
 from models_store.settings import StoreSettings
-from tests.bucket_servers import S3Server
-from tests.ports import free_port
-from tests.servers import PostgresServer, tied
-from tests.waiting import wait_until
-from tests.workers.place import fork_servers_of, trainers_of
+from tests.jobs.workers.place import fork_servers_of, trainers_of
+from tests.support.bucket_servers import S3Server
+from tests.support.ports import free_port
+from tests.support.servers import PostgresServer, tied
+from tests.support.waiting import wait_until
 
 LEASE_S = 3.0
 MAX_QUEUED = 6

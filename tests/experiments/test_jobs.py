@@ -10,8 +10,8 @@ from app.main import create_app
 from app.settings import ApiSettings
 from experiments.recipes import RECIPES, DensityRecipe
 from models_store.database.database import Database
+from tests.jobs.workers.crash_child import InlineTrainers
 from tests.tables.files import npy
-from tests.workers.crash_child import InlineTrainers
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 

@@ -17,7 +17,7 @@ from models_store.requests.accept_variational import accept_variational
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from models_store.requests.variational import VariationalRequest
-from tests.models_store.requests.test_accept_training import dataset
+from tests.jobs.requests.test_accept_training import dataset
 
 _BITS = {"min": 0.0, "max": 1.0, "distinct": 2}
 

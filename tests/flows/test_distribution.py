@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.densityd.client.test_distribution import (
+from tests.client.test_distribution import (
     ROOT,
     declared,
     link_installed,

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from densityd.client import Client, Optimisation
-from tests.browsers import chromium, watched_page
-from tests.ports import free_port
 from tests.service.up import EXAMPLES, Up
+from tests.support.browsers import chromium, watched_page
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="session")

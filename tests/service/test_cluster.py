@@ -25,11 +25,11 @@ import pytest
 from models_store.database.database import Database, migrate
 from models_store.files.blobs import Blobs
 from models_store.keys import Keys, Scope
-from tests.app.serving import registered
-from tests.bucket_servers import S3Server
-from tests.ports import free_port
-from tests.proxies import HAPROXY, NGINX
-from tests.servers import Guarded, PostgresServer, RedisServer, tied
+from tests.api.serving import registered
+from tests.support.bucket_servers import S3Server
+from tests.support.ports import free_port
+from tests.support.proxies import HAPROXY, NGINX
+from tests.support.servers import Guarded, PostgresServer, RedisServer, tied
 
 pytestmark = [
     pytest.mark.cluster,

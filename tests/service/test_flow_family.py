@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from densityd.client import ApiError, Client
-from tests.ports import free_port
 from tests.service.test_guide import code
 from tests.service.up import EXAMPLES, Up
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(600)
 

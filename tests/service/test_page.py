@@ -16,12 +16,12 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from densityd.client import Client
 from tabular.source import mend_names
-from tests.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
-from tests.exported_records import edited
-from tests.ports import free_port
-from tests.servers import tied
 from tests.service.up import EXAMPLES, TIMEOUT_S, Up, succeeds
-from tests.waiting import wait_until
+from tests.support.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
+from tests.support.exported_records import edited
+from tests.support.ports import free_port
+from tests.support.servers import tied
+from tests.support.waiting import wait_until
 
 MAIN = Path(__file__).parents[2] / "app/site/static/page/js/main.js"
 PENGUINS = EXAMPLES / "penguins" / "penguins.csv"

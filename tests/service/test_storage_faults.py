@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.app.conftest import wait_for_port
-from tests.disks import Disks
-from tests.ports import free_port
-from tests.servers import tied
-from tests.waiting import wait_until
+from tests.api.conftest import wait_for_port
+from tests.support.disks import Disks
+from tests.support.ports import free_port
+from tests.support.servers import tied
+from tests.support.waiting import wait_until
 
 CSV = {"Content-Type": "text/csv"}
 TABLE = b"a,b\n" + b"".join(b"%d.5,%d\n" % (row, row * row) for row in range(100))

@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from densityd.cli import app
-from tests.collectors import Collector
-from tests.ports import free_port
 from tests.service.up import EXAMPLES, TIMEOUT_S, Up, children_of, command, command_of, succeeds
-from tests.waiting import is_alive, wait_until
+from tests.support.collectors import Collector
+from tests.support.ports import free_port
+from tests.support.waiting import is_alive, wait_until
 
 CONSUMER = 5
 pytestmark = pytest.mark.timeout(600)

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.servers import tied
-from tests.waiting import wait_until
+from tests.support.servers import tied
+from tests.support.waiting import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TIMEOUT_S = 300.0

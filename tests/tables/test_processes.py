@@ -17,7 +17,7 @@ from tabular.errors import (
 )
 from tabular.formats import ParseOptions, TableFormat
 from tabular.ingest.storing import parse_table
-from tests.servers import end_fork_servers
+from tests.support.servers import end_fork_servers
 
 
 @pytest.fixture(scope="module", autouse=True)

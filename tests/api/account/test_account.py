@@ -1,0 +1,196 @@
+"""The caller, its usage, its keys and its webhooks over HTTP."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from models_store.computed import Usage
+from models_store.errors import DatabaseBusyError
+from models_store.keys import Keys, Scope
+from tests.api.conftest import CSV, TABLE, assert_refused
+from tests.api.keyed import bearer, keyed
+from tests.api.serving import registered
+from tests.support.clocks import Clock
+
+HOOK = {"url": "https://example.org/hook"}
+
+
+@pytest.fixture
+def door(settings):
+    with keyed(settings) as (client, keys):
+        yield client, keys
+
+
+def test_a_caller_sees_who_it_is(door):
+    client, keys = door
+    new = keys.create("people", Scope.READ, rate=5.0, label="nightly")
+    me = client.get("/v1/me", headers=bearer(new.token)).json()
+    assert (me["project"], me["scope"]) == ("people", "read")
+    assert (me["key"]["id"], me["key"]["label"]) == (new.key.id, "nightly")
+    assert me["limits"]["requests_per_second"] == 5.0
+    version = client.get("/v1/version", headers=bearer(new.token)).json()
+    assert version["api"] == "v1"
+
+
+def test_a_service_without_keys_says_so(client):
+    me = client.get("/v1/me").json()
+    assert (me["key"], me["scope"]) == (None, "admin")
+    assert me["limits"]["requests_per_second"] is None
+    assert_refused(client.post("/v1/keys", json={}), 403, "forbidden")
+    assert "RateLimit" not in client.get("/v1/me").headers
+
+
+def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
+    client, keys = door
+    admin = bearer(keys.create("people", Scope.ADMIN).token)
+    foreign = keys.create("others", Scope.ADMIN)
+    writer = bearer(keys.create("people", Scope.WRITE).token)
+    for method, path in (("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/keys/key_x")):
+        assert_refused(client.request(method, path, headers=writer, json={}), 403, "forbidden")
+
+    made = client.post("/v1/keys", headers=admin, json={"label": "a", "expires_days": 1})
+    assert made.status_code == 201
+    token = made.json()["token"]
+    assert client.get("/v1/me", headers=bearer(token)).json()["scope"] == "read"
+    url = f"/v1/keys/{made.json()['id']}"
+    listed = client.get("/v1/keys", headers=admin).json()["items"]
+    assert len(listed) == 3
+    assert "token" not in listed[-1]
+    assert {one["project"] for one in listed} == {"people"}
+
+    after = client.post(f"{url}/rotate", headers=admin, json={"grace_s": 3600}).json()
+    assert (after["label"], after["scope"]) == ("a", "read")
+    assert client.get("/v1/me", headers=bearer(after["token"])).status_code == 200
+    assert client.get(url, headers=admin).json()["state"] == "usable"
+    assert client.post(f"{url}/rotate", headers=admin, json={}).status_code == 201
+    assert client.get(url, headers=admin).json()["state"] == "revoked"
+    assert_refused(client.post(f"{url}/rotate", headers=admin, json={}), 409, "conflict")
+    assert client.delete(url, headers=admin).json()["state"] == "revoked"
+
+    other = f"/v1/keys/{foreign.key.id}"
+    assert_refused(client.get(other, headers=admin), 404, "not-found")
+    assert_refused(client.delete(other, headers=admin), 404, "not-found")
+    assert_refused(client.post(f"{other}/rotate", headers=admin, json={}), 404, "not-found")
+    assert keys.bearer(foreign.token) is not None
+    for body in ({"scope": "root"}, {"expires_days": 0}, {"rate": -1}, {"label": "\0"}):
+        refused = client.post("/v1/keys", headers=admin, json=body)
+        assert_refused(refused, 422, "validation")
+
+
+def test_a_key_makes_none_beyond_its_rate_and_not_without_end(door, monkeypatch):
+    client, keys = door
+    admin = bearer(keys.create("people", Scope.ADMIN, rate=50.0).token)
+    assert client.post("/v1/keys", headers=admin, json={}).json()["rate"] == 50.0
+    assert client.post("/v1/keys", headers=admin, json={"rate": 5}).json()["rate"] == 5.0
+    more = client.post("/v1/keys", headers=admin, json={"rate": 51})
+    assert_refused(more, 403, "forbidden")
+    for body in ({"rate": 1e-300}, {"expires_days": 1e-300}, {"rate": 5e-324}):
+        assert_refused(client.post("/v1/keys", headers=admin, json=body), 422, "validation")
+    for faster in (keys.create("people", Scope.READ), keys.create("people", Scope.READ, rate=51.0)):
+        path = f"/v1/keys/{faster.key.id}/rotate"
+        assert_refused(client.post(path, headers=admin, json={}), 403, "forbidden")
+    monkeypatch.setattr("app.account.routes.MAX_KEYS", 3)
+    monkeypatch.setattr("models_store.keys.MAX_KEYS", 3)
+    assert_refused(client.post("/v1/keys", headers=admin, json={}), 409, "conflict")
+    mine = client.get("/v1/me", headers=admin).json()["key"]["id"]
+    assert_refused(client.post(f"/v1/keys/{mine}/rotate", headers=admin, json={}), 409, "conflict")
+    keys.create("people", Scope.READ)  # on the machine there is no such limit
+
+
+def test_the_rate_that_is_left_is_told(door, monkeypatch):
+    monkeypatch.setattr("app.auth.rates.monotonic", Clock().monotonic)
+    client, keys = door
+    key = bearer(keys.create("people", Scope.READ, rate=1.0).token)
+    answers = [client.get("/v1/version", headers=key) for _ in range(4)]
+    assert [answer.status_code for answer in answers].count(429) >= 1
+    for answer in answers:
+        assert answer.headers["RateLimit-Policy"] == '"requests";q=2;w=2'
+    assert answers[0].headers["RateLimit"] == '"requests";r=1;t=1'
+    assert answers[-1].headers["RateLimit"].startswith('"requests";r=0;')
+
+
+def test_usage_is_counted(client):
+    state = client.app.state
+    registered(state.database, state.blobs)
+    client.post("/v1/datasets", content=TABLE, headers=CSV)
+    day = datetime.now(UTC).date()
+    rows = [[170.0, 70.0, 30.0]] * 7
+    assert client.post("/v1/models/people/log_prob", json={"rows": rows}).status_code == 200
+    assert client.post("/v1/models/people/sample", json={"n": 5}).status_code == 200
+    asyncio.run(state.tallies.write())
+    usage = client.get("/v1/usage").json()
+    assert usage["computed_rows"]["last_30_days"] == 12
+    assert usage["computed_rows"]["today"] == 12 or datetime.now(UTC).date() > day
+    assert (usage["datasets"], usage["models"], usage["versions"]) == (1, 1, 1)
+    assert usage["stored_bytes"]["used"] > 0
+    assert usage["jobs"] == {"succeeded": 1}
+    asyncio.run(state.tallies.write())
+    assert client.get("/v1/usage").json() == usage
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "counted"),
+    [
+        ("note_uses", DatabaseBusyError, [12, 12]),
+        ("add_rows", DatabaseBusyError, [0, 12]),
+    ],
+)
+def test_rows_are_counted_once_whatever_fails(client, monkeypatch, method, error, counted):
+    state = client.app.state
+    callers = {"note_uses": Keys, "add_rows": Usage}
+
+    def fail(*_):
+        raise error
+
+    state.tallies._rows = {"default": 12}
+    state.callers._used = {"key_1"}
+    with monkeypatch.context() as patched:
+        patched.setattr(callers[method], method, fail)
+        asyncio.run(state.tallies.write())
+    first = client.get("/v1/usage").json()["computed_rows"]["last_30_days"]
+    asyncio.run(state.tallies.write())
+    assert [first, client.get("/v1/usage").json()["computed_rows"]["last_30_days"]] == counted
+
+
+def test_the_last_use_of_a_key_is_noted(door):
+    client, keys = door
+    new = keys.create("people", Scope.ADMIN)
+    key = bearer(new.token)
+    assert client.get("/v1/me", headers=key).json()["key"]["last_used_at"] is None
+    asyncio.run(client.app.state.tallies.write())
+    noted = client.get("/v1/me", headers=key).json()["key"]["last_used_at"]
+    assert noted is not None
+    asyncio.run(client.app.state.tallies.write())
+    assert client.get("/v1/me", headers=key).json()["key"]["last_used_at"] == noted
+
+
+def test_a_webhook_is_made_shown_changed_and_deleted(client):
+    made = client.post("/v1/webhooks", json=HOOK)
+    assert made.status_code == 201
+    url, secret = made.headers["Location"], made.json()["secret"]
+    assert secret.startswith("whsec_")
+    shown = client.get(url).json()
+    assert shown == {name: value for name, value in made.json().items() if name != "secret"}
+    assert client.get("/v1/webhooks").json()["items"] == [shown]
+    assert client.post(f"{url}/rotate").json()["secret"] != secret
+    delivery = client.post(f"{url}/test")
+    assert delivery.status_code == 202
+    assert client.get(f"{url}/deliveries").json()["items"] == [delivery.json()]
+    assert client.delete(url).status_code == 204
+    assert_refused(client.get(url), 404, "not-found")
+
+
+def test_wrong_webhooks_are_refused(client):
+    for body in (
+        {"url": "http://example.org/"},
+        {"url": "https://127.0.0.1/"},
+        {"url": ""},
+        {**HOOK, "events": []},
+        {**HOOK, "events": ["job.started"]},
+        {**HOOK, "description": "\0"},
+    ):
+        assert_refused(client.post("/v1/webhooks", json=body), 422, "validation")
+    for _ in range(20):
+        assert client.post("/v1/webhooks", json=HOOK).status_code == 201
+    assert_refused(client.post("/v1/webhooks", json=HOOK), 409, "limit-webhooks")

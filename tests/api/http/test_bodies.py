@@ -1,0 +1,228 @@
+"""Bodies of requests: JSON that fits its schema or is told where it does not, and forms with a file."""
+
+import json
+import tracemalloc
+from collections.abc import Iterable
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from app.http.json_body import parse_json, validate_json
+from app.problems.problem import Problem
+from app.rows.decode import decode_document
+from app.rows.shape import RowsShape
+from app.scoring.samples import SampleRequest
+from models_store.requests.training import TrainingRequest
+from tests.api.conftest import CSV, TABLE, assert_nothing_was_left, assert_refused
+
+TRAINING: dict[str, Any] = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
+
+
+def refusal(body: bytes | dict[str, Any], model: type = SampleRequest) -> Problem:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(Problem) as caught:
+        validate_json(model, text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug"),
+    [
+        (b"", 400, "body-empty"),
+        (b" \n", 400, "body-empty"),
+        (b'{"n": 1,}', 400, "json-syntax"),
+        (b'{"n": 1', 400, "json-syntax"),
+        (b'{"n": "\\ud800"}', 400, "json-syntax"),
+        (b'{"n": "\xff"}', 400, "json-syntax"),
+        (b'\xef\xbb\xbf{"n": 1}', 400, "json-syntax"),
+        ('{"n": 1}'.encode("utf-16"), 400, "json-syntax"),
+        (b"[" * 100_000, 400, "json-syntax"),
+        (b'{"n": NaN}', 400, "json-nonfinite"),
+        (b'{"n": 1, "context": [[-Infinity]]}', 400, "json-nonfinite"),
+        (b'{"n": 1, "context": [[1e400]]}', 422, "value-nonfinite"),
+        (b'{"n": %s1%s}' % (b"[" * 900, b"]" * 900), 422, "validation"),
+        (b"null", 422, "validation"),
+        (b'{"n": 1.0}', 422, "validation"),
+        (b'{"n": "5"}', 422, "validation"),
+        (b'{"n": true}', 422, "validation"),
+        (b'{"n": 0}', 422, "validation"),
+        (b'{"n": 1, "sed": 3}', 422, "unknown-field"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_converted(body, status, slug):
+    problem = refusal(body)
+    assert (problem.status, problem.type.slug) == (status, slug)
+
+
+def test_whole_numbers_and_surrogate_pairs_are_fine():
+    assert validate_json(SampleRequest, b'{"n": 1, "context": [[2]]}').context == [[2.0]]
+    assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({**TRAINING, "flow": {"family": "maf", "hidden": [1, "x"]}}, ["/flow/hidden/1"]),
+        ({**TRAINING, "flow": {"family": "maf", "layrs": 2}}, ["/flow/layrs"]),
+        ({"dataset_id": TRAINING["dataset_id"]}, ["/model_name"]),
+        ({**TRAINING, "a/b~c": 1}, ["/a~1b~0c"]),
+    ],
+)
+def test_faults_are_pointed_at_without_the_members_of_unions(body, pointers):
+    assert [error.pointer for error in refusal(body, TrainingRequest).errors] == pointers
+
+
+def test_a_name_like_that_of_a_field_is_told_and_an_unknown_tag_is_not_repeated():
+    problem = refusal({**TRAINING, "flow": {"family": "maf", "layrs": 2}}, TrainingRequest)
+    assert problem.errors[0].detail == "There is no such field; did you mean `layers`?"
+    problem = refusal({**TRAINING, "flow": {"family": "secret"}}, TrainingRequest)
+    assert "secret" not in problem.errors[0].detail
+    assert "'maf'" in problem.errors[0].detail
+
+
+def test_thousands_of_faults_are_told_in_a_few_words():
+    assert "places" in refusal({**TRAINING, **dict.fromkeys(map(str, range(400)), 1)}).detail
+    context = refusal(b'{"n": 3, "context": [%b]}' % b",".join([b'{"a":[]}'] * 100_000))
+    assert len(context.errors) <= 10
+
+
+def test_each_of_many_columns_may_have_options(client):
+    names = [f"c{n}" for n in range(9_000)]
+    body = {
+        **TRAINING,
+        "columns": names,
+        "preprocessing": {"columns": {name: {"low": 0.125} for name in names}},
+    }
+    assert_refused(client.post("/v1/jobs/training", json=body), 404, "not-found")
+
+
+@pytest.mark.parametrize("unit", [b"[]", b'"[",[]'])
+def test_more_lists_than_a_table_can_have_are_refused_before_they_are_made(unit):
+    body = b'{"rows":[%b]}' % b",".join([unit] * 300_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem, match=r"lists and objects; at most \d+ are allowed"):
+            decode_document(body, RowsShape(["a", "b", "c", "d"], max_rows=10**8))
+        assert tracemalloc.get_traced_memory()[1] < 12 * len(body)
+    finally:
+        tracemalloc.stop()
+    narrow = b'{"rows":[' + b",".join([b"[1]"] * 1000) + b'],"columns":["a"]}'
+    assert decode_document(narrow, RowsShape(["a"], max_rows=1000)).shape == (1000, 1)
+
+
+def post(
+    client: TestClient, body: bytes | Iterable[bytes], media_type: str = "application/json"
+) -> httpx2.Response:
+    """Send a body to a route that takes any JSON up to 4 MiB."""
+    return client.post("/v1/webhooks", content=body, headers={"Content-Type": media_type})
+
+
+@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_json_is_json_by_any_of_its_names(shared_client, media_type):
+    assert_refused(post(shared_client, b"{}", media_type), 422, "validation")
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "", "application/x-www-form-urlencoded"])
+def test_other_media_types_are_refused(shared_client, media_type):
+    response = post(shared_client, b"{}", media_type)
+    assert_refused(response, 415, "media-type")
+    assert response.json()["supported"] == ["application/json"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"url": "%s"}' % (b"x" * 90_000),
+        b"{%s}" % b",".join(b'"%s%d": 1' % (b"k" * 50, i) for i in range(1000)),
+    ],
+)
+def test_an_answer_is_small_and_repeats_no_value(shared_client, body):
+    response = post(shared_client, body)
+    assert response.status_code == 422
+    assert len(response.content) <= 8000
+    assert b"xxx" not in response.content
+
+
+def test_a_body_is_bounded_with_and_without_a_length(shared_client):
+    body = b'{"url": "%s"}' % (b"x" * (4 << 20))
+    assert_refused(post(shared_client, body), 413, "limit-body")
+    assert_refused(post(shared_client, (body[i::2] for i in range(2))), 413, "limit-body")
+
+
+def test_a_large_body_counts_while_it_is_in_memory(shared_client):
+    memory = shared_client.app.state.body_memory
+    with memory.share("default") as share:
+        share.hold(shared_client.app.state.settings.max_bodies_bytes // 2)
+        assert_refused(post(shared_client, b"{}".ljust(100_000)), 503, "overloaded")
+        assert_refused(post(shared_client, b"{}"), 422, "validation")
+    assert memory.held == 0
+
+
+FORM = "multipart/form-data; boundary=x"
+FILE = b'Content-Disposition: form-data; name="file"; filename="a.csv"\r\n'
+OPTION = b'Content-Disposition: form-data; name="exclude"\r\n\r\n'
+
+
+def form(*parts: bytes, end: bytes = b"--x--\r\n") -> bytes:
+    return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + end
+
+
+def upload(
+    client: TestClient, body: bytes | Iterable[bytes], media_type: str = FORM
+) -> httpx2.Response:
+    return client.post("/v1/datasets", content=body, headers={"Content-Type": media_type})
+
+
+FORMS = {
+    "no boundary": ("multipart/form-data", form(FILE + b"\r\n" + TABLE), 400, "multipart"),
+    "empty": (FORM, b"", 400, "multipart"),
+    "no form": (FORM, b"nothing", 400, "multipart"),
+    "no file": (FORM, form(OPTION + TABLE), 400, "multipart"),
+    "two files": (FORM, form(*[FILE + b"\r\n" + TABLE] * 2), 400, "multipart"),
+    "many parts": (FORM, form(*[OPTION + b"a"] * 4097, FILE + b"\r\n" + TABLE), 400, "multipart"),
+    "long option": (FORM, form(OPTION + b"a" * 50_000), 400, "multipart"),
+    "cut off": (FORM, form(FILE + b"\r\n" + TABLE, end=b""), 400, "multipart"),
+    "giant header": (FORM, form(b"X: " + b"x" * 10**6 + b"\r\n" + FILE), 400, "multipart"),
+    "unknown type": (FORM, form(FILE.replace(b"csv", b"exe") + b"\r\n" + TABLE), 415, "media-type"),
+    "wrong magic": (FORM, form(FILE.replace(b"csv", b"npy") + b"\r\n" + TABLE), 415, "media-type"),
+    "empty file": (FORM, form(FILE + b"\r\n"), 400, "dataset-empty"),
+}
+
+
+# Starlette leaves the file of a form that is cut off to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("media_type", "body", "status", "slug"), FORMS.values(), ids=list(FORMS))
+def test_a_bad_form_is_refused(shared_client, shared_settings, media_type, body, status, slug):
+    assert_refused(upload(shared_client, body, media_type), status, slug)
+    assert_nothing_was_left(shared_client, shared_settings)
+
+
+def test_a_form_in_single_bytes_with_options_on_both_sides_is_one_table(client):
+    exclude = b'Content-Disposition: form-data; name="exclude"\r\n\r\nweight'
+    body = form(
+        OPTION + b"height", FILE + b"Content-Type: text/csv\r\n\r\n" + TABLE + TABLE, exclude
+    )
+    response = upload(client, (body[i : i + 1] for i in range(len(body))))
+    assert_refused(response, 422, "dataset-shape")  # no column is left: both options were read
+    body = form(exclude, FILE + b"\r\n" + TABLE)
+    assert upload(client, (body[i : i + 1] for i in range(len(body)))).json()["rows"] == 4
+
+
+@pytest.mark.parametrize("media_type", [FORM, "application/x-npy"])
+def test_a_file_beyond_the_limit_or_the_room_is_refused_as_it_comes(settings, client, media_type):
+    table = np.zeros((200_000, 4)).tobytes()
+    body = form(FILE.replace(b"csv", b"npy") + b"\r\n" + table) if media_type == FORM else table
+    state = client.app.state
+    for name, slug in (("max_upload_bytes", "limit-body"), ("max_project_bytes", "quota-storage")):
+        limited = settings.model_copy(update={name: 100_000})
+        client.app.state = type(state)(**{**vars(state), "settings": limited})
+        response = upload(
+            client, (body[i : i + 10_000] for i in range(0, len(body), 10_000)), media_type
+        )
+        assert response.json()["type"] == f"/problems/{slug}"
+    client.app.state = state
+    assert_nothing_was_left(client, settings)
+    assert client.post("/v1/datasets", content=TABLE, headers=CSV).status_code == 201

@@ -1,0 +1,282 @@
+import json
+import threading
+from typing import Any
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from models_store.database.database import Database
+from models_store.job_states import Job
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.registry import Registry
+from tests.api.conftest import assert_refused, slug
+from tests.api.serving import registered
+from tests.store.makers import LEASE_S, PROJECT, added, claimed
+
+COLUMNS = [
+    {"name": f"x{i}", "dtype": "float64", "mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0}
+    for i in range(1, 4)
+]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def setting_values() -> dict[str, Any]:
+    return {"max_queued_jobs": 5, "max_parameters": 100_000}
+
+
+@pytest.fixture
+def work(database: Database) -> JobWork:
+    return JobWork(database)
+
+
+@pytest.fixture
+def dataset_id(registry: Registry) -> str:
+    return added(registry, rows=1000, columns=COLUMNS).id
+
+
+def start(client: TestClient, dataset_id: str, key: str | None = None, **fields: Any) -> Any:
+    body = {"model_name": "people", "dataset_id": dataset_id, **fields}
+    headers = JSON if key is None else {**JSON, "Idempotency-Key": key}
+    return client.post("/v1/jobs/training", content=json.dumps(body), headers=headers)
+
+
+def record(work: JobWork, job: Job, epoch: int) -> None:
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={"epoch": epoch, "train_log_likelihood": -1.0 / epoch},
+        progress={"epoch": epoch, "max_epochs": 10, "fraction": epoch / 10, "eta_seconds": 3.5},
+    )
+
+
+def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_id):
+    response = start(client, dataset_id)
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["kind"], job["attempt"]) == ("queued", "training", 0)
+    assert job["model"] == {"name": "people", "version": None}
+    assert job["request"]["columns"] == ["x1", "x2", "x3"]
+    assert job["request"]["flow"]["family"] == "nsf"
+    assert isinstance(job["request"]["optimisation"]["batch_size"], int)
+    assert isinstance(job["request"]["optimisation"]["seed"], int)
+    assert client.get(response.headers["location"]).json() == job
+
+
+class TestWithBroker:
+    @pytest.fixture
+    def setting_values(self, redis_url: str) -> dict[str, Any]:
+        return {"broker_url": redis_url}
+
+    def test_a_message_wakes_a_worker_that_takes_such_a_job(self, client, dataset_id, redis_url):
+        server = redis.Redis.from_url(redis_url)
+        start(client, dataset_id)
+        start(client, dataset_id, resources={"accelerator": "required"})
+        for queue in ("cpu", "gpu"):
+            assert json.loads(server.lrange(queue, 0, 0)[0])["headers"]["task"] == "densityd.work"
+        server.close()
+
+    def test_an_end_between_the_commit_and_the_message_loses_and_doubles_nothing(
+        self, client, dataset_id, monkeypatch
+    ):
+        def end(*_: object) -> None:
+            raise OSError  # the commit was, the message and the answer will not be
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client.app.state.broker, "announce", end)
+            assert start(client, dataset_id, key="k").status_code == 500
+        [job] = client.get("/v1/jobs").json()["items"]
+        again = start(client, dataset_id, key="k")
+        assert (again.status_code, again.json()["id"]) == (202, job["id"])
+
+
+def test_options_out_of_range_are_refused_by_pointer(client, dataset_id):
+    for pointer, fields in (
+        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": 0}}),
+        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": 1.5}}),
+        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": "5"}}),
+        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": True}}),
+        ("/optimisation/learning_rate", {"optimisation": {"learning_rate": 1e308}}),
+        ("/optimisation/seed", {"optimisation": {"seed": 2**64}}),
+        ("/split/validation", {"split": {"validation": 1}}),
+        ("/flow", {"flow": {"family": "__import__"}}),
+        ("/flow/activation", {"flow": {"family": "maf", "activation": "os.system"}}),
+        ("/model_name", {"model_name": "../etc"}),
+    ):
+        response = start(client, dataset_id, **fields)
+        assert_refused(response, 422, "validation")
+        assert pointer in [error.get("pointer") for error in response.json()["errors"]]
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
+def test_what_cannot_work_is_refused_before_it_is_accepted(client, dataset_id):
+    for expected, fields in (
+        ("unknown-field", {"epocs": 3}),
+        ("unknown-field", {"__proto__": {"state": "succeeded"}}),
+        ("unknown-field", {"source_url": "http://169.254.169.254/"}),
+        ("unknown-field", {"metadata": {f"k{i}": i for i in range(40_000)}}),
+        ("validation", {"tags": {"a": "x" * 1_000_000}}),
+        ("unknown-column", {"columns": ["nope"]}),
+        ("duplicate-column", {"columns": ["x1", "x1"]}),
+        ("dimension-unsupported", {"columns": ["x1"], "flow": {"family": "realnvp"}}),
+        ("limit-parameters", {"flow": {"family": "maf", "layers": 5, "hidden": [1000, 1000]}}),
+        ("split-too-small", {"split": {"train": 0.8, "validation": 0.001}}),
+    ):
+        response = start(client, dataset_id, **fields)
+        assert_refused(response, 422, expected)
+        assert len(response.content) <= 8192
+    assert_refused(start(client, "ds_" + "0" * 32), 404, "not-found")
+
+
+def test_the_same_key_at_once_makes_one_job(client, dataset_id):
+    responses = []
+
+    def send() -> None:
+        responses.append(start(client, dataset_id, key="k-1"))
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {response.status_code for response in responses} == {202}
+    assert len({response.json()["id"] for response in responses}) == 1
+    replayed = [response.headers.get("idempotent-replayed") for response in responses]
+    assert sorted(map(str, replayed)) == ["None", *["true"] * 5]
+
+
+def test_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):
+    first = start(client, dataset_id, key="k-2", columns=["x1", "x2"])
+    spelt = f'{{"columns":["x1","\\u00782"],"dataset_id":"{dataset_id}","model_name":"people"}}'
+    again = client.post(
+        "/v1/jobs/training", content=spelt, headers={**JSON, "Idempotency-Key": "k-2"}
+    )
+    assert again.json() == first.json()
+    other = start(client, dataset_id, key="k-2", columns=["x1"])
+    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
+
+
+def test_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
+    first = start(client, dataset_id, key="k-3").json()
+    client.post(f"/v1/jobs/{first['id']}/cancel")
+    assert client.delete(f"/v1/datasets/{dataset_id}").status_code == 204
+    again = start(client, dataset_id, key="k-3")
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+
+
+def test_keys_that_are_no_keys_are_refused(client, dataset_id):
+    for key in ("", "x" * 256, "a b", "\u00e9"):
+        headers = [(b"content-type", b"application/json"), (b"idempotency-key", key.encode())]
+        body = json.dumps({"model_name": "people", "dataset_id": dataset_id})
+        response = client.post("/v1/jobs/training", content=body, headers=headers)
+        assert_refused(response, 422, "validation")
+
+
+def test_a_full_queue_takes_neither_new_jobs_nor_those_that_are_resumed(client, dataset_id):
+    job_id = start(client, dataset_id).json()["id"]
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    for _ in range(5):
+        assert start(client, dataset_id).status_code == 202
+    response = start(client, dataset_id)
+    assert_refused(response, 429, "limit-queued-jobs")
+    assert int(response.headers["retry-after"]) > 0
+    assert_refused(client.post(f"/v1/jobs/{job_id}/resume"), 429, "limit-queued-jobs")
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, work):
+    ids = [start(client, dataset_id, model_name=f"m{n}").json()["id"] for n in range(5)]
+    claimed(work)
+    first = client.get("/v1/jobs?limit=3").json()
+    second = client.get("/v1/jobs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    listed = [job["id"] for job in first["items"] + second["items"]]
+    assert listed == ids[::-1]
+    assert second["next_cursor"] is None
+
+    def ids_of(query: str) -> list[str]:
+        return [job["id"] for job in client.get(f"/v1/jobs?{query}").json()["items"]]
+
+    assert ids_of("state=running") == ids[:1]
+    assert ids_of("model_name=m3&state=queued&kind=training") == ids[3:4]
+    assert ids_of("state=failed") == []
+
+
+def test_a_forged_listing_and_ids_that_are_none_are_refused(client):
+    for query in (
+        "limit=0",
+        "limit=1000000000",
+        "state=lost",
+        "kind=x",
+        "model_name=%27%20OR%201=1",
+    ):
+        assert_refused(client.get(f"/v1/jobs?{query}"), 422, "validation")
+    assert_refused(client.get("/v1/jobs?cursor=forged"), 400, "cursor")
+    assert_refused(client.get("/v1/jobs?status=queued"), 422, "unknown-parameter")
+    for job_id in ("1", "job_1", "..%5C..", "a%00b", "x" * 200):
+        assert client.get(f"/v1/jobs/{job_id}").status_code in {404, 422}
+
+
+def test_a_running_job_shows_its_progress_and_a_failed_one_says_why(client, dataset_id, work):
+    job_id = start(client, dataset_id).json()["id"]
+    claim = claimed(work)
+    record(work, claim, 4)
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["attempt"]) == ("running", 1)
+    assert job["progress"] == {"epoch": 4, "max_epochs": 10, "fraction": 0.4, "eta_seconds": 3.5}
+    assert job["metrics"]["epoch"] == 4
+    assert job["started_at"] is not None
+    work.fail(claim.id, claim.attempt, code="diverged", detail="The likelihood was NaN.")
+    answer = client.get(f"/v1/jobs/{job_id}").json()
+    assert answer["state"] == "failed"
+    assert answer["error"] == {"code": "diverged", "detail": "The likelihood was NaN."}
+
+
+def test_cancelling_is_idempotent_until_the_job_has_ended_otherwise(client, dataset_id, work):
+    waiting, running, done = (start(client, dataset_id).json()["id"] for _ in range(3))
+    claimed(work)
+    first = claimed(work)
+    assert client.post(f"/v1/jobs/{done}/cancel").json()["state"] == "cancelled"
+    assert client.post(f"/v1/jobs/{done}/cancel").status_code == 200
+    asked = client.post(f"/v1/jobs/{running}/cancel")
+    assert (asked.status_code, asked.json()["state"]) == (202, "running")
+    assert asked.json()["cancel_requested"]
+    work.cancelled(first.id, first.attempt)
+    assert client.post(f"/v1/jobs/{running}/cancel").status_code == 200
+    work.fail(waiting, 1, code="oom", detail="Too large.")
+    late = client.post(f"/v1/jobs/{waiting}/cancel")
+    assert (late.status_code, slug(late)) == (409, "job-final")
+    assert slug(client.post(f"/v1/jobs/job_{'0' * 32}/cancel")) == "not-found"
+
+
+def test_only_a_cancelled_or_failed_job_can_be_resumed(client, dataset_id, work):
+    job_id = start(client, dataset_id).json()["id"]
+    response = client.post(f"/v1/jobs/{job_id}/resume")
+    assert (response.status_code, slug(response)) == (409, "job-not-resumable")
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    response = client.post(f"/v1/jobs/{job_id}/resume")
+    assert (response.status_code, response.json()["state"]) == (202, "queued")
+    assert claimed(work).id == job_id
+
+
+def test_a_succeeded_job_names_its_version(client, database, blobs):
+    version = registered(database, blobs)
+    job = client.get(f"/v1/jobs/{version.job_id}").json()
+    assert job["state"] == "succeeded"
+    assert job["model"] == {"name": "people", "version": 1}
+    assert job["metrics"] == {"epoch": 7, "test_log_likelihood": 3.0}
+
+
+def test_the_request_ids_reach_the_job(client, dataset_id):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    response = client.post(
+        "/v1/jobs/training",
+        content=json.dumps({"model_name": "people", "dataset_id": dataset_id}),
+        headers={**JSON, "X-Request-ID": "req-1", "traceparent": trace},
+    )
+    jobs: Jobs = client.app.state.jobs
+    job = jobs.get(PROJECT, response.json()["id"])
+    assert (job.request_id, job.traceparent) == ("req-1", trace)

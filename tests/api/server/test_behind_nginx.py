@@ -1,0 +1,133 @@
+"""Large scores, uploads, streams and slow readers through a real nginx."""
+
+import gzip
+import http.client
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import orjson
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.csv as pc  # type: ignore[import-untyped] # as above
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+import pytest
+
+from flows import compile_flow
+from tabular.formats import TableFormat
+from tests.api.serving import COLUMNS, MEAN, STD, a_flow
+from tests.api.wire import FORMATS, MEDIA_TYPE, read
+from tests.support.proxies import NGINX, Nginx, nginx_before
+
+pytestmark = [
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
+    pytest.mark.timeout(900),
+]
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def nginx(server: str) -> Iterator[Nginx]:
+    with nginx_before(int(server.rpartition(":")[2])) as nginx:
+        yield nginx
+
+
+@pytest.fixture(params=["buffering", "keeping"])
+def url(nginx: Nginx, request: pytest.FixtureRequest) -> str:
+    """The service behind each of two ways to set nginx up."""
+    return f"http://127.0.0.1:{getattr(nginx, request.param)}"
+
+
+def rows_of(n: int) -> np.ndarray:
+    return np.random.default_rng(n).normal(MEAN.numpy(), STD.numpy(), size=(n, 3))
+
+
+def body_of(kind: TableFormat, rows: np.ndarray) -> bytes:
+    """A body as a fast writer makes it."""
+    buffer = io.BytesIO()
+    table = pa.table({name: rows[:, i] for i, name in enumerate(COLUMNS)})
+    match kind:
+        case TableFormat.JSON:
+            return orjson.dumps({"rows": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+        case TableFormat.NDJSON:
+            return b"".join(orjson.dumps(row) + b"\n" for row in table.to_pylist())
+        case TableFormat.CSV:
+            pc.write_csv(table, buffer)
+        case TableFormat.NPY:
+            np.save(buffer, rows)
+        case TableFormat.ARROW:
+            with pa.ipc.new_stream(buffer, table.schema) as writer:
+                writer.write_table(table, max_chunksize=65_536)
+        case TableFormat.PARQUET:
+            pq.write_table(table, buffer)
+        case TableFormat.EXCEL:
+            raise NotImplementedError
+    return buffer.getvalue()
+
+
+def assert_scored(
+    url: str,
+    kind: TableFormat,
+    n: int,
+    *,
+    answer: TableFormat = TableFormat.NPY,
+    packed: bool = False,
+) -> None:
+    """All rows of a body are scored, and the answer comes whole."""
+    rows = rows_of(n)
+    body = body_of(kind, rows)
+    headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[answer]}
+    if packed:
+        body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
+    response = httpx.post(
+        f"{url}/v1/models/people/log_prob", content=body, headers=headers, timeout=120
+    )
+    assert response.status_code == 200, response.text[:1000]
+    _, scores = read(answer, response.content)
+    expected = compile_flow(a_flow()).log_prob(rows)
+    np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_ten_thousand_rows_in_every_format(url, kind):
+    assert_scored(url, kind, 10_000, answer=kind)
+
+
+@pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.CSV])
+def test_large_and_packed_bodies(url, kind):
+    assert_scored(url, kind, 300_000)
+    assert_scored(url, kind, 100_000, packed=True)
+
+
+def test_a_slow_reader_gets_all_of_an_answer(url):
+    n = 200_000
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    headers = {"Content-Type": "application/json", "Accept": MEDIA_TYPE[TableFormat.NPY]}
+    body = json.dumps({"n": n, "seed": 1})
+    connection.request("POST", "/v1/models/people/sample", body=body, headers=headers)
+    response = connection.getresponse()
+    size = 0
+    while piece := response.read(128 * 1024):
+        size += len(piece)
+        time.sleep(0.01)
+    connection.close()
+    assert size == 128 + 8 * 3 * n
+
+
+def test_events_come_through_as_they_happen(url):
+    table = b"height,weight,age\n" + b"".join(b"%d,%d,%d\n" % (i, i * i, -i) for i in range(50))
+    headers = {"Content-Type": "text/csv"}
+    dataset = httpx.post(f"{url}/v1/datasets", content=table, headers=headers).json()
+    job = {"model_name": "later", "dataset_id": dataset["id"], "flow": {"family": "maf"}}
+    job_url = f"{url}/v1/jobs/{httpx.post(f'{url}/v1/jobs/training', json=job).json()['id']}"
+    with httpx.stream("GET", f"{job_url}/events", timeout=120) as stream:
+        assert stream.status_code == 200
+        lines = stream.iter_lines()
+        first = next(line for line in lines if line.startswith("data:"))
+        threading.Thread(target=lambda: httpx.post(f"{job_url}/cancel")).start()
+        rest = [line for line in lines if line.startswith("data:")]
+    assert "queued" in first
+    assert "cancelled" in rest[-1]

@@ -1,0 +1,231 @@
+"""The edge of a real server: slow and large heads and bodies, kept connections, upgrades, stops."""
+
+import itertools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+import httpx
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.server.bounded_http import BoundedProtocol
+from app.settings import ApiSettings
+from tests.api.conftest import served
+from tests.support.ports import free_port
+from tests.support.servers import tied
+from tests.support.waiting import wait_until
+
+ROWS = json.dumps({"rows": [[171.5, 68.2, 33.0]]}).encode()
+UPLOAD = "/v1/datasets"
+LIVE = b'{"status":"ok"}'
+
+
+class Impatient(BoundedProtocol):
+    """The protocol with time-outs that a test can wait for."""
+
+    head_timeout_s, body_timeout_s = 0.4, 0.4
+
+
+@pytest.fixture
+def impatient(settings: ApiSettings) -> Iterator[int]:
+    """The port of a server with short time-outs."""
+    port = free_port()
+    config = uvicorn.Config(
+        create_app(settings), port=port, http=Impatient, loop="uvloop", ws="none", log_config=None
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield port
+    server.should_exit = True
+    thread.join()
+
+
+@contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        yield connection
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def head(method: str, path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
+
+
+def up_to(connection: socket.socket, part: bytes) -> bytes:
+    """What comes up to a part of it."""
+    got = b""
+    while part not in got:
+        piece = connection.recv(1 << 16)
+        assert piece, got
+        got += piece
+    return got
+
+
+def to_the_end(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    pieces = []
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET /livez HTTP/1.1\r\nHost:", b"GET /l"])
+def test_a_head_that_does_not_end_is_given_up(impatient, sent):
+    with connected(impatient) as connection:
+        connection.sendall(sent)
+        assert to_the_end(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def trickled(connection: socket.socket, pieces: Iterable[bytes]) -> bytes:
+    """What comes first while pieces are sent one after the other."""
+    for piece in pieces:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(piece)
+        if select.select([connection], [], [], 0.1)[0]:
+            break
+    return connection.recv(1 << 16)
+
+
+def test_a_head_that_trickles_is_given_up(impatient):
+    pieces = itertools.chain([b"GET /livez HTTP/1.1\r\n"], itertools.repeat(b"A: x\r\n"))
+    with connected(impatient) as connection:
+        assert trickled(connection, pieces).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_stops_coming_is_given_up(impatient):
+    with connected(impatient) as connection:
+        connection.sendall(
+            head("POST", UPLOAD, "Content-Type: text/csv", "Content-Length: 99") + b"a,b\n"
+        )
+        assert to_the_end(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_comes_slowly_is_taken(impatient):
+    table = b"a,b\n1,2\n3,5\n4,9\n2,2\n7,1\n"
+    start = head("POST", UPLOAD, "Content-Type: text/csv", f"Content-Length: {len(table)}")
+    with connected(impatient) as connection:
+        pieces = [start, *(table[i : i + 4] for i in range(0, len(table), 4))]
+        assert trickled(connection, pieces).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_head_that_is_too_large_is_refused(impatient, whole):
+    with connected(impatient) as connection:
+        sent = head("GET", "/livez", *(["A: " + "x" * 1000] * 400))
+        with suppress(ConnectionError):
+            connection.sendall(sent if whole else sent[:-2])
+        assert to_the_end(connection)[:13] in (b"HTTP/1.1 431 ", b"")
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_of_a_body_that_is_too_large_the_refusal_arrives(impatient, declared):
+    size = 40 << 20
+    framing = f"Content-Length: {size}" if declared else "Transfer-Encoding: chunked"
+    piece = bytes(1 << 20)
+    with connected(impatient) as connection:
+        connection.sendall(
+            head("POST", "/v1/jobs/training", "Content-Type: application/json", framing)
+        )
+        for _ in range(size >> 20):
+            connection.sendall(piece if declared else b"%x\r\n%b\r\n" % (len(piece), piece))
+        if not declared:
+            connection.sendall(b"0\r\n\r\n")
+        assert up_to(connection, b"/problems/limit-body").startswith(b"HTTP/1.1 413 ")
+        connection.sendall(head("GET", "/livez"))  # nothing of the body was taken for a request
+        assert b"HTTP/1.1 200 " in up_to(connection, LIVE)
+
+
+def test_requests_of_one_connection_are_answered_in_order(server):
+    with connected(port_of(server)) as connection:
+        for _ in range(3):
+            connection.sendall(head("GET", "/livez"))
+            assert up_to(connection, LIVE).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(head("GET", "/livez") + head("GET", "/v1/none", "Connection: close"))
+        answers = to_the_end(connection)
+    assert [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_upgrade_has_no_effect_on_the_body_behind_it(server, together):
+    """Such as that which Java's client asks for."""
+    hop = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIA"]
+    asked = head(
+        "POST",
+        "/v1/models/people/log_prob",
+        "Content-Type: application/json",
+        f"Content-Length: {len(ROWS)}",
+        *hop,
+    )
+    with connected(port_of(server)) as connection:
+        for _ in range(2):
+            for piece in [asked + ROWS] if together else [asked, ROWS]:
+                connection.sendall(piece)
+            assert up_to(connection, b'"log_prob"').startswith(b"HTTP/1.1 200 ")
+        connection.sendall(head("GET", "/livez", *hop, "Connection: close"))
+        assert to_the_end(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        head("POST", UPLOAD, "Content-Length: 4", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head("POST", UPLOAD, "Content-Length: 3", "Content-Length: 4") + b"abcd",
+        head("CONNECT", "a:1"),
+    ],
+    ids=["TLS", "two framings", "two lengths", "CONNECT"],
+)
+def test_what_is_no_request_or_two_is_refused_and_nothing_behind_it_served(server, sent):
+    with connected(port_of(server)) as connection:
+        connection.sendall(sent + head("GET", "/livez"))
+        answers = to_the_end(connection)
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_several_processes_serve_a_port_and_end_together(data_dir):
+    with served(data_dir, DENSITYD_API_PROCESSES="2") as url:
+        for _ in range(40):
+            answer = httpx.post(
+                f"{url}/v1/models/people/log_prob",
+                content=ROWS,
+                headers={"Content-Type": "application/json"},
+            )
+            assert answer.status_code == 200
+        metrics = httpx.get(f"{url}/metrics").text
+    line = next(text for text in metrics.splitlines() if "log_prob" in text and "_total" in text)
+    assert float(line.split()[-1]) == 40
+
+
+@pytest.mark.parametrize("proxy", ["true", "false"])
+def test_a_start_on_another_address_without_a_proxy_warns_once(data_dir, proxy):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        variables = {
+            "DENSITYD_DATA_DIR": str(data_dir),
+            "DENSITYD_HOST": "0.0.0.0",  # noqa: S104 - which cannot be listened on here
+            "DENSITYD_PORT": str(taken.getsockname()[1]),
+            "DENSITYD_ALLOW_ANONYMOUS": "true",
+            "DENSITYD_BEHIND_PROXY": proxy,
+        }
+        start = subprocess.run(  # noqa: S603 - our own module
+            tied(sys.executable, "-P", "-m", "app"),
+            env=os.environ | variables,
+            capture_output=True,
+            check=False,
+        )
+    assert start.returncode == 1
+    assert start.stderr.count(b"put one before it") == (proxy == "false")

@@ -1,0 +1,200 @@
+"""Liveness, readiness and metrics: what the last look found, at no cost to whoever asks."""
+
+import os
+import shutil
+import sqlite3
+from types import SimpleNamespace
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.server import readiness
+from app.server.readiness import Level, Lookout
+from models_store.database.database import Database
+from models_store.errors import SchemaMismatchError
+from models_store.files.blobs import Blobs
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def setting_values():
+    return {"ready_look_s": 3600}
+
+
+@pytest.fixture
+def looking_client(settings):
+    """An application that looks at what it depends on all the time."""
+    looking = settings.model_copy(update={"ready_look_s": 0.1})
+    with TestClient(create_app(looking), raise_server_exceptions=False) as client:
+        yield client
+
+
+def read_only(file):
+    """Make the database refuse writes, as a server that became a replica does."""
+    with sqlite3.connect(file) as connection:
+        connection.execute(
+            "CREATE TRIGGER no_writes BEFORE UPDATE ON alembic_version"
+            " BEGIN SELECT RAISE(ABORT, 'read-only'); END"
+        )
+    connection.close()
+
+
+def test_asking_looks_at_nothing(client, settings):
+    shutil.rmtree(settings.blob_root)
+    settings.blob_root.write_text("no folder")
+    files = list(settings.data_dir.iterdir())
+    before = {path: path.stat() for path in files}
+    for _ in range(50):
+        assert client.get("/readyz").json()["checks"]["store"]["ok"] is True
+    for path, status in before.items():
+        assert path.stat().st_mtime_ns == status.st_mtime_ns
+        assert path.stat().st_size == status.st_size
+
+
+def test_a_database_that_takes_no_writes_is_not_ready(settings):
+    read_only(settings.data_dir / "densityd.sqlite3")
+    with TestClient(create_app(settings)) as client:
+        response = client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["checks"]["database"]["ok"] is False
+        assert client.get("/v1/datasets").status_code == 200
+
+
+@pytest.fixture
+def lookout(settings):
+    database = Database(settings.resolved_database_url, busy_timeout_s=0.5)
+    blobs = Blobs.in_folder(settings.blob_root)
+    blobs.ping()  # as every start does
+    lookout = Lookout(database, blobs, every_s=0.05)
+    yield lookout
+    lookout.stop()
+    lookout.join(120)
+    database.dispose()
+
+
+def levels(lookout):
+    return {name: finding.level for name, finding in lookout.found().items()}
+
+
+def test_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
+    def full(_folder):
+        return SimpleNamespace(f_bavail=0, f_frsize=4096)
+
+    lookout.start(wait_s=120)
+    assert set(levels(lookout).values()) == {Level.OK}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", full)
+        wait_until(lambda: levels(lookout)["store"] is Level.DEGRADED)
+        assert "full" in lookout.found()["store"].detail
+    wait_until(lambda: levels(lookout)["store"] is Level.OK)
+
+
+def test_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
+    lookout.start(wait_s=120)
+    other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    wait_until(lambda: levels(lookout)["database"] is Level.DEGRADED)
+    other.execute("ROLLBACK")
+    other.close()
+    wait_until(lambda: levels(lookout)["database"] is Level.OK)
+
+
+def test_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
+    monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
+    database = Database(settings.resolved_database_url, busy_timeout_s=3)
+    blobs = Blobs.in_folder(settings.blob_root)
+    blobs.ping()  # as every start does
+    lookout = Lookout(database, blobs, every_s=0.05)
+    lookout.start(wait_s=120)
+    other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    wait_until(lambda: set(levels(lookout).values()) == {Level.UNUSABLE})
+    assert "has not ended" in lookout.found()["store"].detail
+    other.execute("ROLLBACK")
+    other.close()
+    wait_until(lambda: set(levels(lookout).values()) == {Level.OK})
+    lookout.stop()
+    lookout.join(120)
+    database.dispose()
+
+
+def test_looks_go_on_and_write_nothing_to_the_store(lookout, settings):
+    lookout.start(wait_s=120)
+    staging = settings.blob_root / "staging"
+    before = staging.stat().st_mtime_ns
+    staging.rename(settings.blob_root / "elsewhere")
+    wait_until(lambda: levels(lookout)["store"] is Level.UNUSABLE)
+    (settings.blob_root / "elsewhere").rename(staging)
+    wait_until(lambda: levels(lookout)["store"] is Level.OK)
+    assert staging.stat().st_mtime_ns == before
+
+
+def is_ready(client: TestClient) -> bool:
+    return client.get("/readyz").status_code == 200
+
+
+def test_liveness_looks_at_nothing(looking_client, settings):
+    shutil.rmtree(settings.data_dir)
+    response = looking_client.get("/livez")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_without_a_broker_the_service_is_degraded_but_ready(looking_client):
+    response = looking_client.get("/readyz")
+    assert response.status_code == 200
+    content = response.json()
+    assert content["status"] == "degraded"
+    assert {name: check["ok"] for name, check in content["checks"].items()} == {
+        "database": True,
+        "schema": True,
+        "store": True,
+        "engine": True,
+        "broker": False,
+    }
+
+
+def test_without_a_store_the_service_is_unavailable(looking_client, settings):
+    shutil.rmtree(settings.blob_root)
+    settings.blob_root.write_text("no folder")
+    wait_until(lambda: not is_ready(looking_client))
+    response = looking_client.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    assert response.json()["checks"]["store"]["ok"] is False
+    assert response.json()["checks"]["database"]["ok"] is True
+    assert looking_client.get("/livez").status_code == 200
+    assert looking_client.get("/v1/datasets").status_code == 200
+
+
+def test_without_a_database_the_service_is_unavailable(looking_client, settings):
+    for file in settings.data_dir.glob("densityd.sqlite3*"):
+        # Written over, never cut short: a process that maps a file dies of a page that went away.
+        with file.open("r+b") as opened:
+            opened.write(b"garbage" * 1000)
+    # A connection that holds the pages in memory would continue with them.
+    looking_client.app.state.database.dispose()
+    wait_until(lambda: not is_ready(looking_client))
+    response = looking_client.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    assert response.json()["checks"]["schema"]["ok"] is False
+    assert looking_client.get("/v1/datasets").json()["type"] == "/problems/db-unavailable"
+
+
+def test_another_schema_is_refused_with_both_revisions(settings):
+    (settings.data_dir / "densityd.sqlite3").unlink()
+    app = create_app(settings)
+    with pytest.raises(SchemaMismatchError, match="needs revision"), TestClient(app):
+        pass
+
+
+def test_metrics_count_requests_by_template(looking_client):
+    looking_client.get("/v1/datasets/ds_" + "0" * 32)
+    looking_client.get("/v1/nowhere/secret")
+    looking_client.request("BREW", "/v1/datasets")
+    text = looking_client.get("/metrics").text
+    assert 'method="GET",route="/v1/datasets/{dataset_id}",status="404"} 1.0' in text
+    assert 'method="GET",route="unmatched",status="404"} 1.0' in text
+    assert 'method="other"' in text
+    assert "secret" not in text
+    assert "densityd_http_request_seconds_bucket" in text
+    assert "process_resident_memory_bytes" in text

@@ -1,0 +1,66 @@
+"""A service in a thread, with models, and a server that answers as it is told."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.settings import ApiSettings
+from models_store.database.database import Database
+from models_store.files.blobs import Blobs
+from tests.api.serving import registered
+from tests.client.scripted import ScriptedServer
+
+
+@dataclass
+class Service:
+    """The real application behind a real socket."""
+
+    url: str
+    database: Database
+    blobs: Blobs
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Service]:
+    """The models `people` (height, weight, age), `heights` (given age), and `ranked`, which has
+    calibrated scores; no worker, no broker.
+    """
+    folder = tmp_path_factory.mktemp("service")
+    shutil.copy(sqlite_template, folder)
+    app = create_app(ApiSettings(data_dir=folder))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server has ended"
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    service = Service(f"http://127.0.0.1:{port}", app.state.database, app.state.blobs)
+    registered(service.database, service.blobs)
+    registered(
+        service.database,
+        service.blobs,
+        name="heights",
+        columns=["height", "weight"],
+        context_columns=("age",),
+    )
+    held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
+    registered(service.database, service.blobs, name="ranked", held_out=held_out)
+    yield service
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    """A real server whose answers a test writes down."""
+    server = ScriptedServer()
+    yield server
+    server.close()

@@ -1,0 +1,492 @@
+"""The client against the real service, and what it asks a server with a script for."""
+
+import asyncio
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+import pytest
+
+from densityd.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    Context,
+    Job,
+    JobFailedError,
+    Settings,
+    TrainingOptions,
+    UnexpectedAnswerError,
+    WaitTimeoutError,
+)
+from tabular.formats import TableFormat
+from tests.api.wire import read, write
+from tests.client.conftest import Service
+from tests.client.scripted import DATASET, Reply, ScriptedServer, a_json
+from tests.tables.files import npy
+
+COLUMNS = ["height", "weight", "age"]
+ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(300, 3))
+TABLE = pa.table({name: ROWS[:, COLUMNS.index(name)] for name in reversed(COLUMNS)})
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("height;weight\n1.5;2\n2.5;1\n3;\n")
+
+    from_file = client.datasets.upload(file, delimiter=";", missing="drop")
+    from_array = client.datasets.upload(ROWS.astype(np.float32), name="array")
+    from_table = client.datasets.upload(TABLE)
+
+    assert (from_file.name, from_file.rows) == ("people", 2)
+    assert [column.name for column in from_array.columns] == ["x1", "x2", "x3"]
+    assert [column.name for column in from_table.columns] == list(reversed(COLUMNS))
+    assert [column.dtype for column in from_array.columns] == ["float32"] * 3
+    assert client.datasets.get(from_table.id) == from_table
+    listed = [one.id for one in client.datasets.list()]
+    assert listed[:3] == [from_table.id, from_array.id, from_file.id]
+    assert np.array_equal(
+        client.datasets.rows(from_table.id, offset=5, limit=2)[:, ::-1], ROWS[5:7]
+    )
+    assert np.array_equal(client.datasets.rows(from_table.id, limit=2, step=5)[:, ::-1], ROWS[:6:5])
+    assert client.datasets.rows(from_table.id, to="table", limit=300).equals(
+        TABLE.cast(client.datasets.rows(from_table.id, to="table", limit=1).schema)
+    )
+    client.datasets.delete(from_file.id)
+    with pytest.raises(ApiError) as caught:
+        client.datasets.get(from_file.id)
+    assert (caught.value.status, caught.value.type) == (404, "/problems/not-found")
+
+
+def test_what_is_no_table_of_numbers_is_told_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(ValueError, match="1-D"):
+        client.log_prob("people", [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="dtype"):
+        client.datasets.upload(np.array([["a", "b"]]))
+
+
+def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(
+    client: Client, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", np.asfortranarray(ROWS))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+
+    whole = client.log_prob("people", ROWS)
+
+    assert whole.shape == (300,)
+    assert np.isfinite(whole).all()
+    assert np.array_equal(client.log_prob("people", mapped), whole)
+    assert np.array_equal(client.log_prob("people", tmp_path / "rows.npy"), whole)
+    text = io.BytesIO()
+    client.log_prob("people", tmp_path / "rows.npy", to=text)
+    assert np.allclose(np.loadtxt(io.BytesIO(text.getvalue()), skiprows=1), whole)
+    client.log_prob("people", TABLE, to=tmp_path / "scores.parquet")
+    assert np.allclose(pq.read_table(tmp_path / "scores.parquet")["log_prob"], whole)
+
+
+def test_many_rows_are_scored_in_several_requests(client: Client) -> None:
+    many = np.tile(ROWS, (400, 1))
+    assert many.nbytes > 2 << 20
+    whole = client.log_prob("people", many)
+    assert np.array_equal(whole, np.tile(client.log_prob("people", ROWS), 400))
+
+
+KINDS = {
+    ".csv": TableFormat.CSV,
+    ".ndjson": TableFormat.NDJSON,
+    ".npy": TableFormat.NPY,
+    ".arrows": TableFormat.ARROW,
+    ".parquet": TableFormat.PARQUET,
+    ".json": TableFormat.JSON,
+}
+TEXTS = (TableFormat.CSV, TableFormat.NDJSON, TableFormat.JSON)
+
+
+def scores_in(file: Path) -> np.ndarray:
+    kind, content = KINDS[file.suffix], file.read_bytes()
+    if kind in TEXTS:
+        content = re.sub(rb"\bnan\b|\bnull\b", b"NaN", content)
+    return read(kind, content)[1]
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if suffix != ".json"])
+def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
+    client: Client, service: Service, tmp_path: Path, suffix: str
+) -> None:
+    cutting = Client(Settings(service.url, rows_per_request=128))
+    rows = ROWS.copy()
+    rows[[7, 250], 1] = np.nan
+    expected = client.score("ranked", rows)
+    file = tmp_path / f"rows{suffix}"
+    body = write(KINDS[suffix], COLUMNS, rows)
+    file.write_bytes(body.replace(b"NaN", b"null").replace(b"nan", b""))
+
+    for result in KINDS:
+        target = tmp_path / f"scores{result}"
+        cutting.score("ranked", file, to=target)
+        values = scores_in(target)
+        np.testing.assert_array_equal(values[:, 0], expected.log_prob)
+        np.testing.assert_array_equal(values[:, 1], expected.quantile)
+    assert np.array_equal(cutting.score("ranked", file).log_prob, expected.log_prob, equal_nan=True)
+    cutting.close()
+    errors = json.loads((tmp_path / "scores.json").read_bytes())["row_errors"]
+    assert [error["row"] for error in errors] == [7, 250]
+    lines = (tmp_path / "scores.ndjson").read_bytes().splitlines()
+    assert json.loads(lines[250])["row_error"]["row"] == 250
+
+
+def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(
+    service: Service, tmp_path: Path
+) -> None:
+    cutting = Client(Settings(service.url, rows_per_request=2))
+    file = tmp_path / "rows.csv"
+    record = b'170,70,40,"two\r\nlines"\r\n'
+    file.write_bytes(b"height,weight,age,note\r\n" + 5 * record)
+    text = io.BytesIO()
+    cutting.log_prob("people", file, to=text, extra="ignore")
+    assert text.getvalue().count(b"\n") == 6
+
+    file.write_bytes(b"height,weight,age\n170,70,40\n170,70,40\n170,tall,40\n")
+    with pytest.raises(ApiError, match="after 2 rows"):
+        cutting.log_prob("people", file, to=io.BytesIO())
+    cutting.close()
+
+
+def test_a_frame_gives_the_same_numbers_in_any_order_of_its_columns(client: Client) -> None:
+    expected = client.log_prob("people", ROWS)
+    frame = pd.DataFrame(ROWS, columns=COLUMNS)
+
+    for order in itertools.permutations(COLUMNS):
+        assert np.array_equal(client.log_prob("people", frame[list(order)]), expected)
+    reverse = pl.DataFrame(frame[COLUMNS[::-1]].to_dict("list"))
+    assert np.array_equal(client.log_prob("people", reverse), expected)
+    assert np.array_equal(client.log_prob("people", reverse.to_dicts()), expected)
+    structured = frame[COLUMNS[::-1]].to_records(index=False)
+    assert np.array_equal(client.log_prob("people", structured), expected)
+    assert np.array_equal(client.score("ranked", reverse).log_prob, expected)
+    assert np.allclose(client.inverse("people", reverse).rows, client.inverse("people", ROWS).rows)
+
+
+def test_columns_of_a_frame_that_are_missing_or_unknown_are_named(client: Client) -> None:
+    frame = pd.DataFrame(ROWS, columns=["height", "mass", "age"])
+
+    with pytest.raises(ApiError, match=r"(?s)weight.*mass|mass.*weight"):
+        client.log_prob("people", frame)
+
+
+def test_noise_and_data_lead_to_each_other(client: Client) -> None:
+    noise = client.inverse("people", ROWS)
+    data = client.forward("people", noise.rows)
+
+    assert np.allclose(data.rows, ROWS, atol=1e-3)
+    assert np.allclose(data.log_det, -noise.log_det, atol=1e-4)
+    written = io.BytesIO()
+    client.inverse("people", TABLE, to=written)
+    assert written.getvalue().splitlines()[0] == b"height,weight,age,log_det"
+
+
+def test_samples_are_the_same_in_every_form(client: Client, tmp_path: Path) -> None:
+    whole = client.sample("people", 50, seed=7)
+    table = client.sample("people", 50, to="table", seed=7)
+    assert np.array_equal(np.column_stack([table[name] for name in COLUMNS]), whole)
+    client.sample("people", 50, to=tmp_path / "drawn.npy", seed=7)
+    assert np.array_equal(np.load(tmp_path / "drawn.npy"), whole)
+    assert [file.name for file in tmp_path.iterdir()] == ["drawn.npy"]
+
+
+@pytest.mark.parametrize(
+    "context", [{"age": 40.0}, [40.0], [[40.0]], [{"age": 40.0}] * 4, np.full((4, 1), 40.0)]
+)
+def test_a_context_may_be_given_by_name_or_by_position(client: Client, context: Context) -> None:
+    rows = client.sample("heights", 4, seed=1, context=context)
+
+    assert np.allclose(rows, client.sample("heights", 4, seed=1, context={"age": 40.0}))
+    scored = client.log_prob("heights", np.column_stack([rows, np.full(4, 40.0)]))
+    assert np.isfinite(scored).all()
+
+
+def test_a_refusal_names_the_field_and_the_request(client: Client) -> None:
+    dataset = client.datasets.upload(ROWS)
+
+    with pytest.raises(ApiError, match="layers must be a whole number") as caught:
+        client.jobs.train("m", dataset.id, flow={"family": "maf", "layers": 0})
+
+    assert caught.value.errors[0].field == "flow"
+    assert caught.value.request_id
+    with pytest.raises(ApiError, match="context"):
+        client.sample("heights", 3)
+    with pytest.raises(ApiError) as caught:
+        client.log_prob("people", ROWS[:, :2])
+    assert caught.value.members == {"expected": 3, "got": 2}
+    with pytest.raises(ApiError) as caught:
+        client.log_prob("people", ROWS[:0])
+    assert caught.value.type == "/problems/batch-empty"
+
+
+def test_a_job_is_started_followed_and_cancelled(client: Client) -> None:
+    dataset = client.datasets.upload(ROWS, name="rows")
+    options: TrainingOptions = {
+        "columns": ["x2", "x1"],
+        "optimisation": {"max_epochs": 3, "seed": 5},
+    }
+
+    job = client.jobs.train("walk", dataset.id, idempotency_key="mine", **options)
+
+    assert client.jobs.train("walk", dataset.id, idempotency_key="mine", **options).id == job.id
+    assert job.request["optimisation"]["max_epochs"] == 3
+    assert job.ref is None
+    assert [one.id for one in client.jobs.list(model_name="walk", state="queued")] == [job.id]
+    with pytest.raises(WaitTimeoutError, match="still queued"):
+        client.jobs.wait(job.id, timeout_s=0)
+    assert client.jobs.cancel(job.id).state == "cancelled"
+    seen: list[Job] = []
+    with pytest.raises(JobFailedError, match="cancelled"):
+        client.jobs.wait(job.id, on_progress=seen.append)
+    assert [one.state for one in seen] == ["cancelled"]
+    assert client.jobs.wait(job.id, check=False).final
+    followed = list(client.jobs.events(job.id))
+    assert [event.event for event in followed] == ["state", "state", "end"]
+    page = client.jobs.event_page(job.id, after=1)
+    assert [event.id for event in page.items] == [2, 3]
+    assert [event.id for event in client.jobs.events(job.id, after=2)] == [3]
+    assert client.jobs.resume(job.id).state == "queued"
+    assert client.jobs.get(job.id).state == "queued"
+    client.jobs.cancel(job.id)
+
+
+def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Path) -> None:
+    assert {one.name for one in client.models.list()} >= {"people", "heights"}
+    assert client.models.get("people").latest_version == 1
+    [listed] = client.models.versions("heights")
+    version = client.models.version("heights", 1)
+    assert listed.metrics == version.metrics
+    assert listed.checkpoint == version.checkpoint
+    assert version.context_columns == ["age"]
+    assert (listed.flow, listed.columns) == (None, None)
+    [asked] = client.models.versions("heights", include=["flow", "columns"])
+    assert (asked.flow, asked.columns) == (version.flow, version.columns)
+
+    first = client.models.set_alias("people", "staging", 1)
+    assert client.models.alias("people", "staging") == first
+    again = client.models.set_alias("people", "staging", 1, etag=first.etag)
+    with pytest.raises(ApiError) as caught:
+        client.models.set_alias("people", "staging", 1, etag='"999"')
+    assert caught.value.status == 412
+    assert again.version == 1
+    assert np.array_equal(
+        client.log_prob("people@staging", ROWS), client.log_prob("people:1", ROWS)
+    )
+    client.models.delete_alias("people", "staging")
+
+    target = tmp_path / "people.safetensors"
+    client.models.download("people", 1, target)
+    assert target.stat().st_size == client.models.version("people", 1).checkpoint.bytes
+    copy = client.models.upload("people-copy", target)
+    assert (copy.version, copy.lineage.job_id) == (1, None)
+    assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
+
+
+def test_a_version_can_be_seen(service: Service) -> None:
+    with Client(service.url) as client:
+        png = client.models.plot("people", 1, "marginals")
+        assert png.startswith(b"\x89PNG")
+        assert client.models.plot("people", 1, "marginals", format="svg").startswith(b"<?xml")
+        with pytest.raises(ApiError) as caught:
+            client.models.plot("people", 1, "density")
+        assert (caught.value.status, caught.value.type) == (422, "/problems/plot-unavailable")
+
+    async def same() -> bytes:
+        async with AsyncClient(service.url) as client:
+            return await client.models.plot("people", 1, "marginals")
+
+    assert asyncio.run(same()) == png
+
+
+def test_the_asynchronous_client_gives_the_same(service: Service) -> None:
+    async def walk() -> None:
+        async with AsyncClient(service.url) as client:
+            scores, drawn = await asyncio.gather(
+                client.log_prob("people", ROWS), client.sample("people", 50, seed=7)
+            )
+            with Client(service.url) as plain:
+                assert np.array_equal(scores, plain.log_prob("people", ROWS))
+                assert np.array_equal(drawn, plain.sample("people", 50, seed=7))
+            noise = await client.inverse("people", ROWS)
+            assert np.allclose((await client.forward("people", noise.rows)).rows, ROWS, atol=1e-3)
+
+    asyncio.run(walk())
+
+
+def test_the_asynchronous_client_manages_the_same(service: Service, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with AsyncClient(service.url) as client:
+            np.save(tmp_path / "rows.npy", ROWS)
+            dataset = await client.datasets.upload(tmp_path / "rows.npy")
+            assert await client.datasets.get(dataset.id) == dataset
+            assert dataset.id in [one.id async for one in client.datasets.list()]
+            assert (await client.datasets.rows(dataset.id, limit=3)).shape == (3, 3)
+            assert (await client.datasets.rows(dataset.id, to="table", limit=3)).num_rows == 3
+
+            job = await client.jobs.train("gentle", dataset.id)
+            assert [one.id async for one in client.jobs.list(model_name="gentle")] == [job.id]
+            with pytest.raises(WaitTimeoutError):
+                await client.jobs.wait(job.id, timeout_s=0.05)
+            assert (await client.jobs.cancel(job.id)).final
+            assert [event.id async for event in client.jobs.events(job.id)] == [1, 2, 3]
+            assert (await client.jobs.event_page(job.id)).ended
+            assert (await client.jobs.resume(job.id)).state == "queued"
+            await client.jobs.cancel(job.id)
+
+            assert (await client.models.get("people")).latest_version == 1
+            assert "people" in [one.name async for one in client.models.list()]
+            [version] = [one async for one in client.models.versions("people")]
+            whole = await client.models.version("people", 1)
+            assert whole.checkpoint == version.checkpoint
+            alias = await client.models.set_alias("people", "gentle", 1)
+            assert await client.models.alias("people", "gentle") == alias
+            await client.models.delete_alias("people", "gentle")
+            await client.models.download("people", 1, tmp_path / "weights")
+            assert (tmp_path / "weights").stat().st_size == version.checkpoint.bytes
+            await client.datasets.delete(dataset.id)
+
+    asyncio.run(walk())
+
+
+FRAME = pd.DataFrame({"shop": ["north", None], "amount": [1.5, 2.0]})
+ANSWER = {
+    "log_prob": [-1.0, None],
+    "quantile": [0.5, None],
+    "explained": {"shop": "exact", "amount": "learnt"},
+    "explanation": [{"shop": -0.5, "amount": -2.0}, {"shop": None, "amount": None}],
+    "usual": {"shop": -0.25, "amount": None},
+    "difference": [{"shop": -0.25, "amount": None}, {"shop": None, "amount": None}],
+}
+
+
+def test_both_parts_of_a_mixed_density_are_given(scripted: ScriptedServer) -> None:
+    scripted.replies = [Reply(body=npy([[-3.0, -1.0, -2.0], [-1.0, -1.0, 0.0]]))]
+    with Client(scripted.url) as client:
+        parts = client.parts("m", FRAME, extra="ignore")
+
+    assert np.array_equal(parts.log_prob, parts.discrete + parts.continuous)
+    line = "POST /v1/models/m/log_prob?extra=ignore&parts=true"
+    assert scripted.asked[0].line == line
+    assert pa.ipc.open_stream(scripted.asked[0].body).read_all().to_pylist() == [
+        {"shop": "north", "amount": 1.5},
+        {"shop": None, "amount": 2.0},
+    ]
+
+
+def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
+    scripted.replies = [a_json(ANSWER)]
+    with Client(scripted.url) as client:
+        found = client.explain("m", FRAME)
+
+    assert scripted.asked[0].line == "POST /v1/models/m/score?explain=true"
+    assert np.array_equal(found.log_prob, [-1.0, np.nan], equal_nan=True)
+    assert np.array_equal(found.quantile, [0.5, np.nan], equal_nan=True)
+    assert list(found.columns) == ["shop", "amount"]
+    assert found.kinds == {"shop": "exact", "amount": "learnt"}
+    assert np.array_equal(found.columns["amount"], [-2.0, np.nan], equal_nan=True)
+    assert found.usual["shop"] == -0.25
+    assert np.isnan(found.usual["amount"])
+    assert np.array_equal(found.differences["shop"], [-0.25, np.nan], equal_nan=True)
+    assert found.reasons(0) == {"shop": -0.25}
+
+
+def test_the_reasons_of_a_row_begin_with_the_least_usual(scripted: ScriptedServer) -> None:
+    differences = [{"shop": -1.0, "amount": -9.0}, {"shop": -3.0, "amount": 0.5}]
+    scripted.replies = [a_json({**ANSWER, "difference": differences})]
+    with Client(scripted.url) as client:
+        found = client.explain("m", FRAME)
+
+    assert list(found.reasons(0)) == ["amount", "shop"]
+    assert list(found.reasons(1)) == ["shop", "amount"]
+
+
+def test_each_column_is_given_those_before_it(scripted: ScriptedServer) -> None:
+    answer = {
+        "log_prob": [-3.0, None],
+        "order": ["amount", "shop"],
+        "conditional": [{"shop": -1.0, "amount": -2.0}, {"shop": None, "amount": None}],
+        "mean": [{"shop": None, "amount": 1.25}, {"shop": None, "amount": None}],
+    }
+    scripted.replies = [a_json(answer), a_json({**answer, "mean": [1]})]
+    with Client(scripted.url) as client:
+        found = client.conditionals("m", FRAME, extra="ignore")
+        with pytest.raises(UnexpectedAnswerError, match="conditional"):
+            client.conditionals("m", FRAME)
+
+    line = "POST /v1/models/m/log_prob?extra=ignore&conditionals=true"
+    assert scripted.asked[0].line == line
+    assert found.order == ["amount", "shop"]
+    assert np.array_equal(found.columns["shop"], [-1.0, np.nan], equal_nan=True)
+    assert np.array_equal(found.means["amount"], [1.25, np.nan], equal_nan=True)
+    assert np.array_equal(found.log_prob, [-3.0, np.nan], equal_nan=True)
+
+
+def test_the_evidence_of_rows_is_two_bounds(scripted: ScriptedServer) -> None:
+    scripted.replies = [Reply(body=npy([[-3.0, -2.5], [-1.0, -0.5]]))]
+    with Client(scripted.url) as client:
+        found = client.evidence("m", [[1.0, 0.0], [0.0, 0.0]], samples=7, seed=3)
+
+    assert scripted.asked[0].line == "POST /v1/models/m/evidence?samples=7&seed=3"
+    assert found.elbo.tolist() == [-3.0, -1.0]
+    assert found.log_evidence.tolist() == [-2.5, -0.5]
+
+
+def test_unseen_levels_are_told_once_a_call_and_kept_with_the_scores(
+    scripted: ScriptedServer,
+) -> None:
+    rows = np.zeros((300_000, 1))  # of two requests
+    first = (2 << 20) // 8
+    scripted.replies = [
+        Reply(200, npy(np.zeros((first, 2))), {"X-Row-Warnings": '2;rows="0 7"'}),
+        Reply(200, npy(np.zeros((len(rows) - first, 2))), {"X-Row-Warnings": '1;rows="3"'}),
+    ]
+    with Client(scripted.url) as client, pytest.warns(UserWarning, match="3 cells") as told:
+        scores = client.score("m", rows)
+
+    assert len(scripted.asked) == 2
+    assert len(told) == 1
+    [sentence] = scores.warnings
+    assert sentence.startswith(
+        "3 cells have a level that training never saw, first in rows 0, 7, 26"
+    )
+
+
+@pytest.mark.parametrize("explanation", [None, [{"shop": "x"}]], ids=str)
+def test_a_response_without_an_explanation_is_told(
+    scripted: ScriptedServer, explanation: object
+) -> None:
+    scripted.replies = [a_json({**ANSWER, "explanation": explanation})]
+    with Client(scripted.url) as client, pytest.raises(UnexpectedAnswerError, match="explanation"):
+        client.explain("m", FRAME)
+
+
+def test_options_of_an_upload_go_as_text_or_json(scripted: ScriptedServer) -> None:
+    scripted.replies = [a_json(DATASET, 201), a_json(DATASET)]
+    with Client(scripted.url) as client:
+        client.datasets.upload(
+            FRAME, types={"a": "category"}, exclude=["b"], header=False, max_levels=9, decimal=","
+        )
+        client.datasets.update("ds_1", types={"a": "ignored"})
+
+    query = "types=%7B%22a%22%3A%22category%22%7D&exclude=%5B%22b%22%5D&header=false&max_levels=9"
+    assert scripted.asked[0].line == f"POST /v1/datasets?{query}&decimal=%2C"
+    assert scripted.asked[1].line == "PATCH /v1/datasets/ds_1"
+    assert json.loads(scripted.asked[1].body) == {"types": {"a": "ignored"}}

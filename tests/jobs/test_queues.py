@@ -1,0 +1,351 @@
+"""Order in which workers take jobs, the workers that jobs suit, and running jobs that give way to others."""
+
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from models_store.database.database import Database
+from models_store.job_states import (
+    Accelerator,
+    EventKind,
+    Job,
+    JobKind,
+    JobRole,
+    JobState,
+    NewJob,
+)
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.jobs.live_workers import Workers
+from tests.jobs.test_bulk_results import a_result
+from tests.store.makers import LEASE_S
+
+
+def submit(
+    jobs: Jobs,
+    name: str,
+    *,
+    project: str = "p",
+    priority: int = 0,
+    accelerator: Accelerator = Accelerator.NONE,
+    memory_bytes: int | None = None,
+    estimate_s: float | None = None,
+) -> Job:
+    return jobs.submit(
+        NewJob(
+            project=project,
+            kind=JobKind.VARIATIONAL,
+            model_name=name,
+            dataset_id=None,
+            request={},
+            priority=priority,
+            accelerator=accelerator,
+            memory_bytes=memory_bytes,
+            estimate_s=estimate_s,
+        )
+    ).job
+
+
+def taken(work: JobWork, *, accelerator: bool | None = None) -> str | None:
+    job = work.claim("w", lease_s=LEASE_S, accelerator=accelerator)
+    return None if job is None else job.model_name
+
+
+def test_projects_take_turns_and_in_each_priorities_come_first_then_age(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "a2", "a3"):
+        submit(jobs, name, project="a")
+    submit(jobs, "b1", project="b")
+    submit(jobs, "low", project="c", priority=-1)
+    submit(jobs, "high", project="a", priority=5)
+    order = [taken(work) for _ in range(7)]
+    assert order == ["high", "b1", "low", "a1", "a2", "a3", None]
+    assert jobs.list("a", limit=1).items[0].priority == 5
+
+
+def test_short_jobs_come_before_longer_ones_of_their_project_alone(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "training", project="a")
+    submit(jobs, "long", project="a", estimate_s=90.0)
+    submit(jobs, "short", project="a", estimate_s=4.0)
+    submit(jobs, "urgent", project="a", priority=1)
+    submit(jobs, "other", project="b")
+    order = [taken(work) for _ in range(5)]
+    assert order == ["urgent", "other", "short", "training", "long"]
+
+
+def test_a_job_that_waits_knows_its_place(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "ended", project="a")
+    ended = work.claim("w", lease_s=LEASE_S)
+    assert ended is not None
+    waiting = {
+        name: submit(jobs, name, project=name[0]).id for name in ("a1", "a2", "a3", "b1", "b2")
+    }
+    assert jobs.place("a", ended.id) is None, "it runs"
+
+    def positions() -> dict[str, int]:
+        places = {name: jobs.place(name[0], job_id) for name, job_id in waiting.items()}
+        return {name: place.position for name, place in places.items() if place is not None}
+
+    # Project a runs a job already, so one of b comes before each of its own.
+    assert positions() == {"b1": 1, "a1": 2, "b2": 2, "a2": 4, "a3": 5}
+    place = jobs.place("a", waiting["a1"])
+    assert place is not None
+    assert place.starts_in_s is None, "no job has ended yet"
+    work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
+    running = work.claim("w", lease_s=LEASE_S)
+    assert running is not None
+    assert running.model_name == "b1"
+    place = jobs.place("a", waiting["a1"])
+    assert place is not None
+    assert place.position == 1
+    assert place.starts_in_s is not None
+    assert place.starts_in_s >= 0
+
+
+def set_turn(database: Database, project: str, second: int) -> None:
+    """Move the last turn of a project: SQLite's clock counts thousandths, and two may be equal."""
+    with database.write() as session:
+        session.execute(
+            text("UPDATE project SET turn_at = :at WHERE name = :project"),
+            {"at": f"2026-01-01T00:00:{second:02}.000Z", "project": project},
+        )
+
+
+def test_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a0", project="a")
+    for number in range(4):
+        submit(jobs, f"b{number}", project="b")
+    order = []
+    for number in range(5):
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        jobs.cancel(job.project, job.id)
+        work.cancelled(job.id, job.attempt)
+        set_turn(database, job.project, number)
+        if job.project == "a":
+            jobs.resume("a", job.id)
+        else:
+            jobs.delete("b", job.id)
+    assert order == ["a", "b", "a", "b", "a"]
+
+
+def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
+    assert taken(work, accelerator=False) is None
+    assert taken(work, accelerator=True) == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "better"), [(Accelerator.PREFERRED, True), (Accelerator.NONE, False)]
+)
+def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(
+    database: Database, wanted: Accelerator, better: bool
+) -> None:
+    jobs, work, workers = Jobs(database), JobWork(database), Workers(database)
+    submit(jobs, "first", accelerator=wanted)
+    assert taken(work, accelerator=not better) == "first"  # no better worker is at work
+    submit(jobs, "second", accelerator=wanted)
+    workers.beat("better", accelerator=better)
+    assert taken(work, accelerator=not better) is None
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+    assert taken(work, accelerator=not better) == "second"
+    submit(jobs, "third", accelerator=wanted)
+    workers.beat("better", accelerator=better, unfit="It has no store.")
+    assert taken(work, accelerator=not better) == "third"
+    submit(jobs, "fourth", accelerator=wanted)
+    workers.beat("better", accelerator=better)
+    assert taken(work, accelerator=better) == "fourth"
+
+
+def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "large", memory_bytes=3 * 2**30)
+    submit(jobs, "small", memory_bytes=2**30)
+    submit(jobs, "unknown")
+    claim_small = partial(work.claim, "w", lease_s=LEASE_S, memory_bytes=2 * 2**30)
+    names = [job and job.model_name for job in (claim_small() for _ in range(3))]
+    assert names == ["small", "unknown", None]
+    large = work.claim("large", lease_s=0.0, memory_bytes=3 * 2**30)
+    assert large is not None
+    assert claim_small() is None, "its lease ran out, and it fits no better"
+    assert work.claim("w", lease_s=LEASE_S) is not None, "of a worker that does not know its memory"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "needed", "told"),
+    [
+        (
+            Accelerator.NONE,
+            2**31,
+            "2,048 MiB of memory for it, and the largest that is at work has 1,024",
+        ),
+        (Accelerator.NONE, 2**30, None),
+        (Accelerator.NONE, None, None),
+        (Accelerator.REQUIRED, 2**20, "No worker that is at work has the GPU"),
+    ],
+)
+def test_a_job_that_no_worker_at_work_can_take_says_so(
+    database: Database, wanted: Accelerator, needed: int | None, told: str | None
+) -> None:
+    jobs, workers = Jobs(database), Workers(database)
+    alone = submit(jobs, "x", accelerator=wanted, memory_bytes=needed)
+    workers.beat("a", accelerator=False, memory_bytes=2**29)
+    workers.beat("b", accelerator=False, memory_bytes=2**30)
+    job = submit(jobs, "y", accelerator=wanted, memory_bytes=needed)
+    for one, expected in ((alone, None), (job, told)):
+        texts = [
+            event.data["text"]
+            for event in jobs.events("p", one.id)
+            if event.event is EventKind.MESSAGE
+        ]
+        assert len(texts) == (expected is not None)
+        assert expected is None or expected in texts[0]
+    jobs.cancel("p", job.id)
+    jobs.resume("p", job.id)
+    assert len(jobs.events("p", job.id)) == (4 if told is None else 6), "told again"
+
+
+def let_wait(database: Database) -> None:
+    """Let the time pass that a job waits for until a running one gives way to it."""
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+
+
+def claimed(work: JobWork) -> Job:
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    return job
+
+
+def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    give_way = partial(work.should_give_way, accelerator=False)
+    for name in ("a1", "a2", "a3"):
+        submit(jobs, name, project="a", priority=100)
+    first, second = (work.claim("w", lease_s=LEASE_S) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    let_wait(database)
+    assert not give_way(first), "its own project alone waits"
+    submit(jobs, "gpu", project="b", accelerator=Accelerator.REQUIRED)
+    submit(jobs, "large", project="b", memory_bytes=2**30)
+    let_wait(database)
+    assert not give_way(first, memory_bytes=2**29), "nothing for this worker"
+    submit(jobs, "b1", project="b")
+    assert not give_way(first, memory_bytes=2**29), "an idle worker may take it"
+    let_wait(database)
+    assert give_way(first, memory_bytes=2**29)
+
+    work.release(first.id, first.attempt, gives_way=True)
+    other = work.claim("w", lease_s=LEASE_S, accelerator=False, memory_bytes=2**29)
+    assert other is not None
+    assert other.model_name == "b1"
+    assert not give_way(second), "both projects run one job"
+    again = jobs.get("a", first.id)
+    assert (again.state, again.not_before) == ("queued", None)
+    assert "another project" in jobs.events("a", first.id)[-2].data["text"]
+
+
+def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    submit(jobs, "b1", project="b")
+    let_wait(database)
+    order = []
+    for number in range(4):
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        set_turn(database, job.project, number)
+        assert work.should_give_way(job)
+        work.release(job.id, job.attempt, gives_way=True)
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
+    database: Database,
+) -> None:
+    """Check that a look for work takes the steps of parents, which nobody else does then."""
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    search = {
+        "trials": [{"flow": {"family": "maf"}, "optimisation": {"max_epochs": 1, "patience": 1}}],
+        "stages": [{"trials": 1, "share": 1}],
+        "ensemble": 1,
+        "max_seconds": None,
+        "mixed": None,
+    }
+    new = NewJob(
+        project="b",
+        kind=JobKind.TRAINING,
+        model_name="search",
+        dataset_id=None,
+        request=search,
+        role=JobRole.PARENT,
+    )
+    jobs.submit(new)
+    assert not work.should_give_way(job), "an idle worker may take it"
+    let_wait(database)
+    assert work.should_give_way(job)
+
+
+def lose_worker(database: Database, worker: str) -> None:
+    """Let the leases of a worker run out, long ago."""
+    with database.write() as session:
+        session.execute(
+            text("UPDATE job SET lease_expires_at = :at, queued_at = :at WHERE worker = :worker"),
+            {"at": "2026-01-01T00:00:00.000Z", "worker": worker},
+        )
+
+
+def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    for name in ("a1", "b1"):
+        submit(jobs, name, project=name[0])
+    job = claimed(work)
+    lost = work.claim("gone", lease_s=LEASE_S)
+    assert lost is not None
+    assert not work.should_give_way(job), "its worker is at work"
+    work.renew(lost.id, lost.attempt, lease_s=-30.0)
+    assert not work.should_give_way(job), "it has not waited yet"
+    let_wait(database)
+
+    assert work.should_give_way(job)
+    work.release(job.id, job.attempt, gives_way=True)
+    assert [(one.model_name, one.attempt) for one in (claimed(work), claimed(work))] == [
+        ("b1", 2),
+        ("a1", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
+)
+def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
+    database: Database, cancels: bool, state: JobState
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    gpu = submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
+    lost = work.claim("gone", lease_s=LEASE_S, accelerator=True)
+    assert lost is not None
+    lose_worker(database, "gone")
+    if cancels:
+        jobs.cancel("p", gpu.id)
+
+    assert work.claim("w", lease_s=LEASE_S, accelerator=False) is None
+    assert jobs.get("p", gpu.id).state is state

@@ -1,0 +1,342 @@
+"""Jobs under contention: real threads and processes on both databases, every race many times."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from threading import Barrier
+from typing import TypeVar
+
+from models_store.aliases import Aliases
+from models_store.database.database import Database
+from models_store.errors import (
+    CancelledInsteadError,
+    ConflictError,
+    FencedError,
+    LimitError,
+    NotFoundError,
+    PreconditionError,
+    StoreError,
+)
+from models_store.files.blobs import next_table_key
+from models_store.job_states import Idempotency, Job, JobKind, JobState
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.keys import Keys, NewKey, Scope
+from models_store.records import DatasetSummary, Version
+from models_store.registry import Registry
+from models_store.webhooks.webhooks import Webhooks
+from tests.store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_dataset,
+    a_job,
+    a_version,
+    added,
+    finished,
+    slug_of,
+    submitted,
+)
+
+T = TypeVar("T")
+URL = "https://example.org/hook"
+
+
+def race(*racers: Callable[[], T]) -> list[T | StoreError]:
+    """Start all at one moment; return what each returned or raised."""
+    barrier = Barrier(len(racers))
+
+    def run(racer: Callable[[], T]) -> T | StoreError:
+        barrier.wait()
+        try:
+            return racer()
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(len(racers)) as pool:
+        return list(pool.map(run, racers))
+
+
+def test_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jobs: Jobs) -> None:
+    for number in range(8):
+        project = f"project-{number}"
+        racers = [lambda p=project: jobs.submit(a_job(project=p), max_queued=3)] * 6
+        refused = [result for result in race(*racers) if isinstance(result, LimitError)]
+        assert [error.slug for error in refused] == ["limit-queued-jobs"] * 3
+        assert len(jobs.list(project, limit=10).items) == 3
+
+
+def test_a_job_is_resumed_or_its_dataset_gets_other_types(jobs: Jobs, registry: Registry) -> None:
+    for _ in range(10):
+        dataset = added(registry)
+        job = submitted(jobs, dataset_id=dataset.id)
+        jobs.cancel(PROJECT, job.id)
+        key = next_table_key(dataset.id)
+        new = replace(a_dataset(id=dataset.id), key=key, sha256="e" * 64)
+        resumed, retyped = race(
+            partial(jobs.resume, PROJECT, job.id), partial(registry.retype_dataset, dataset, new)
+        )
+        refused = slug_of(resumed) == "job-not-resumable", slug_of(retyped) == "dataset-in-use"
+        assert sorted(refused) == [False, True], (resumed, retyped)
+
+
+def test_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(
+    jobs: Jobs, registry: Registry
+) -> None:
+    for number in range(10):
+        dataset, held_out = added(registry), added(registry)
+        tables = {one.id: one.key for one in (dataset, held_out)}
+        job = a_job(dataset_id=dataset.id, held_out_ids=(held_out.id,), tables=tables)
+        changed = (dataset, held_out)[number % 2]
+        new = replace(a_dataset(id=changed.id), key=next_table_key(changed.id), sha256="e" * 64)
+        accepted, retyped = race(
+            partial(jobs.submit, job), partial(registry.retype_dataset, changed, new)
+        )
+        refused = isinstance(accepted, ConflictError), slug_of(retyped) == "dataset-in-use"
+        assert sorted(refused) == [False, True], (accepted, retyped)
+
+
+def test_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
+    for _ in range(10):
+        job = submitted(jobs)
+        results = race(*[lambda: work.claim("w", lease_s=LEASE_S)] * 2)
+        winners = [result for result in results if isinstance(result, Job)]
+        assert [winner.id for winner in winners] == [job.id]
+        assert winners[0].attempt == 1
+
+
+def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> None:
+    wanted = sorted(submitted(jobs).id for _ in range(24))
+
+    def drain() -> list[str]:
+        taken = []
+        while (job := work.claim("w", lease_s=LEASE_S)) is not None:
+            taken.append(job.id)
+        return taken
+
+    shares = race(*[drain] * 6)
+    taken = [job_id for share in shares if isinstance(share, list) for job_id in share]
+    # A claimer may find the queue locked and leave; what it left, the others took.
+    assert sorted(taken) == wanted
+
+
+def test_cancel_against_finish_ends_in_exactly_one_of_them(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    outcomes: Counter[JobState] = Counter()
+    for _ in range(12):
+        submitted(jobs)
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+
+        def cancel(job: Job = job) -> object:
+            return jobs.cancel(PROJECT, job.id)
+
+        def finish(job: Job = job) -> object:
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+
+        cancelled, finished = race(cancel, finish)
+        state = jobs.get(PROJECT, job.id).state
+        outcomes[state] += 1
+        if state is JobState.SUCCEEDED:
+            assert slug_of(cancelled) == "job-final"
+            assert not isinstance(finished, StoreError)
+        else:
+            assert state is JobState.CANCELLED
+            assert isinstance(cancelled, Job)
+            assert isinstance(finished, CancelledInsteadError)
+    models = registry.models(PROJECT, limit=1).items
+    assert sum(model.latest_version for model in models) == outcomes[JobState.SUCCEEDED]
+
+
+def test_a_zombie_against_the_new_owner_gives_one_version(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for number in range(1, 7):
+        submitted(jobs)
+        zombie = work.claim("zombie", lease_s=0)
+        assert zombie is not None
+
+        def take_over() -> object:
+            job = work.claim("owner", lease_s=LEASE_S)
+            if job is None:
+                return None
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+
+        def wake(zombie: Job = zombie) -> object:
+            return work.finish(zombie.id, zombie.attempt, metrics={}, version=a_version(zombie))
+
+        owner, woken = race(take_over, wake)
+        assert isinstance(woken, FencedError) != (owner is None)
+        assert registry.model(PROJECT, "shuttle").latest_version == number
+        assert jobs.get(PROJECT, zombie.id).state is JobState.SUCCEEDED
+
+
+def test_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
+    for number in range(4):
+        key = Idempotency(key=f"key-{number}", fingerprint="f")
+
+        def submit(key: Idempotency = key) -> tuple[str, bool]:
+            submission = jobs.submit(a_job(), idempotency=key)
+            return submission.job.id, submission.replayed
+
+        results = race(*[submit] * 6)
+        answers = [result for result in results if isinstance(result, tuple)]
+        assert len(answers) == 6
+        assert len({job_id for job_id, _ in answers}) == 1
+        assert Counter(replayed for _, replayed in answers) == {True: 5, False: 1}
+        assert len(jobs.list(PROJECT, limit=100).items) == number + 1
+
+
+def test_versions_that_race_have_no_gap_and_no_double(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    def train() -> int:
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        return finished(work, job).version
+
+    for _ in range(12):
+        submitted(jobs)
+    numbers = race(*[lambda: [train(), train()]] * 6)
+    flat = [number for pair in numbers if isinstance(pair, list) for number in pair]
+    assert sorted(flat) == list(range(1, 13))
+    versions = registry.versions(PROJECT, "shuttle", limit=100).items
+    assert [version.version for version in versions] == list(range(12, 0, -1))
+
+
+def test_deleting_a_dataset_against_a_submission_lets_one_win(
+    jobs: Jobs, registry: Registry
+) -> None:
+    for _ in range(10):
+        dataset = added(registry)
+
+        def submit(dataset_id: str = dataset.id) -> object:
+            return submitted(jobs, dataset_id=dataset_id)
+
+        def delete(dataset_id: str = dataset.id) -> object:
+            return registry.delete_dataset(PROJECT, dataset_id)
+
+        accepted, deleted = race(submit, delete)
+        if isinstance(accepted, Job):
+            assert slug_of(deleted) == "dataset-in-use"
+            assert registry.dataset(PROJECT, dataset.id) == dataset
+        else:
+            assert isinstance(accepted, NotFoundError)
+            assert isinstance(deleted, DatasetSummary)
+
+
+def test_an_alias_moved_by_two_at_once_has_one_winner(
+    jobs: Jobs, work: JobWork, aliases: Aliases
+) -> None:
+    for _ in range(2):
+        submitted(jobs)
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    seen: int | None = None
+    for _ in range(6):
+
+        def move(version: int, seen: int | None = seen) -> object:
+            return aliases.set(
+                PROJECT,
+                "shuttle",
+                "production",
+                version=version,
+                condition=lambda found: found == seen,
+            )
+
+        results = race(lambda: move(1), lambda: move(2))
+        losers = [result for result in results if isinstance(result, StoreError)]
+        assert [type(loser) for loser in losers] == [PreconditionError]
+        seen = aliases.get(PROJECT, "shuttle", "production").revision
+
+
+def _trained(jobs: Jobs, work: JobWork) -> Version:
+    job = submitted(jobs)
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    assert claimed.id == job.id
+    return finished(work, claimed)
+
+
+def test_deleting_a_version_against_a_submission_lets_one_win(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for number in range(1, 13):
+        version = _trained(jobs, work)
+
+        def submit(version: Version = version) -> object:
+            return submitted(
+                jobs,
+                kind=JobKind.SAMPLING,
+                model_version=version.version,
+                request={"model": version.ref},
+            )
+
+        def delete(version: Version = version, whole: bool = number % 2 == 0) -> object:
+            if whole:
+                return registry.delete_model(PROJECT, "shuttle")
+            return registry.delete_version(PROJECT, "shuttle", version.version)
+
+        accepted, deleted = race(submit, delete)
+        if isinstance(accepted, Job):
+            assert slug_of(deleted) == "version-in-use"
+            assert registry.version(PROJECT, "shuttle", number) == version
+            jobs.cancel(PROJECT, accepted.id)
+            registry.delete_model(PROJECT, "shuttle")
+        else:
+            assert isinstance(accepted, NotFoundError)
+            assert deleted == [version.checkpoint_key]
+
+
+def test_deleting_a_model_against_a_new_version_repeats_no_number(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    seen = []
+    for _ in range(12):
+        seen.append(_trained(jobs, work).version)
+        submitted(jobs)
+        claimed = work.claim("w", lease_s=LEASE_S)
+        assert claimed is not None
+
+        def finish(job: Job = claimed) -> object:
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+
+        made, deleted = race(finish, lambda: registry.delete_model(PROJECT, "shuttle"))
+        assert isinstance(deleted, list)
+        assert isinstance(made, int)
+        seen.append(made)
+        if len(deleted) == 1:  # the new one came after it
+            assert registry.resolve(PROJECT, "shuttle").version == made
+            registry.delete_model(PROJECT, "shuttle")
+    assert seen == sorted(set(seen))
+
+
+def test_jobs_that_end_while_webhooks_are_deleted_end(database: Database, jobs: Jobs) -> None:
+    webhooks = Webhooks(database)
+    for _ in range(15):
+        urls = [webhooks.create(PROJECT, URL, events=["job.cancelled"]) for _ in range(3)]
+        ending = [submitted(jobs).id for _ in range(3)]
+
+        def cancel(job_id: str) -> object:
+            return jobs.cancel(PROJECT, job_id)
+
+        def delete(webhook_id: str) -> object:
+            return webhooks.delete(PROJECT, webhook_id)
+
+        results = race(
+            *(partial(cancel, job_id) for job_id in ending),
+            *(partial(delete, webhook.id) for webhook in urls),
+        )
+        assert [type(result) for result in results] == [Job] * 3 + [type(None)] * 3
+        assert {jobs.get(PROJECT, job_id).state for job_id in ending} == {JobState.CANCELLED}
+
+
+def test_keys_that_are_made_at_once_are_not_too_many(database: Database) -> None:
+    keys = Keys(database)
+    for number in range(5):
+        project = f"project-{number}"
+        made = race(*[partial(keys.create, project, Scope.READ, most=3)] * 6)
+        assert Counter(type(result) for result in made) == {NewKey: 3, ConflictError: 3}

@@ -1,0 +1,285 @@
+"""The work of bulk jobs as plain calls, on real files."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from flows import CompiledFlow, compile_flow, quantiles_of, rank_among
+from models_store.errors import StorageFullError
+from models_store.files.blobs import Blobs, model_key
+from models_store.files.checkpoints import save_model
+from models_store.files.store_address import StoreAddress
+from models_store.records import Dataset
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from tests.api.serving import SPEC, a_flow
+from tests.jobs.workers.place import Place
+from tests.jobs.workers.tasks import attempt_fields, ref
+from workers.errors import TrainingError
+from workers.protocol import (
+    BulkTask,
+    EpochDone,
+    Interrupted,
+    Message,
+    ModelRef,
+    Note,
+    Produced,
+    SamplingTask,
+    ScoringTask,
+)
+from workers.trainer import bulk
+
+ROWS = 1_000
+NAMES = ["x3", "x1", "x2"]
+
+
+@functools.cache
+def compiled() -> CompiledFlow:
+    return compile_flow(a_flow())
+
+
+@functools.cache
+def held_out() -> Any:
+    return quantiles_of(compiled().log_prob(compiled().sample(500, seed=9)))
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 256 rows, and blocks of 300, so that a thousand rows are many of either."""
+    monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
+
+
+@pytest.fixture
+def dataset(place: Place) -> Dataset:
+    """More columns than the model has, in another order."""
+    table = np.random.default_rng(0).normal([70, 40, 170, 5], 10, size=(ROWS, 4))
+    return place.add_table(table.astype(np.float32))
+
+
+def common(place: Place, quantiles: Any = (), **changes: Any) -> dict[str, Any]:
+    quantiles = held_out() if isinstance(quantiles, tuple) else quantiles
+    flow = a_flow()
+    key = model_key("job_" + "2" * 32, 1)
+    stored = save_model(
+        place.blobs, key, flow, spec=SPEC, columns=NAMES, preprocessing={"standardise": True}
+    )
+    model = ModelRef(
+        key=stored.key,
+        sha256=stored.sha256,
+        flow={"family": "maf", "layers": 2, "hidden": [16]},
+        columns=NAMES,
+        quantiles=None if quantiles is None else quantiles.tolist(),
+        held_out_rows=None if quantiles is None else 500,
+    )
+    return attempt_fields(place) | {"model": model} | changes
+
+
+def scoring(place: Place, dataset: Dataset, **changes: Any) -> ScoringTask:
+    request = AcceptedScoring(
+        model="m:1",
+        dataset_id=dataset.id,
+        columns=NAMES,
+        output=changes.pop("output", "parquet"),
+        include_rows=changes.pop("include_rows", False),
+    )
+    return ScoringTask(
+        request=request.model_dump(), dataset=ref(dataset), **common(place, **changes)
+    )
+
+
+def sampling(place: Place, **changes: Any) -> SamplingTask:
+    request = AcceptedSampling(
+        model="m:1", n=ROWS, seed=7, output=changes.pop("output", "parquet"), context=None
+    )
+    return SamplingTask(request=request.model_dump(), **common(place, **changes))
+
+
+def run(task: BulkTask, interrupted: Callable[[], bool] = lambda: False) -> list[Message]:
+    messages: list[Message] = []
+    bulk.produce(task, messages.append, interrupted=interrupted)
+    return messages
+
+
+def produced(messages: list[Message]) -> Produced:
+    last = messages[-1]
+    assert isinstance(last, Produced), last
+    return last
+
+
+def parts(messages: list[Message]) -> list[EpochDone]:
+    return [message for message in messages if isinstance(message, EpochDone)]
+
+
+def file_of(place: Place, messages: list[Message]) -> Path:
+    return place.blobs.path(produced(messages).result["key"])
+
+
+def exact(place: Place, dataset: Dataset) -> np.ndarray:
+    table = np.load(place.blobs.path(dataset.key))
+    log_prob = compiled().log_prob(table[:, [2, 0, 1]])
+    return np.column_stack([log_prob, rank_among(log_prob, held_out(), rows=500)])
+
+
+def test_a_dataset_is_scored_by_the_names_of_its_columns(place: Place, dataset: Dataset) -> None:
+    messages = run(scoring(place, dataset))
+
+    table = pq.read_table(file_of(place, messages))
+    assert table.column_names == ["log_prob", "quantile"]
+    values = np.column_stack([column.to_numpy() for column in table.columns])
+    assert values == pytest.approx(exact(place, dataset), abs=1e-5)
+    metadata = pq.ParquetFile(file_of(place, messages)).metadata
+    assert [metadata.row_group(i).num_rows for i in range(4)] == [300, 300, 300, 100]
+    result = produced(messages).result
+    assert result["rows"] == ROWS
+    assert result["media_type"] == "application/vnd.apache.parquet"
+    assert result["bytes"] == file_of(place, messages).stat().st_size
+    metrics = produced(messages).metrics
+    assert metrics["rows"] == ROWS
+    assert metrics["non_finite"] == 0
+    assert metrics["mean_log_prob"] == pytest.approx(values[:, 0].mean())
+    assert [message.metrics["part"] for message in parts(messages)] == [1, 2, 3, 4]
+    computed = parts(messages)[-1].progress
+    assert (computed["rows"], computed["total_rows"]) == (ROWS, ROWS)
+    assert 0 < computed["fraction"] < 1  # the file is not there yet
+
+
+def test_a_version_without_ranks_gives_densities_alone(place: Place, dataset: Dataset) -> None:
+    messages = run(scoring(place, dataset, quantiles=None, output="npy"))
+    values = np.load(file_of(place, messages), allow_pickle=False)
+    assert values == pytest.approx(exact(place, dataset)[:, 0], abs=1e-5)
+
+
+def test_rows_keep_their_precision_beside_the_scores(place: Place, dataset: Dataset) -> None:
+    messages = run(scoring(place, dataset, include_rows=True))
+    table = pq.read_table(file_of(place, messages))
+    assert table.column_names == ["x1", "x2", "x3", "x4", "log_prob", "quantile"]
+    assert [str(field.type) for field in table.schema] == ["float"] * 4 + ["double"] * 2
+    rows = np.column_stack([table[f"x{i}"].to_numpy() for i in (1, 2, 3, 4)])
+    assert np.array_equal(rows, np.load(place.blobs.path(dataset.key)))
+
+
+def test_rows_without_a_density_are_written_as_they_are(place: Place) -> None:
+    table = np.ones((300, 3))
+    table[7] = 1e300
+    messages = run(scoring(place, place.add_table(table), output="csv"))
+    line = file_of(place, messages).read_text().splitlines()[8]
+    assert line.split(",")[0] in ("nan", "-inf")
+    assert produced(messages).metrics["non_finite"] == 1
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_a_conditional_model_is_given_its_context(place: Place, rows: int) -> None:
+    flow = a_flow(context_dim=2)
+    stored = save_model(
+        place.blobs,
+        model_key("job_" + "3" * 32, 1),
+        flow,
+        spec=SPEC,
+        columns=NAMES,
+        context_columns=["a", "b"],
+        preprocessing={"standardise": True},
+    )
+    context = np.random.default_rng(1).normal(size=(rows, 2))
+    task = sampling(place, output="npy")
+    model = task.model.model_copy(update={"key": stored.key, "sha256": stored.sha256})
+    request = task.request | {"context": context.tolist()}
+
+    messages = run(task.model_copy(update={"model": model, "request": request}))
+
+    values = np.load(file_of(place, messages), allow_pickle=False)
+    expected = compile_flow(flow).sample(ROWS, seed=7, context=context)
+    assert np.array_equal(values, expected)
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "output"),
+    [
+        (1, "scoring", "parquet"),
+        (4, "sampling", "csv"),
+        (6, "scoring", "csv"),
+        (8, "sampling", "parquet"),
+    ],
+)
+def test_interrupted_anywhere_it_makes_the_same_file(
+    place: Place, dataset: Dataset, at: int, kind: str, output: str
+) -> None:
+    def task(**changes: Any) -> BulkTask:
+        if kind == "scoring":
+            return scoring(place, dataset, output=output, include_rows=True, **changes)
+        return sampling(place, output=output, **changes)
+
+    undisturbed = produced(run(task())).result
+    asked = iter(range(1, 10_000))
+
+    first = run(task(attempt=2), lambda: next(asked) >= at)
+
+    assert isinstance(first[-1], Interrupted)
+    known = [message.checkpoint for message in reversed(parts(first))][:2]
+    second = run(task(attempt=3, checkpoints=known))
+    result = produced(second).result
+    assert result["key"] != undisturbed["key"]
+    assert (result["sha256"], result["bytes"]) == (undisturbed["sha256"], undisturbed["bytes"])
+    fresh = sum(message.metrics["rows"] > 0 for message in parts(second))
+    assert fresh + len(parts(first)) == 4, "no row is computed twice"
+
+
+def test_a_damaged_part_is_computed_again_and_those_after_it(
+    place: Place, dataset: Dataset
+) -> None:
+    undisturbed = run(scoring(place, dataset))
+    [second] = [key for key in place.blobs.keys("jobs") if key.endswith("1-2.part")]
+    place.blobs.path(second).write_bytes(b"\0")
+
+    newest = parts(undisturbed)[-1].checkpoint
+    messages = run(scoring(place, dataset, attempt=2, checkpoints=[newest]))
+
+    [note] = [message for message in messages if isinstance(message, Note)]
+    assert note.text.startswith("Part 2 is unusable")
+    assert [message.metrics["rows"] for message in parts(messages)] == [512, 768, ROWS]
+    assert produced(messages).result["sha256"] == produced(undisturbed).result["sha256"]
+
+
+def test_without_a_list_it_starts_again(place: Place, dataset: Dataset) -> None:
+    undisturbed = run(scoring(place, dataset))
+    known = [message.checkpoint for message in parts(undisturbed)][-2:]
+    for lost in known:
+        assert lost is not None
+        place.blobs.delete(lost.key)
+    messages = run(scoring(place, dataset, attempt=2, checkpoints=known))
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert len(notes) == 3
+    assert notes[-1].startswith("No list of parts is usable")
+    assert produced(messages).result["sha256"] == produced(undisturbed).result["sha256"]
+
+
+def test_a_file_is_written_while_as_much_of_the_disk_stays_free(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(sampling(place))
+    checkpoint = parts(first)[-1].checkpoint
+    store = StoreAddress(url=str(place.blobs.root), leave_bytes=10**18)
+    task = sampling(place, store=store, attempt=2, checkpoints=[checkpoint])
+    committed: list[str] = []
+    monkeypatch.setattr(Blobs, "commit", lambda _self, _path, key: committed.append(key))
+    with pytest.raises(StorageFullError):
+        run(task)
+    assert committed == [], "it ended before the file was whole"
+    assert list(place.blobs.staging.iterdir()) == []
+
+
+def test_parts_are_not_made_before_they_are_due(place: Place, dataset: Dataset) -> None:
+    messages = run(scoring(place, dataset, checkpoint_interval_s=60.0))
+    assert len(parts(messages)) == 1
+
+
+def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) -> None:
+    task = scoring(place, dataset)
+    place.blobs.path(task.model.key).write_bytes(b"other")
+    with pytest.raises(TrainingError, match="model") as error:
+        run(task)
+    assert error.value.code == "model_unusable"

@@ -1,0 +1,197 @@
+"""Splits of rows, their moments, the noise of discrete columns, and the progress that is told."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.jobs.workers.tasks import split_of
+from workers.errors import TrainingError
+from workers.trainer.data import SplitRows, moments, split_rows
+from workers.trainer.discrete import column_noise
+from workers.trainer.progress import Progress, RowProgress
+
+
+@pytest.mark.parametrize("rows", [12, 1234])
+def test_a_split_uses_every_row_once_and_depends_on_the_seed_alone(rows: int) -> None:
+    parts = split_rows(rows, split_of())
+
+    assert sorted(np.concatenate(parts).tolist()) == list(range(rows))
+    again = split_rows(rows, split_of())
+    assert all((one == two).all() for one, two in zip(parts, again, strict=True))
+    other = split_rows(rows, split_of(seed=1))
+    assert (parts[0] != other[0]).any()
+
+
+def test_a_split_in_file_order_trains_on_the_beginning() -> None:
+    train_rows, validation, test = split_rows(100, split_of(shuffle=False))
+
+    assert train_rows.tolist() == list(range(80))
+    assert validation.tolist() == list(range(80, 90))
+    assert test.tolist() == list(range(90, 100))
+
+
+def test_fractions_that_leave_rows_out_leave_them_out() -> None:
+    parts = split_rows(100, split_of(train=0.5, validation=0.2, test=0.0))
+
+    assert [len(part) for part in parts] == [50, 20, 0]
+
+
+def test_moments_keep_their_digits_far_from_zero() -> None:
+    rows = torch.tensor([[1e9 + 1.0], [1e9 + 3.0]], dtype=torch.float64)
+
+    mean, std = moments(rows, ["t"])
+
+    assert mean.item() == 1e9 + 2.0
+    assert std.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "code"), [([3.0, 3.0], "constant_column"), ([1e308, -1e308], "data_range")]
+)
+def test_a_column_without_a_usable_deviation_is_refused(values: list[float], code: str) -> None:
+    rows = torch.tensor([[value] for value in values], dtype=torch.float64)
+
+    with pytest.raises(TrainingError, match="'t'") as failure:
+        moments(rows, ["t"])
+    assert failure.value.code == code
+
+
+def test_tables_that_leave_a_device_no_room_stay_beside_it() -> None:
+    large, small = torch.zeros(1000, 4), torch.zeros(10, 4)
+    parts = SplitRows(train=large, validation=small, test=None, sample=np.zeros((1, 4)))
+    room = 4 * 12 * 4 * 1000  # four times the bytes of the rows in training
+    for memory_bytes, device in ((room, "meta"), (room - 4, "cpu"), (None, "meta")):
+        placed = parts.to(torch.device("meta"), memory_bytes=memory_bytes)
+        assert isinstance(placed.train, torch.Tensor)
+        assert isinstance(placed.validation, torch.Tensor)
+        assert (placed.train.device.type, placed.validation.device.type) == (device, "meta")
+
+
+def normal(rows: int = 2000) -> Tensor:
+    return torch.randn(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def integers(low: int, high: int, rows: int = 2000) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(low, high, (rows,), generator=generator).double()
+
+
+def found(column: Tensor) -> tuple[float, float, float]:
+    noise = column_noise(column[:, None])
+    return noise.steps.item(), noise.widths.item(), noise.spikes.item()
+
+
+def test_a_continuous_column_gets_no_noise() -> None:
+    assert found(normal()) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("step", "dtype"), [(0.1, torch.float32), (40.0, torch.float64)])
+def test_multiples_of_a_step_get_noise_of_its_width(step: float, dtype: torch.dtype) -> None:
+    column = (integers(-40, 60) * step).to(dtype)
+    assert found(column) == pytest.approx((step, step, 0.0), rel=1e-3)
+
+
+def test_gaps_that_are_multiples_of_the_smallest_one_do_not_matter() -> None:
+    assert found(integers(0, 50) * 3 + 6) == (3.0, 3.0, 0.0)
+
+
+def test_a_grid_away_from_0_gets_noise_but_samples_are_not_rounded_to_it() -> None:
+    step, width, _ = found(integers(0, 100) * 0.1 + 0.03)
+    assert step == 0
+    assert width == pytest.approx(0.1, rel=1e-6)
+
+
+def test_few_values_without_a_grid_get_noise_of_their_median_gap() -> None:
+    values = torch.tensor([0.0, 0.1, 0.25, 0.37, 1.01, 1.38, 2.02, 2.7, 3.1, 3.313, 5.0])
+    values = torch.cat([values, values + 7.77]).double()
+    step, width, _ = found(values[integers(0, 22).long()])
+    assert step == 0
+    assert width > 0.1
+
+
+def test_a_spike_in_a_continuous_column_gets_a_wide_noise() -> None:
+    column = normal()
+    column[::3] = 0.0
+    step, width, share = found(column)
+    assert step == 0
+    assert width == pytest.approx(0.5 * float(column.std(correction=0)))
+    assert share == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_rare_repeated_value_is_no_spike() -> None:
+    column = normal()
+    column[::30] = 0.0
+    assert found(column) == (0.0, 0.0, 0.0)
+
+
+def test_it_is_told_which_columns_have_noise() -> None:
+    column = normal()
+    column[::3] = 0.0
+    noise = column_noise(torch.stack([integers(0, 5), normal(), column], dim=1))
+    first, second = noise.notes(["kind", "size", "rain"])
+    assert "kind" in first
+    assert "'rain' (33%)" in second
+    assert not list(column_noise(normal()[:, None]).notes(["size"]))
+
+
+def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:
+    progress = Progress("epoch", 1000, patience=30, max_seconds=None)
+
+    at = progress.reached(12, best=11, seconds=24.0)
+
+    assert (at["epoch"], at["max_epochs"]) == (12, 1000)
+    assert at["fraction"] == pytest.approx(12 / 41, abs=1e-4)
+    assert at["eta_seconds"] == pytest.approx(29 * 2.0, abs=5)
+    part = progress.at(12.5)
+    assert (part["epoch"], part["fraction"]) == (12, pytest.approx(12.5 / 41, abs=1e-4))
+    assert part["eta_seconds"] < at["eta_seconds"]
+
+
+def test_the_last_epoch_is_the_end_when_it_comes_before_patience_runs_out() -> None:
+    progress = Progress("epoch", 20, patience=30, max_seconds=None)
+    assert progress.at(0)["eta_seconds"] is None
+    assert progress.reached(20, best=20, seconds=10.0) == {
+        "epoch": 20,
+        "max_epochs": 20,
+        "fraction": 1.0,
+        "eta_seconds": 0.0,
+    }
+
+
+def test_a_time_limit_ends_training_sooner_than_its_iterations_would() -> None:
+    progress = Progress("iteration", 1000, max_seconds=2000.0)
+
+    at = progress.reached(10, best=10, seconds=1500.0)
+
+    assert at["fraction"] == pytest.approx(0.75, abs=0.01)
+    assert at["eta_seconds"] == pytest.approx(500.0, abs=5)
+
+
+def test_rows_are_computed_and_then_written() -> None:
+    progress = RowProgress(rows=1000, write_s=10.0)
+
+    assert progress.at(0, attempt_s=0.0) == {
+        "rows": 0,
+        "total_rows": 1000,
+        "fraction": 0.0,
+        "eta_seconds": None,
+    }
+    half = progress.at(500, attempt_s=15.0)
+    assert (half["fraction"], half["eta_seconds"]) == (0.375, 25.0)
+    computed = progress.at(1000, attempt_s=30.0)
+    assert (computed["fraction"], computed["eta_seconds"]) == (0.75, 10.0)
+    writing = progress.written(500, writing_s=20.0)
+    assert writing["rows"] == 1000
+    assert (writing["fraction"], writing["eta_seconds"]) == (0.875, 20.0)
+    assert progress.written(1000, writing_s=40.0)["fraction"] == 1.0
+
+
+def test_a_resumed_attempt_goes_by_its_own_pace_and_never_back() -> None:
+    progress = RowProgress(rows=1000, first=600, write_s=10.0)
+
+    first = progress.at(600, attempt_s=0.0)["fraction"]
+    later = progress.at(800, attempt_s=1.0)
+
+    assert later["eta_seconds"] == 11.0
+    assert later["fraction"] >= first > 0

@@ -1,0 +1,444 @@
+"""The work of a training job as a plain call, on real files."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flows import FitState, compile_flow
+from models_store.errors import BlobDiskError
+from models_store.files.blobs import Blobs
+from models_store.files.checkpoints import load_model, load_state, save_state
+from models_store.records import Dataset
+from models_store.requests.training import AcceptedSplit, AcceptedTraining
+from tests.jobs.workers.place import Place
+from tests.jobs.workers.tasks import EPOCHS, epochs, ref, result, run, split_of, task_of
+from workers.errors import TrainingError, UnfitError
+from workers.protocol import (
+    CheckpointRef,
+    EpochDone,
+    Interrupted,
+    Message,
+    Note,
+    Tick,
+)
+from workers.trainer.checkpoints import Checkpoints
+from workers.trainer.data import split_rows
+from workers.trainer.devices import training_device
+from workers.trainer.progress import Teller
+from workers.trainer.training import train
+
+BATCHES = 10  # of an epoch
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A training that nobody disturbed, where it took place; tests leave both alone."""
+
+    place: Place
+    dataset: Dataset
+    messages: list[Message]
+
+    @property
+    def sha256(self) -> str:
+        return str(result(self.messages).version["checkpoint_sha256"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    dataset = place.add_dataset()
+    yield Undisturbed(place, dataset, run(task_of(place, dataset)))
+    place.database.dispose()
+
+
+def test_the_best_model_is_stored_and_scores_as_its_metrics_say(undisturbed: Undisturbed) -> None:
+    place, dataset = undisturbed.place, undisturbed.dataset
+    trained = result(undisturbed.messages)
+
+    version = trained.version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = np.load(place.blobs.path(dataset.key))
+    _, validation, _ = split_rows(
+        len(rows), AcceptedSplit(**task_of(place, dataset).request["split"])
+    )
+    with torch.no_grad():
+        mean = float(flow.log_prob(torch.from_numpy(rows[validation])).double().mean())
+    assert mean == pytest.approx(trained.metrics["validation_log_likelihood"], abs=1e-5)
+    assert trained.metrics["train_rows"] == 480
+    assert trained.metrics["validation_rows"] == 60
+    assert version["metrics"] == trained.metrics
+    assert version["dataset_sha256"] == dataset.sha256
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_scores_are_calibrated_by_rows_that_training_never_saw(place: Place, part: str) -> None:
+    dataset = place.add_dataset()
+    split = {} if part == "test" else {"split": {"test": 0}}
+    task = task_of(place, dataset, request=split)
+
+    version = result(run(task)).version
+
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = np.load(place.blobs.path(dataset.key))
+    _, validation, test = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
+    held_out = rows[test if part == "test" else validation]
+    with torch.no_grad():
+        exact = flow.log_prob(torch.from_numpy(held_out)).double().numpy()
+    assert version["held_out"]["rows"] == len(held_out) == 60
+    quantiles = version["held_out"]["quantiles"]
+    assert len(quantiles) == 1001
+    assert quantiles == pytest.approx(
+        np.quantile(exact, np.linspace(0, 1, 1001), method="higher"), abs=1e-3
+    )
+
+
+def test_each_epoch_is_told_once_with_its_metrics(undisturbed: Undisturbed) -> None:
+    told = epochs(undisturbed.messages)
+
+    assert [message.metrics["epoch"] for message in told] == list(range(1, EPOCHS + 1))
+    first = told[0].metrics
+    assert {
+        "train_log_likelihood",
+        "validation_log_likelihood",
+        "best_epoch",
+        "rows_per_second",
+    } <= first.keys()
+    assert told[0].checkpoint is not None
+    assert [message.computed for message in told] == [False] * (EPOCHS - 1) + [True]
+    assert told[-1].progress["fraction"] == 1.0
+
+
+@pytest.mark.parametrize("batch", [1, 17])
+def test_interrupted_at_any_batch_it_makes_the_same_model(
+    place: Place, batch: int, undisturbed: Undisturbed
+) -> None:
+    dataset = place.add_dataset()
+    asked = iter(range(1, 10_000))
+
+    messages = run(task_of(place, dataset), lambda: next(asked) == batch)
+
+    last = messages[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    resumed = run(task_of(place, dataset, attempt=2, checkpoints=[last.checkpoint]))
+    assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
+    told = [message.metrics["epoch"] for message in epochs(messages) + epochs(resumed)]
+    assert told == list(range(1, EPOCHS + 1))
+
+
+def test_the_evaluation_tells_what_is_left_of_it(place: Place, undisturbed: Undisturbed) -> None:
+    messages = run(task_of(place, place.add_dataset(), tick_s=0.0))
+    last = max(at for at, message in enumerate(messages) if isinstance(message, EpochDone))
+    ticks = [message.progress for message in messages[last:] if isinstance(message, Tick)]
+    assert {one["epoch"] for one in ticks} == {EPOCHS}
+    assert ticks[-1]["eta_seconds"] == 0.0
+    assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
+
+
+def test_an_evaluation_that_is_interrupted_is_repeated(
+    place: Place, undisturbed: Undisturbed
+) -> None:
+    dataset, told = place.add_dataset(), list[Message]()
+
+    def after_training() -> bool:
+        return any(isinstance(message, EpochDone) and message.computed for message in told)
+
+    train(task_of(place, dataset), told.append, interrupted=after_training)
+
+    last = told[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    assert last.metrics == epochs(told)[-1].metrics
+    again = run(task_of(place, dataset, attempt=2, checkpoints=[last.checkpoint]))
+    assert [message.metrics["epoch"] for message in epochs(again)] == [EPOCHS]
+    assert result(again).version["checkpoint_sha256"] == undisturbed.sha256
+    assert result(again).version["held_out"] == result(undisturbed.messages).version["held_out"]
+
+
+def test_checkpoints_within_an_epoch_make_the_same_model(
+    place: Place, undisturbed: Undisturbed
+) -> None:
+    dataset = place.add_dataset()
+
+    messages = run(task_of(place, dataset, long_epoch_s=0))
+
+    saved = [told.checkpoint for told in epochs(messages) if told.checkpoint is not None]
+    assert [at.step for at in saved] == sorted(at.step for at in saved)
+    within = [at for at in saved if at.step % BATCHES]
+    assert len(within) > EPOCHS
+    assert len({at.key for at in saved}) == len(saved)
+    for at in (within[0], within[-1]):
+        resumed = run(task_of(place, dataset, attempt=2, checkpoints=[at]))
+        assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
+
+
+def harm_missing(place: Place, at: CheckpointRef) -> None:
+    place.blobs.path(at.key).unlink()
+
+
+def harm_truncated(place: Place, at: CheckpointRef) -> None:
+    path = place.blobs.path(at.key)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def harm_flipped(place: Place, at: CheckpointRef) -> None:
+    path = place.blobs.path(at.key)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "harmed"), [(harm_missing, 1), (harm_truncated, 2), (harm_flipped, 1)]
+)
+def test_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(
+    place: Place,
+    undisturbed: Undisturbed,
+    harm: Callable[[Place, CheckpointRef], None],
+    harmed: int,
+) -> None:
+    shutil.copytree(undisturbed.place.blobs.root, place.blobs.root, dirs_exist_ok=True)
+    dataset, told = undisturbed.dataset, epochs(undisturbed.messages)
+    saved = [message.checkpoint for message in told if message.checkpoint is not None]
+    newest, before = saved[2], saved[1]
+    for at in [newest, before][:harmed]:
+        harm(place, at)
+
+    messages = run(task_of(place, dataset, attempt=2, checkpoints=[newest, before]))
+
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert len([text for text in notes if "unusable" in text]) == harmed
+    starts_at = before.epoch + 1 if harmed == 1 else 1
+    assert epochs(messages)[0].metrics["epoch"] == starts_at
+    assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
+
+
+def test_divergence_is_told_and_nothing_is_stored(place: Place) -> None:
+    optimisation = {"optimiser": "sgd", "learning_rate": 100.0, "max_epochs": 50, "seed": 1}
+    task = task_of(place, place.add_dataset(), request={"optimisation": optimisation})
+
+    with pytest.raises(TrainingError, match="epoch") as failure:
+        run(task)
+
+    assert failure.value.code == "diverged"
+    assert place.blobs.keys("models") == []
+
+
+def test_a_device_that_is_not_there_is_never_replaced(place: Place) -> None:
+    with pytest.raises(UnfitError, match="cuda:99") as failure:
+        run(task_of(place, place.add_dataset(), device="cuda:99"))
+
+    assert failure.value.code == "device_unavailable"
+
+
+def test_small_steps_stay_on_the_processor_unless_a_device_is_named(place: Place) -> None:
+    request = AcceptedTraining.model_validate(task_of(place, place.add_dataset()).request)
+    assert training_device("auto", request) == torch.device("cpu")
+    assert training_device("auto", request) == training_device("cpu", request)
+    with pytest.raises(UnfitError):
+        training_device("cuda:99", request)
+
+
+def test_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
+    dataset = place.add_dataset()
+    path = place.blobs.path(dataset.key)
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+
+    with pytest.raises(TrainingError) as failure:
+        run(task_of(place, dataset))
+
+    assert failure.value.code == "dataset_corrupt"
+
+
+def test_datasets_of_their_own_are_used_whole_for_validation_and_test(place: Place) -> None:
+    dataset, other = place.add_dataset(), place.add_dataset(rows=77, seed=5)
+    task = task_of(place, dataset)
+    split = task.request["split"] | {"train": 1.0, "validation": 0.0, "test": 0.0}
+    task = task.model_copy(
+        update={
+            "request": task.request | {"split": split},
+            "validation_dataset": ref(other),
+            "test_dataset": ref(other),
+        }
+    )
+
+    metrics = result(run(task)).metrics
+
+    assert metrics["train_rows"] == 600
+    assert metrics["validation_rows"] == metrics["test_rows"] == 77
+    assert metrics["validation_log_likelihood"] == metrics["test_log_likelihood"]
+
+
+def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) -> None:
+    dataset = place.add_dataset()
+    task = task_of(place, dataset, request={"columns": ["x3", "x1"]})
+
+    version = result(run(task)).version
+
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = np.load(place.blobs.path(dataset.key))
+    train_rows, _, _ = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
+    assert flow.preprocessing.standardise is not None
+    means = rows[train_rows][:, [2, 0]].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(flow.preprocessing.standardise.mean.numpy(), means, rtol=1e-6)
+    assert version["columns"] == ["x3", "x1"]
+
+
+def test_a_conditional_flow_is_trained_and_stored_with_its_context(place: Place) -> None:
+    dataset = place.add_dataset()
+    request = {"context_columns": ["x2"], "flow": {"family": "maf", "layers": 1, "hidden": [8]}}
+    trained = result(run(task_of(place, dataset, request=request)))
+    version = trained.version
+    assert (version["columns"], version["context_columns"]) == (["x1", "x3"], ["x2"])
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    assert (flow.dim, flow.context_dim) == (2, 1)
+    table = torch.from_numpy(np.load(place.blobs.verify(dataset.key, dataset.sha256)))
+    order = table[:, [0, 2, 1]].double()
+    _, _, test = split_rows(len(table), split_of())
+    with torch.no_grad():
+        mean = float(flow.double().log_prob_of_table(order[test]).mean())
+    assert mean == pytest.approx(trained.metrics["test_log_likelihood"], abs=1e-4)
+
+
+def replace_rows(place: Place, dataset: Dataset, rows: np.ndarray[Any, Any]) -> Dataset:
+    """The same dataset with other rows in its file."""
+    with place.blobs.staged(".npy") as staged:
+        np.save(staged, rows)
+        blob = place.blobs.commit(staged, dataset.key)
+    return replace(dataset, sha256=blob.sha256)
+
+
+def test_discrete_and_spiky_columns_get_noise_and_are_told_of_once(place: Place) -> None:
+    dataset = place.add_dataset()
+    rows = np.load(place.blobs.path(dataset.key)).copy()
+    rows[:, 0] = np.round(rows[:, 0] * 2)
+    rows[::3, 2] = 0.0
+    dataset = replace_rows(place, dataset, rows)
+
+    messages = run(task_of(place, dataset))
+
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert [("x1" in note, "x3" in note) for note in notes] == [(True, False), (False, True)]
+    version = result(messages).version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    assert flow.preprocessing.steps is not None
+    assert flow.preprocessing.steps.tolist() == [1.0, 0.0, 0.0]
+    assert flow.preprocessing.widths is not None
+    assert (flow.preprocessing.widths > 0).tolist() == [True, False, True]
+    drawn = compile_flow(flow).sample(2000, seed=0)
+    assert np.mean(drawn[:, 2] == 0.0) > 0.1  # a few epochs do not reach the third of the rows
+    saved = [message.checkpoint for message in epochs(messages) if message.checkpoint]
+    again = run(task_of(place, dataset, attempt=2, checkpoints=[saved[-1]]))
+    assert not [message for message in again if isinstance(message, Note)]
+    assert result(again).version["checkpoint_sha256"] == version["checkpoint_sha256"]
+
+
+def test_a_restart_after_divergence_is_told(place: Place) -> None:
+    optimisation = {"optimiser": "sgd", "learning_rate": 15.0, "max_epochs": 3, "seed": 1}
+    optimisation["max_gradient_norm"] = 1e6
+    task = task_of(place, place.add_dataset(), request={"optimisation": optimisation})
+
+    messages = run(task)
+
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert len([note for note in notes if "a tenth of the learning rate" in note]) == 1
+    assert result(messages).metrics["restarts"] == 1
+
+
+def test_a_validation_row_of_density_0_is_null_in_the_metrics(place: Place) -> None:
+    dataset = place.add_dataset()
+    rows = np.load(place.blobs.path(dataset.key)).astype(np.float64)
+    split = AcceptedSplit(**task_of(place, dataset).request["split"])
+    rows[split_rows(len(rows), split)[1][0], 1] = 1e30
+    dataset = replace_rows(place, dataset, rows)
+
+    metrics = epochs(run(task_of(place, dataset)))[0].metrics
+
+    assert metrics["validation_log_likelihood"] is None
+    assert -100 < metrics["robust_validation_log_likelihood"] < 0
+
+
+def test_a_table_larger_than_memory_is_trained_on_by_a_sample(place: Place) -> None:
+    dataset = place.add_dataset()
+    request = {"context_columns": ["x3"]}
+    whole = run(task_of(place, dataset, request=request, memory_bytes=None))
+    some = run(task_of(place, dataset, request=request, memory_bytes=30_000))
+    rows = [result(messages).metrics["train_rows"] for messages in (whole, some)]
+    assert rows[0] == 480
+    assert 100 <= rows[1] <= 240
+    told = [message.text for message in some if isinstance(message, Note)]
+    assert any(f"takes {rows[1]} of 480, evenly spread" in text for text in told)
+    reached = [result(messages).metrics["test_log_likelihood"] for messages in (whole, some)]
+    assert reached[1] == pytest.approx(reached[0], abs=0.5)
+
+
+class AwayBucket(Blobs):
+    """A store that counts as remote, and is away at times."""
+
+    away = False
+
+    @contextmanager
+    def staged(self, suffix: str = "") -> Iterator[Path]:
+        if self.away:
+            raise BlobDiskError("bucket", "is away")
+        with super().staged(suffix) as path:
+            self.is_remote = False
+            yield path
+            self.is_remote = True
+
+
+def test_a_bucket_that_is_away_costs_a_checkpoint_only(place: Place) -> None:
+    bucket, sent = AwayBucket.in_folder(place.blobs.root), list[Message]()
+    task = task_of(place, place.add_dataset())
+    checkpoints = Checkpoints(task, bucket, Teller(task, sent.append, bool), unit="epoch")
+    state = FitState(
+        {"weight": torch.ones(1)}, {"batches": 1, "progress": {"epoch": 2, "batches": 0}}
+    )
+    bucket.away = bucket.is_remote = True
+    checkpoints.report(lambda: state)
+    bucket.away = False
+    checkpoints.report(lambda: state)
+    assert [type(message) for message in sent] == [Note, EpochDone, EpochDone]
+    assert [told.checkpoint and told.checkpoint.epoch for told in epochs(sent)] == [None, 2]
+
+
+def with_moments(state: FitState) -> FitState:
+    """The state of another optimiser."""
+    moments = {key: torch.zeros(7) for key in state.tensors if key.endswith("exp_avg")}
+    return FitState(state.tensors | moments, state.meta)
+
+
+OTHERS: dict[str, Callable[[FitState], FitState]] = {
+    "flow": lambda state: FitState(state.tensors | {"flow/added": torch.zeros(1)}, state.meta),
+    "optimiser": with_moments,
+    "options": lambda state: FitState(state.tensors, {**state.meta, "seed": 12345}),
+    "progress": lambda state: FitState(state.tensors, {**state.meta, "progress": {}}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_checkpoint_of_another_version_of_the_code_means_from_the_beginning(
+    place: Place, other: str
+) -> None:
+    dataset = place.add_dataset()
+    whole = run(task_of(place, dataset))
+    at = epochs(whole)[1].checkpoint
+    assert at is not None
+    state = OTHERS[other](load_state(place.blobs, at.key, at.sha256))
+    stored = save_state(place.blobs, "jobs/old/1-2.safetensors", state)
+    old = CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=2, step=20)
+
+    again = run(task_of(place, dataset, attempt=2, checkpoints=[old]))
+
+    notes = [message.text for message in again if isinstance(message, Note)]
+    assert len(notes) == 1
+    assert "epoch 2" in notes[0]
+    assert "from the beginning" in notes[0]
+    assert epochs(again)[0].metrics["epoch"] == 1
+    assert result(again).version["checkpoint_sha256"] == result(whole).version["checkpoint_sha256"]

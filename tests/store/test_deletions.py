@@ -1,0 +1,254 @@
+"""Deletion of versions, models and jobs: what refuses it, what goes with it, and what stays."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from models_store.aliases import Aliases
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.schema import (
+    IdempotencyRow,
+    JobDatasetRow,
+    JobEventRow,
+    JobRow,
+    ModelVersionRow,
+)
+from models_store.errors import ConflictError, NotFoundError
+from models_store.job_states import Idempotency, Job, JobKind, JobResult
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.jobs.retention import JobRetention
+from models_store.quotas import stored_bytes
+from models_store.records import Version
+from models_store.registry import Registry
+from tests.store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_checkpoint,
+    a_job,
+    a_version,
+    added,
+    finished,
+    submitted,
+)
+
+NAME = "shuttle"
+
+
+def trained(jobs: Jobs, work: JobWork, **changes: Any) -> Version:
+    submitted(jobs, **changes)
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    return finished(work, job)
+
+
+def scoring(jobs: Jobs, version: Version) -> Job:
+    return submitted(
+        jobs,
+        kind=JobKind.SAMPLING,
+        model_name=version.name,
+        model_version=version.version,
+        request={"model": version.ref},
+    )
+
+
+def stored(database: Database) -> int:
+    with database.read() as session:
+        return stored_bytes(session, PROJECT)
+
+
+def counted(database: Database) -> dict[str, int]:
+    tables = (JobRow, JobEventRow, JobDatasetRow, ModelVersionRow, IdempotencyRow)
+    with database.read() as session:
+        return {
+            table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0
+            for table in tables
+        }
+
+
+def test_a_deleted_version_is_gone_and_its_bytes_come_back(
+    database: Database, jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    first = trained(jobs, work)
+    before = stored(database)
+    second = trained(jobs, work)
+    assert registry.delete_version(PROJECT, NAME, 2) == [second.checkpoint_key]
+    assert second.job_id is not None
+    jobs.delete(PROJECT, second.job_id)
+    assert stored(database) == before
+    for look in (registry.version, registry.version_summary, registry.delete_version):
+        with pytest.raises(NotFoundError):
+            look(PROJECT, NAME, 2)
+    assert registry.resolve(PROJECT, NAME) == first
+    with pytest.raises(NotFoundError):
+        registry.resolve(PROJECT, f"{NAME}:2")
+
+
+@pytest.mark.parametrize("number", [0, 2, 2**31 - 1, 2**31, 2**70])
+def test_a_version_that_is_not_there_cannot_be_deleted(
+    jobs: Jobs, work: JobWork, registry: Registry, number: int
+) -> None:
+    trained(jobs, work)
+    with pytest.raises(NotFoundError):
+        registry.delete_version(PROJECT, NAME, number)
+    for project, name in ((PROJECT, "nobody"), ("other", NAME)):
+        with pytest.raises(NotFoundError):
+            registry.delete_version(project, name, 1)
+        with pytest.raises(NotFoundError):
+            registry.delete_model(project, name)
+    assert registry.version(PROJECT, NAME, 1).version == 1
+
+
+def test_a_number_is_never_used_twice(jobs: Jobs, work: JobWork, registry: Registry) -> None:
+    for _ in range(2):
+        trained(jobs, work)
+    registry.delete_version(PROJECT, NAME, 2)
+    assert registry.model(PROJECT, NAME).latest_version == 1
+    assert trained(jobs, work).version == 3
+    registry.delete_version(PROJECT, NAME, 1)
+    assert registry.model(PROJECT, NAME).latest_version == 3
+    registry.delete_model(PROJECT, NAME)
+    assert registry.models(PROJECT, limit=9).items == []
+    for look in (registry.model, registry.resolve, registry.delete_model):
+        with pytest.raises(NotFoundError):
+            look(PROJECT, NAME)
+    with pytest.raises(NotFoundError):
+        registry.versions(PROJECT, NAME, limit=9)
+    again = trained(jobs, work)
+    assert again.version == 4
+    assert registry.model(PROJECT, NAME).latest_version == 4
+    assert [version.version for version in registry.versions(PROJECT, NAME, limit=9).items] == [4]
+
+
+def test_a_version_stays_while_an_alias_points_at_it(
+    jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
+) -> None:
+    for _ in range(2):
+        trained(jobs, work)
+    tag = aliases.set(PROJECT, NAME, "production", version=1).revision
+    with pytest.raises(ConflictError, match="Alias production points at version shuttle:1"):
+        registry.delete_version(PROJECT, NAME, 1)
+    with pytest.raises(ConflictError, match="shuttle:1"):
+        registry.delete_model(PROJECT, NAME)
+    registry.delete_version(PROJECT, NAME, 2)
+    aliases.delete(PROJECT, NAME, "production")
+    registry.delete_model(PROJECT, NAME)
+    # Not even an ETag of an alias comes twice.
+    trained(jobs, work)
+    assert aliases.set(PROJECT, NAME, "production", version=3).revision > tag
+
+
+def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry: Registry) -> None:
+    first, second = trained(jobs, work), trained(jobs, work)
+    job = scoring(jobs, first)
+    registry.delete_version(PROJECT, NAME, second.version)
+    for delete in (
+        lambda: registry.delete_version(PROJECT, NAME, 1),
+        lambda: registry.delete_model(PROJECT, NAME),
+    ):
+        with pytest.raises(ConflictError, match=f"Job {job.id}, .* version shuttle:1"):
+            delete()
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    with pytest.raises(ConflictError):
+        registry.delete_version(PROJECT, NAME, 1)
+    jobs.cancel(PROJECT, job.id)
+    work.cancelled(claimed.id, claimed.attempt)
+    registry.delete_version(PROJECT, NAME, 1)
+    with pytest.raises(NotFoundError):
+        jobs.resume(PROJECT, job.id)
+    with pytest.raises(NotFoundError):
+        scoring(jobs, first)
+    assert jobs.get(PROJECT, job.id).state == "cancelled"
+
+
+def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(
+    jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
+) -> None:
+    job = scoring(jobs, trained(jobs, work))
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    at = a_checkpoint(claimed, 1)
+    work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)
+    jobs.cancel(PROJECT, job.id)
+    work.cancelled(job.id, 1)
+    assert retention.forget_checkpoints(keep_s=3600, limit=9) == []
+    registry.delete_version(PROJECT, NAME, 1)
+    assert retention.forget_checkpoints(keep_s=3600, limit=9) == [(job.id, 1)]
+
+
+def test_a_key_of_an_import_ends_with_its_version(jobs: Jobs, registry: Registry) -> None:
+    key = Idempotency(key="k", fingerprint="f")
+    other = Idempotency(key="other", fingerprint="f")
+    job = submitted(jobs)
+
+    def imported(at: str, key: Idempotency) -> Version:
+        new = a_version(job, checkpoint_key=f"models/imported/{at}.safetensors")
+        return registry.add_version(PROJECT, NAME, new, idempotency=key)
+
+    first = imported("1" * 32, key)
+    assert imported("2" * 32, other).version == 2
+    assert imported("3" * 32, key) == first
+    registry.delete_version(PROJECT, NAME, 1)
+    assert imported("4" * 32, other).version == 2
+    assert imported("5" * 32, key).version == 3
+    registry.delete_model(PROJECT, NAME)
+    assert imported("6" * 32, key).version == 4
+
+
+def test_a_deleted_job_leaves_no_row(database: Database, jobs: Jobs, registry: Registry) -> None:
+    dataset = added(registry)
+    before, rows = stored(database), counted(database)
+    key = Idempotency(key="k", fingerprint="f")
+    job = jobs.submit(a_job(dataset_id=dataset.id), idempotency=key).job
+    with pytest.raises(ConflictError, match="queued; cancel it first"):
+        jobs.delete(PROJECT, job.id)
+    jobs.cancel(PROJECT, job.id)
+    with pytest.raises(NotFoundError):
+        jobs.delete("other", job.id)
+    jobs.delete(PROJECT, job.id)
+    assert (stored(database), counted(database)) == (before, rows)
+    for look in (jobs.get, jobs.summary, jobs.delete, jobs.cancel, jobs.resume):
+        with pytest.raises(NotFoundError):
+            look(PROJECT, job.id)
+    assert jobs.submitted(PROJECT, key) is None
+    again = jobs.submit(a_job(dataset_id=dataset.id), idempotency=key)
+    assert not again.replayed
+
+
+def test_a_job_stays_while_its_version_exists(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    version = trained(jobs, work)
+    assert version.job_id is not None
+    with pytest.raises(ConflictError, match="made version shuttle:1"):
+        jobs.delete(PROJECT, version.job_id)
+    registry.delete_version(PROJECT, NAME, 1)
+    jobs.delete(PROJECT, version.job_id)
+
+
+def test_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
+    database: Database, jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
+) -> None:
+    version = trained(jobs, work)
+    done = scoring(jobs, version)
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    result = JobResult(
+        key=f"results/{done.id}/1.npy", sha256="a" * 64, bytes=9, media_type="x/y", rows=1
+    )
+    work.finish(done.id, 1, metrics={}, result=result)
+    cancelled, fresh, waiting = submitted(jobs), submitted(jobs), submitted(jobs)
+    for job in (cancelled, fresh):
+        jobs.cancel(PROJECT, job.id)
+    with database.write() as session:
+        old = [version.job_id, done.id, cancelled.id]
+        session.execute(update(JobRow).where(JobRow.id.in_(old)).values(finished_at=db_now(-7200)))
+    jobs.resume(PROJECT, cancelled.id)
+    assert retention.delete_expired(keep_s=3600, limit=9) == [done.id]
+    assert retention.delete_expired(keep_s=3600, limit=9) == []
+    registry.delete_model(PROJECT, NAME)
+    assert retention.delete_expired(keep_s=3600, limit=9) == [version.job_id]
+    assert jobs.get(PROJECT, waiting.id).state == "queued"
