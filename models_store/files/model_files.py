@@ -101,7 +101,6 @@ def check_model_file(
     Raises:
         ModelFileError: it is no such file, or its weights are not those of its flow.
         RequestError: the flow is not allowed, or its check takes too much memory or time.
-        TableError: the name of a column is not allowed.
         SandboxKilledError: somebody else ended the process.
         RuntimeError: the process failed for a reason of its own.
     """
@@ -149,8 +148,9 @@ def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> 
     """Check the file of a model: its flow is built and computes, which takes memory.
 
     Raises:
-        ModelFileError: it is no such file, or its weights are not those of its flow.
-        RequestError, TableError: the flow or the name of a column is not allowed.
+        ModelFileError: it is no such file, a column has no name that an upload could give it, or the weights
+            are not those of its flow.
+        RequestError: the flow is not allowed.
     """
     check_header(path)
     try:
@@ -192,7 +192,12 @@ def _header(text: str) -> ModelHeader:
             "The file does not describe a flow under the key `densityd` of its header."
         ) from error
     names = [*header.columns, *header.context_columns]
-    if mend_names(names)[0] != names or len(header.columns) != header.dim:
+    for name, allowed in zip(names, mend_names(names)[0], strict=True):
+        if name != allowed:
+            raise ModelFileError(
+                f"The column name {name!r} is empty, deceptive, too long, or that of two columns."
+            )
+    if len(header.columns) != header.dim:
         raise ModelFileError("The columns that the file names are not those of its flow.")
     return header
 

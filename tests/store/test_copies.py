@@ -131,7 +131,8 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
     job = (
         Jobs(database)
         .submit(
-            a_job(dataset_id=dataset_id, description="Z\u00fcrich", tags={"a": "1"}), idempotency=key
+            a_job(dataset_id=dataset_id, description="Z\u00fcrich", tags={"a": "1"}),
+            idempotency=key,
         )
         .job
     )

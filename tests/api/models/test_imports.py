@@ -240,8 +240,8 @@ def test_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path):
 def test_a_model_that_could_not_be_trained_here_is_refused(shared_client, exported):
     made = {"family": "made", "hidden": [4]}
     for slug, changes in (
-        ("dataset-duplicate-columns", {"columns": ["height", "weight", "weight"]}),
-        ("column-name", {"columns": ["height", "we\night", "age"]}),
+        ("checkpoint-invalid", {"columns": ["height", "weight", "weight"]}),
+        ("checkpoint-invalid", {"columns": ["height", "we\night", "age"]}),
         ("limit-parameters", {"spec": {"family": "maf", "layers": 10_000, "hidden": [16]}}),
         ("limit-columns", {"dim": 5000, "columns": [f"x{i}" for i in range(5000)]}),
         ("limit-memory", {"spec": made | {"masks": 2_000_000}}),
