@@ -40,6 +40,8 @@ def celery_options(url: str, *, timeout_s: float) -> dict[str, Any]:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
+        # Messages are not kept until they are acknowledged: there is nothing to restore.
+        "ack_emulation": False,
     }
     options: dict[str, Any] = {
         "broker_url": url.replace("unix://", "redis+socket://", 1),

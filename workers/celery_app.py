@@ -15,6 +15,7 @@ from celery import (  # type: ignore[import-untyped]  # celery ships no types
     signals,
 )
 from celery.worker import state  # type: ignore[import-untyped]
+from kombu.transport.redis import Channel
 
 from models_store.broker import CPU_QUEUE, GPU_QUEUE, TASK, celery_options
 from models_store.process.endings import ending_signals
@@ -46,6 +47,10 @@ def _queues(settings: WorkerSettings) -> list[str]:
     """Return the queues of a worker without `-Q`; what an accelerator can do, it also does for others."""
     return [GPU_QUEUE, CPU_QUEUE] if has_accelerator(settings) else [CPU_QUEUE]
 
+
+# A message that was not acknowledged when its connection broke means nothing any more; to put it back without
+# a connection would be an error that ends the worker.
+Channel.do_restore = False
 
 celery = Celery("densityd", set_as_current=False, fixups=[])
 celery.add_defaults(_options)  # read when the first of them is needed

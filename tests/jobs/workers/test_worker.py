@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from sqlalchemy import text
 
 from app.server.broker import Broker
@@ -89,6 +91,29 @@ def test_jobs_run_while_the_broker_is_wiped_and_away(
         wait_until(lambda job_id=job_id: place.state(job_id) is JobState.SUCCEEDED)  # type: ignore[misc]  # its own
         assert place.job(job_id).attempt == 1
     assert worker.poll() is None
+
+
+def test_a_busy_worker_to_which_messages_were_given_outlives_its_broker(
+    place: Place, place_redis: PlaceRedis, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    worker = start_worker()
+    wait_until(lambda: place.state(job_id) is JobState.RUNNING)
+    for _ in range(3):
+        with (
+            closing(Broker(place.settings)) as broker,
+            redis.Redis.from_url(place.settings.resolved_broker_url) as client,
+        ):
+            assert broker.ping() is None
+            for _ in range(3):  # more than it takes at once; it acknowledges none
+                broker.announce(place.job(job_id))
+            wait_until(lambda client=client: client.llen(CPU_QUEUE) < 3)  # type: ignore[misc]  # its own
+        place_redis.kill()
+        place_redis.start()
+    reached = place.epoch(job_id)
+    wait_until(lambda: place.epoch(job_id) > reached + 20)
+    assert worker.poll() is None
+    assert place.job(job_id).attempt == 1
 
 
 def test_a_broker_that_is_away_costs_a_request_no_time(place: Place) -> None:
