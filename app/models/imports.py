@@ -64,7 +64,6 @@ _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have besid
             "limit-parameters",
             "limit-memory",
             "overloaded",
-            "column-name",
             "quota-storage",
             "storage-full",
             "storage-unavailable",
