@@ -89,7 +89,7 @@ def test_versions_are_deleted_while_they_are_scored(service: Service) -> None:
         readers = Readers(service.url, rows, known)
         try:
             url = f"{service.url}/v1/models/{MODEL}/versions"
-            refused = httpx.delete(f"{url}/1")
+            refused = httpx.delete(f"{url}/1", timeout=60)
             assert (refused.status_code, held.id in refused.text) == (409, True)
             work.fail(held.id, held.attempt, code="oom", detail="no memory")
             for version in range(_VERSIONS, 0, -1):

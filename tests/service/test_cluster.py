@@ -143,7 +143,7 @@ class Cluster:
         url = f"http://127.0.0.1:{port}"
 
         def look() -> None:
-            httpx.get(f"{url}/readyz").raise_for_status()
+            httpx.get(f"{url}/readyz", timeout=60).raise_for_status()
 
         proxy.wait_until(look, errors=httpx.HTTPError)
         return url
@@ -171,7 +171,10 @@ class Cluster:
         deadline = time.monotonic() + 200
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"http://127.0.0.1:{self.ports[name]}/readyz").status_code == 200:
+                if (
+                    httpx.get(f"http://127.0.0.1:{self.ports[name]}/readyz", timeout=60).status_code
+                    == 200
+                ):
                     return
             assert time.monotonic() < deadline, (self._folder / f"{name}.log").read_text()[-3000:]
             time.sleep(0.1)
@@ -275,7 +278,7 @@ def test_scores_go_on_while_the_database_is_away(cluster: Cluster) -> None:
         cluster.postgres.kill()
         time.sleep(AWAY_S)
         for port in cluster.ports.values():
-            ready = httpx.get(f"http://127.0.0.1:{port}/readyz")
+            ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60)
             assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         cluster.postgres.restart()
         time.sleep(2)

@@ -127,7 +127,9 @@ def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None
 
 
 def test_the_example_of_the_page_is_that_of_the_documentation(up: Up) -> None:
-    assert httpx.get(f"{up.url}/static/page/penguins.csv").content == PENGUINS.read_bytes()
+    assert (
+        httpx.get(f"{up.url}/static/page/penguins.csv", timeout=60).content == PENGUINS.read_bytes()
+    )
 
 
 def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up: Up) -> None:
@@ -138,7 +140,9 @@ def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up
         if broken:
             route.continue_()
             return
-        events = httpx.get(route.request.url.replace("events?", "events?format=json&")).json()
+        events = httpx.get(
+            route.request.url.replace("events?", "events?format=json&"), timeout=60
+        ).json()
         broken.append(route.request.url)
         texts = [
             f"id: {event['id']}\nevent: {event['event']}\ndata: {{}}\n\n"
@@ -213,7 +217,9 @@ def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> Non
     expect(
         page.get_by_role("status").filter(has_text="production now means version 2")
     ).to_be_visible()
-    assert httpx.get(f"{up.url}/v1/models/{model}").json()["aliases"] == {"production": 2}
+    assert httpx.get(f"{up.url}/v1/models/{model}", timeout=60).json()["aliases"] == {
+        "production": 2
+    }
     versions = page.get_by_role("region", name="Versions", exact=True)
     expect(versions.locator("tbody tr").first).to_contain_text("production")
     page.get_by_role("button", name="Undo", exact=True).click()
@@ -221,7 +227,7 @@ def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> Non
     page.get_by_text("History of the aliases", exact=True).click()
     history = page.get_by_role("region", name="History of the aliases", exact=True)
     expect(history.locator("tbody tr").last).to_contain_text("it knows the gaps")
-    assert httpx.get(f"{up.url}/v1/models/{model}").json()["aliases"] == {}
+    assert httpx.get(f"{up.url}/v1/models/{model}", timeout=60).json()["aliases"] == {}
 
 
 def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str) -> None:
@@ -419,6 +425,7 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
         urljoin(page.url, f"/v1/models/{model}:1/score?explain=true"),
         content=rows.input_value(),
         headers={"Content-Type": "text/csv"},
+        timeout=60,
     ).json()
     assert told["explanation"][0]["body_mass_g"] < -6
     assert abs(told["difference"][0]["body_mass_g"]) < 3
@@ -426,8 +433,8 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
 
 
 def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
-    dataset = httpx.get(f"{up.url}/v1/datasets").json()["items"][0]["id"]
-    job = httpx.get(f"{up.url}/v1/jobs").json()["items"][0]["id"]
+    dataset = httpx.get(f"{up.url}/v1/datasets", timeout=60).json()["items"][0]["id"]
+    job = httpx.get(f"{up.url}/v1/jobs", timeout=60).json()["items"][0]["id"]
     models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
     views = [
         *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
@@ -474,7 +481,7 @@ METRICS: list[dict[str, object]] = [
 def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
     page: Page, up: Up, model: str, metrics: dict[str, object]
 ) -> None:
-    file = httpx.get(f"{up.url}/v1/models/{model}/versions/1/export").content
+    file = httpx.get(f"{up.url}/v1/models/{model}/versions/1/export", timeout=60).content
     made = httpx.post(
         f"{up.url}/v1/models/odd/versions",
         content=edited(file, {"metrics": metrics}),
@@ -491,7 +498,7 @@ def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
         expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
     page.goto("/#/models")
     expect(page.get_by_role("link", name="odd", exact=True)).to_be_visible()
-    httpx.delete(f"{up.url}/v1/models/odd").raise_for_status()
+    httpx.delete(f"{up.url}/v1/models/odd", timeout=60).raise_for_status()
 
 
 def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
@@ -500,7 +507,7 @@ def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
     expect(links).to_have_count(5)
     for link in [one.get_attribute("href") or "" for one in links.all()]:
         # The guide is not part of a checkout: `make docs` builds it.
-        assert httpx.get(urljoin(f"{up.url}/", link)).status_code in (
+        assert httpx.get(urljoin(f"{up.url}/", link), timeout=60).status_code in (
             {200, 404} if "guide" in link else {200}
         )
 
@@ -595,7 +602,9 @@ def press(page: Page, button: str) -> None:
 
 
 def works(url: str, key: str) -> bool:
-    return httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {key}"}).is_success
+    return httpx.get(
+        f"{url}/v1/me", headers={"Authorization": f"Bearer {key}"}, timeout=60
+    ).is_success
 
 
 def test_a_key_is_made_replaced_and_revoked_by_keys(

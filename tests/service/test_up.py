@@ -71,7 +71,7 @@ def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(
 ) -> None:
     assert f"Open in the browser    {up.url}\n" in up.text()
     assert f"Or in a terminal       densityd demo --url {up.url}\n" in up.text()
-    assert httpx.get(f"{up.url}/docs").status_code == 200
+    assert httpx.get(f"{up.url}/docs", timeout=60).status_code == 200
 
     assert "already running" in refused(up.data_dir, free_port())
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
     assert before >= 2
     wait_until(lambda: second.epoch(job_id) > before)
     assert second.job(job_id)["attempt"] == 2
-    cancelled = httpx.post(f"{second.url}/v1/jobs/{job_id}/cancel")
+    cancelled = httpx.post(f"{second.url}/v1/jobs/{job_id}/cancel", timeout=60)
     assert cancelled.is_success
     wait_until(lambda: second.job(job_id)["state"] == "cancelled")
     second.end()

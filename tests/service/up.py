@@ -82,6 +82,7 @@ class Up:
                 "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
                 "optimisation": {"max_epochs": 100_000, "patience": 100_000, "batch_size": 20},
             },
+            timeout=60,
         )
         assert accepted.status_code == 202, accepted.text
         return str(accepted.json()["id"])
@@ -102,6 +103,6 @@ def command(data_dir: Path, port: int) -> list[str]:
 
 def succeeds(url: str) -> bool:
     try:
-        return httpx.get(url).is_success
+        return httpx.get(url, timeout=60).is_success
     except httpx.TransportError:
         return False

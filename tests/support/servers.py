@@ -321,7 +321,10 @@ def end_fork_servers() -> None:
     """End the fork servers of this process, and what they forked."""
     processes.close()
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
+        children = ""
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            children = (task / "children").read_text()
+        for child in children.split():
             if b"multiprocessing.forkserver" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(int(child), signal.SIGKILL)
                 # With all its threads; multiprocessing asks for its status itself.

@@ -147,7 +147,7 @@ def test_a_kserve_request(guarded_server: tuple[str, dict[str, str]]) -> None:
     url, headers = guarded_server
 
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
             assert (await client.get("/v2/health/live")).json() == {"live": True}
             assert (await client.get("/v2/models/people/ready")).json()["ready"] is True
             return await client.post(

@@ -120,14 +120,16 @@ def test_a_slow_reader_gets_all_of_an_answer(url):
 def test_events_come_through_as_they_happen(url):
     table = b"height,weight,age\n" + b"".join(b"%d,%d,%d\n" % (i, i * i, -i) for i in range(50))
     headers = {"Content-Type": "text/csv"}
-    dataset = httpx.post(f"{url}/v1/datasets", content=table, headers=headers).json()
+    dataset = httpx.post(f"{url}/v1/datasets", content=table, headers=headers, timeout=60).json()
     job = {"model_name": "later", "dataset_id": dataset["id"], "flow": {"family": "maf"}}
-    job_url = f"{url}/v1/jobs/{httpx.post(f'{url}/v1/jobs/training', json=job).json()['id']}"
+    job_url = (
+        f"{url}/v1/jobs/{httpx.post(f'{url}/v1/jobs/training', json=job, timeout=60).json()['id']}"
+    )
     with httpx.stream("GET", f"{job_url}/events", timeout=120) as stream:
         assert stream.status_code == 200
         lines = stream.iter_lines()
         first = next(line for line in lines if line.startswith("data:"))
-        threading.Thread(target=lambda: httpx.post(f"{job_url}/cancel")).start()
+        threading.Thread(target=lambda: httpx.post(f"{job_url}/cancel", timeout=60)).start()
         rest = [line for line in lines if line.startswith("data:")]
     assert "queued" in first
     assert "cancelled" in rest[-1]

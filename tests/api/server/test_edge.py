@@ -204,9 +204,10 @@ def test_several_processes_serve_a_port_and_end_together(data_dir):
                 f"{url}/v1/models/people/log_prob",
                 content=ROWS,
                 headers={"Content-Type": "application/json"},
+                timeout=60,
             )
             assert answer.status_code == 200
-        metrics = httpx.get(f"{url}/metrics").text
+        metrics = httpx.get(f"{url}/metrics", timeout=60).text
     line = next(text for text in metrics.splitlines() if "log_prob" in text and "_total" in text)
     assert float(line.split()[-1]) == 40
 

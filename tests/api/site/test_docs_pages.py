@@ -32,7 +32,7 @@ def page(browser: Browser, guarded_server: tuple[str, dict[str, str]]) -> Iterat
 @pytest.fixture(scope="module")
 def operations(guarded_server: tuple[str, dict[str, str]]) -> list[dict[str, Any]]:
     url, _ = guarded_server
-    document = httpx.get(f"{url}/openapi.json").json()
+    document = httpx.get(f"{url}/openapi.json", timeout=60).json()
     return [operation for methods in document["paths"].values() for operation in methods.values()]
 
 
@@ -88,13 +88,13 @@ def test_an_admin_makes_and_revokes_a_key_on_the_web_page(browser, guarded_serve
         page.get_by_role("button", name="Make a key", exact=True).click()
         token = page.get_by_label("New key", exact=True).inner_text()
         asked = {"Authorization": f"Bearer {token}"}
-        assert httpx.get(f"{url}/v1/me", headers=asked).json()["scope"] == "read"
+        assert httpx.get(f"{url}/v1/me", headers=asked, timeout=60).json()["scope"] == "read"
         row = page.get_by_role("row", name="of the settings page")
         row.get_by_role("button", name="Revoke", exact=True).click()
         row.get_by_role("button", name="Yes, revoke", exact=True).click()
         expect(row).to_contain_text("revoked")
         # Checked keys are remembered for some seconds.
-        while httpx.get(f"{url}/v1/me", headers=asked).status_code != 401:
+        while httpx.get(f"{url}/v1/me", headers=asked, timeout=60).status_code != 401:
             page.wait_for_timeout(200)
 
 

@@ -66,11 +66,11 @@ def test_the_client_takes_a_url_with_a_path(origin):
 
 
 def test_probes_need_no_path_and_the_path_alone_leads_to_the_page(straight):
-    assert httpx.get(f"{straight}/livez").status_code == 200
-    assert httpx.get(f"{straight}{ROOT}/livez").status_code == 200
-    assert httpx.get(f"{straight}{ROOT}").headers["Location"] == f"{ROOT}/"
+    assert httpx.get(f"{straight}/livez", timeout=60).status_code == 200
+    assert httpx.get(f"{straight}{ROOT}/livez", timeout=60).status_code == 200
+    assert httpx.get(f"{straight}{ROOT}", timeout=60).headers["Location"] == f"{ROOT}/"
     for elsewhere in (f"{ROOT}{ROOT}/livez", f"{ROOT}x/livez", "/v2/none"):
-        assert httpx.get(f"{straight}{elsewhere}").status_code == 404
+        assert httpx.get(f"{straight}{elsewhere}", timeout=60).status_code == 404
 
 
 def test_a_root_path_that_is_none_is_refused():
