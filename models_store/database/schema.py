@@ -289,6 +289,27 @@ class AliasChangeRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
+class MonitoredRow(Base):
+    """Counts of the rows that a version scored in one hour, and nothing of the rows themselves."""
+
+    __tablename__ = "monitored"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_id", "version"],
+            ["model_version.model_id", "model_version.version"],
+        ),
+    )
+
+    model_id: Mapped[int] = mapped_column(Counter, primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    # Since 1970, in UTC.
+    hour: Mapped[int] = mapped_column(primary_key=True, index=True)
+    project: Mapped[str]
+    counts: Mapped[JsonObject]
+    # Time at which webhooks were told that the rows of this day had drifted.
+    announced_at: Mapped[datetime | None]
+
+
 class WebhookRow(Base):
     """A URL that is notified of a project's events."""
 

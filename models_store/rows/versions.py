@@ -16,6 +16,7 @@ from models_store.database.schema import (
     ModelAliasRow,
     ModelRow,
     ModelVersionRow,
+    MonitoredRow,
 )
 from models_store.errors import ConflictError, NotFoundError
 from models_store.job_states import UNFINISHED_STATES, JobKind
@@ -180,6 +181,9 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     _check_unused(session, model, number)
     keys = [row.checkpoint_key for row in rows]
     forget_resources(session, model.project, keys)  # of imports
+    numbers = [row.version for row in rows]
+    counts = MonitoredRow.model_id == model.id, MonitoredRow.version.in_(numbers)
+    session.execute(delete(MonitoredRow).where(*counts))
     for row in rows:
         session.delete(row)
     session.flush()
