@@ -176,6 +176,11 @@ def as_text(cells: pa.Array) -> pa.Array:
     return pc.utf8_trim(text, BLANKS)
 
 
+def folded(text: pa.Array) -> pa.Array:
+    """Return texts in lower case with single blanks, by which those are found that differ in nothing else."""
+    return pc.utf8_lower(pc.replace_substring_regex(text, r"\s+", " "))
+
+
 def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     """Return the values of cells on a continuous scale, not-a-number where they have none."""
     if is_text(cells.type):
@@ -275,7 +280,10 @@ def _by_text(cells: pa.Array, column: Column, *, values: NDArray[np.float64]) ->
     """Return the index of the level of each text, or else of its value; -1 where there is none."""
     levels = level_cells(column)
     texts = levels if levels.type == _TEXT else _texts(levels.to_pylist())
-    found = _places(pc.index_in(as_text(cells), value_set=as_text(texts)))
+    spelled, known = as_text(cells), as_text(texts)
+    if column.merged:
+        spelled, known = folded(spelled), folded(known)
+    found = _places(pc.index_in(spelled, value_set=known))
     if not (found[~np.isnan(values)] < 0).any():
         return found
     return np.where(found < 0, _by_value(values, column), found)

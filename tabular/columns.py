@@ -42,6 +42,7 @@ class Column:
             false and true, in ascending order. Empty for values on a continuous scale. Not only
             categories have levels: so have integers of few values, and columns with one value.
         other: True if the level after the last one, *other*, stands for all rarer text.
+        merged: True if texts that differ from a level in case or blanks alone are of this level.
         missing: True if cells of the table were missing.
         spikes: Single values that hold a large share of an otherwise continuous column.
         decimals: Decimals that all its values have at most; None where there is no such number.
@@ -66,6 +67,7 @@ class Column:
     type: ColumnType = "number"
     levels: tuple[Level, ...] = ()
     other: bool = False
+    merged: bool = False
     missing: bool = False
     spikes: tuple[float, ...] = ()
     decimals: int | None = None

@@ -24,9 +24,9 @@ ConstantPolicy = Literal["error", "drop", "keep"]
 
 # fmt: off
 WarningCode = Literal[
-    "ambiguous_dates", "collinear", "constant", "encoding", "few_rows", "ignored", "missing", "nonfinite",
-    "numeric_header", "outlier", "precision", "renamed", "row_number", "sentinel", "skipped", "totals", "uneven",
-    "unreadable",
+    "ambiguous_dates", "collinear", "constant", "dropped", "encoding", "few_rows", "ignored", "missing", "nonfinite",
+    "numeric_header", "outlier", "precision", "renamed", "row_number", "sentinel", "similar_levels", "skipped",
+    "totals", "uneven", "unreadable",
 ]
 # fmt: on
 
@@ -66,6 +66,21 @@ SUFFIXES: dict[str, TableFormat] = {
 """Endings of file names, by format."""
 
 
+RemedyValue = bool | str | list[str] | dict[str, str] | None
+
+
+class Remedy(TypedDict):
+    """Option of an upload that ends what a warning is about.
+
+    ``value`` joins a list or an object that the option has already, and takes the place of other values; null where
+    only a person can choose it. ``label`` says in an imperative what it does.
+    """
+
+    option: str
+    value: RemedyValue
+    label: str
+
+
 class TableWarning(TypedDict):
     """Warning about a table that was accepted.
 
@@ -75,11 +90,17 @@ class TableWarning(TypedDict):
     code: WarningCode
     column: str | None
     detail: str
+    remedies: list[Remedy]
 
 
-def warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
+def warning(code: WarningCode, column: str | None, detail: str, *remedies: Remedy) -> TableWarning:
     """Return a warning."""
-    return {"code": code, "column": column, "detail": detail}
+    return {"code": code, "column": column, "detail": detail, "remedies": list(remedies)}
+
+
+def remedy(option: str, value: RemedyValue, label: str) -> Remedy:
+    """Return a remedy."""
+    return {"option": option, "value": value, "label": label}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +117,8 @@ class ParseOptions:
         exclude: Names of columns to ignore.
         types: Types of columns by name, instead of those that the values suggest.
         na_values: Texts that mean a missing value, besides those that do in every table.
+        drop_rows: Texts of which one as a cell tells that a row is to be left out, such as of a total.
+        merge_levels: Names of columns whose texts are one level where they differ in case or blanks alone.
         decimal: Character before the decimals of numbers in text; None to find it in each column.
         thousands: Character between groups of three digits in text; None to find it in each column.
         datetime_format: Format of `datetime.strptime` of dates; None to find it in each column.
@@ -117,6 +140,8 @@ class ParseOptions:
     exclude: Sequence[str] = ()
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     na_values: Sequence[str] = ()
+    drop_rows: Sequence[str] = ()
+    merge_levels: Sequence[str] = ()
     decimal: DecimalMark | None = None
     thousands: ThousandsMark | None = None
     datetime_format: str | None = None

@@ -76,6 +76,8 @@ class Source:
         warnings: Warnings about the file; all of them once all rows have been read.
         unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
         untyped: True of a text format, whose columns are all text.
+        found: How the file is written, as the options of reading name it: `header`, `delimiter`, `encoding`, `sheet`.
+        sheets: Names of the sheets of a workbook.
         semicolons: True of a text format whose values are separated by semicolons, as where decimals have commas.
     """
 
@@ -89,6 +91,8 @@ class Source:
     unread: Mapping[int, str] = field(default_factory=dict)
     untyped: bool = False
     semicolons: bool = False
+    found: Mapping[str, str | bool] = field(default_factory=dict)
+    sheets: Sequence[str] = ()
 
 
 def rows_per_chunk(columns: int) -> int:

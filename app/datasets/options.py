@@ -39,7 +39,7 @@ MAX_NAMES = 4096
 
 _MAX_TEXT = 512
 _MAX_ERRORS = 20
-_LISTS = {"columns", "exclude", "na_values"}
+_LISTS = {"columns", "drop_rows", "exclude", "merge_levels", "na_values"}
 _TYPES = get_args(ColumnType)
 
 
@@ -171,6 +171,18 @@ class UploadOptions(BaseModel):
         " repeated or as a JSON list.",
         examples=[["-999"]],
     )
+    drop_rows: Names = Field(
+        default=[],
+        description="Texts of which one as a cell tells that a row is to be left out, such as `Total`;"
+        " repeated or as a JSON list. A warning counts the rows.",
+        examples=[["Total"]],
+    )
+    merge_levels: Names = Field(
+        default=[],
+        description="Names of columns whose texts are one level where they differ in case or blanks alone,"
+        " such as `West` and `west`; repeated or as a JSON list.",
+        examples=[["region"]],
+    )
     decimal: DecimalMark | None = Field(
         default=None,
         description="Character before the decimals of numbers in text. Default: found for each column.",
@@ -241,14 +253,10 @@ class UploadOptions(BaseModel):
         return {} if self.tags is None else _tags(self.tags)
 
     def kept(self) -> dict[str, Any]:
-        """Return the options with which a later change of types reads the table again."""
-        names = ("na_values", "decimal", "thousands", "datetime_format", "max_levels")
-        types = {} if self.types is None else _types(self.types)
-        return {name: getattr(self, name) for name in names} | {
-            "types": types,
-            "columns": self.columns,
-            "exclude": self.exclude,
-        }
+        """Return the options of reading that are not the default, as a dataset is stored with them."""
+        labels = {"name", "description", "tags"}
+        kept = self.model_dump(exclude=labels, exclude_defaults=True)
+        return kept if self.types is None else kept | {"types": _types(self.types)}
 
     def parsing(self, settings: ApiSettings, *, room: int) -> ParseOptions:
         """Return the options of the parser.
@@ -259,12 +267,6 @@ class UploadOptions(BaseModel):
         """
         return ParseOptions(
             **self.kept(),
-            header=self.header,
-            delimiter=self.delimiter,
-            encoding=self.encoding,
-            sheet=self.sheet,
-            missing=self.missing,
-            constant=self.constant,
             max_rows=settings.max_rows,
             max_columns=settings.max_columns,
             max_bytes=settings.max_table_bytes,

@@ -10,7 +10,7 @@ from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
 from app.datasets.storing import staged_table, stored_table
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, Upload, receive_upload
-from app.datasets.views import DatasetView
+from app.datasets.views import DatasetView, PreviewView
 from app.dependencies import REPLAYED, IdempotencyKey, ProjectDep, StateDep
 from app.http.examples import COLUMNS, TABLE
 from app.http.upload_room import unless_refused
@@ -26,12 +26,13 @@ from models_store.job_states import Idempotency
 from models_store.records import NewDataset
 from tabular import processes
 from tabular.formats import TableSummary
+from tabular.ingest.preview import TablePreview, preview_table
 from tabular.ingest.storing import parse_table
 from tabular.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 
-_DATASET_PROBLEMS: tuple[Slug, ...] = (
+_UNREADABLE: tuple[Slug, ...] = (
     "dataset-empty",
     "dataset-too-small",
     "dataset-too-large",
@@ -54,9 +55,8 @@ _DATASET_PROBLEMS: tuple[Slug, ...] = (
     "unknown-parameter",
     "quota-storage",
     "storage-full",
-    "storage-unavailable",
-    "idempotency-key-reused",
 )
+_DATASET_PROBLEMS = (*_UNREADABLE, "storage-unavailable", "idempotency-key-reused")
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -124,15 +124,81 @@ async def create_dataset(
         upload = await receive_upload(
             request, source, max_bytes=settings.max_upload_bytes, room=left
         )
-        if upload.fields:
-            options = options.with_fields(upload.fields)
-        if upload.headerless:
-            options = options.model_copy(update={"header": False})
+        options = _with_form(options, upload)
         register = partial(
             _registered, state, project, source, upload, options, room=left, key=idempotency_key
         )
         # The file is here: a caller who sends slowly holds no parser.
         return await state.parsers.run(project, register)
+
+
+@router.post(
+    "/preview",
+    operation_id="preview_dataset",
+    summary="Preview an upload",
+    response_description="Table as an upload would store it.",
+    responses=problem_responses(*_UNREADABLE),
+    openapi_extra=_UPLOAD_BODY,
+)
+async def preview_dataset(
+    request: Request,
+    options: Annotated[UploadOptions, Query()],
+    project: ProjectDep,
+    state: StateDep,
+) -> PreviewView:
+    """Return what an upload of the same body with the same options would make of it, and store nothing.
+
+    Each warning names the options that mend it. Of a large file of text its first lines do: the types of the
+    columns follow from the rows that are sent.
+    """
+    settings = state.settings
+    most = settings.max_upload_bytes
+    with (
+        state.open_uploads.hold(caller_of(request)),
+        state.blobs.staged(".upload") as source,
+    ):
+        upload = await receive_upload(request, source, max_bytes=most, room=most)
+        options = _with_form(options, upload)
+        return await state.parsers.run(
+            project, partial(_previewed, state, source, upload, options, room=most)
+        )
+
+
+def _previewed(
+    state: AppState, source: Path, upload: Upload, options: UploadOptions, *, room: int
+) -> PreviewView:
+    settings = state.settings
+    with staged_table(state.blobs) as table:
+        found: TablePreview = processes.run(
+            preview_table,
+            source,
+            table,
+            upload.format,
+            options.parsing(settings, room=room),
+            **settings.parser_limits,
+            alone=True,
+        )
+    summary = found.summary
+    return PreviewView.model_validate(
+        {
+            "format": upload.format,
+            "rows": summary.rows,
+            "columns": [column.to_dict() for column in summary.columns],
+            "warnings": summary.warnings,
+            "found": found.found,
+            "sheets": found.sheets,
+            "options": options.kept(),
+            "first_rows": found.first,
+            "last_rows": found.last,
+        }
+    )
+
+
+def _with_form(options: UploadOptions, upload: Upload) -> UploadOptions:
+    """Return options with those of a form, and of the Content-Type."""
+    if upload.fields:
+        options = options.with_fields(upload.fields)
+    return options.model_copy(update={"header": False}) if upload.headerless else options
 
 
 def _registered(  # noqa: PLR0913 - file, options and key of one request

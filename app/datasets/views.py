@@ -1,6 +1,7 @@
 """Response models of datasets."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -10,6 +11,7 @@ from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
 from models_store.records import Dataset, DatasetSummary
 from tabular.columns import ColumnType, TransformName
+from tabular.formats import TableFormat
 
 _SUMMARY_EXAMPLE: JsonDict = {
     "id": DATASET_ID,
@@ -30,6 +32,7 @@ _DATASET_EXAMPLE: JsonDict = {
             "type": "number",
             "levels": [],
             "other": False,
+            "merged": False,
             "missing": False,
             "spikes": [],
             "decimals": 1,
@@ -58,8 +61,26 @@ _DATASET_EXAMPLE: JsonDict = {
         }
     ],
     "warnings": [
-        {"code": "outlier", "column": "height", "detail": "Row 12 lies 21 standard deviations ..."}
+        {
+            "code": "sentinel",
+            "column": "height",
+            "detail": "-999 in 2 % of the cells is far from all others ...",
+            "remedies": [
+                {"option": "na_values", "value": ["-999"], "label": "Take -999 as missing"}
+            ],
+        }
     ],
+}
+_PREVIEW_EXAMPLE: JsonDict = {
+    "format": "csv",
+    "rows": 30,
+    "columns": _DATASET_EXAMPLE["columns"],
+    "warnings": _DATASET_EXAMPLE["warnings"],
+    "found": {"header": True, "delimiter": ";", "encoding": "utf-8"},
+    "sheets": [],
+    "options": {"delimiter": ";"},
+    "first_rows": [["171.5"], ["-999"]],
+    "last_rows": [["168.2"]],
 }
 
 
@@ -75,6 +96,10 @@ class ColumnView(BaseModel):
     )
     other: bool = Field(
         default=False, description="True if rare texts are one more level after these, `*other*`."
+    )
+    merged: bool = Field(
+        default=False,
+        description="True if texts that differ from a level in case or blanks alone are of this level.",
     )
     missing: bool = Field(default=False, description="True if cells of the table were missing.")
     spikes: list[float] = Field(
@@ -149,6 +174,17 @@ class ColumnView(BaseModel):
     )
 
 
+class RemedyView(BaseModel):
+    """Option of an upload that ends what a warning is about."""
+
+    option: str = Field(description="Name of the option.")
+    value: bool | str | list[str] | dict[str, str] | None = Field(
+        description="Value of it. A list or an object joins the one that the option has already. Null where only"
+        " the caller can choose."
+    )
+    label: str = Field(description="What it does, as an imperative.")
+
+
 class WarningView(BaseModel):
     """Warning about a dataset that was accepted."""
 
@@ -157,6 +193,9 @@ class WarningView(BaseModel):
         description="Column that the warning is about; null for the whole table."
     )
     detail: str = Field(description="Explanation of this occurrence.")
+    remedies: list[RemedyView] = Field(
+        default=[], description="Options of an upload that mend it, one or the other."
+    )
 
 
 class DatasetSummaryView(BaseModel):
@@ -187,11 +226,37 @@ class DatasetView(DatasetSummaryView):
 
     columns: list[ColumnView] = Field(description="Columns of the file, in its order.")
     warnings: list[WarningView] = Field(description="Warnings about the table.")
+    options: dict[str, Any] = Field(
+        default={},
+        description="Options of reading that the upload stated, and types changed since.",
+    )
 
     @classmethod
     def whole(cls, dataset: Dataset) -> "DatasetView":
         """Return the view of a dataset."""
-        return cls.model_validate(vars(dataset) | {"column_count": len(dataset.columns)})
+        stated = {name: value for name, value in (dataset.options or {}).items() if value}
+        shown = {"column_count": len(dataset.columns), "options": stated}
+        return cls.model_validate(vars(dataset) | shown)
+
+
+class PreviewView(BaseModel):
+    """What an upload would make of a file; nothing is stored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_PREVIEW_EXAMPLE]})
+
+    format: TableFormat = Field(description="Format of the file.")
+    rows: int = Field(description="Number of rows that would be stored.")
+    columns: list[ColumnView] = Field(description="Columns of the file, in its order.")
+    warnings: list[WarningView] = Field(description="Warnings about the table.")
+    found: dict[str, str | bool] = Field(
+        description="How the file is written, as the options name it: `header`, `delimiter`, `encoding` or `sheet`."
+    )
+    sheets: list[str] = Field(description="Names of the sheets of a workbook.")
+    options: dict[str, Any] = Field(description="Options that the request stated.")
+    first_rows: list[list[str | None]] = Field(
+        description="First rows as text; long cells are cut. Rows that an option leaves out are not there."
+    )
+    last_rows: list[list[str | None]] = Field(description="Last rows that are not among the first.")
 
 
 class DatasetPage(BaseModel):

@@ -442,6 +442,8 @@ class UploadOptions(TypedDict):
     exclude: NotRequired[Sequence[str]]
     types: NotRequired[Mapping[str, str]]
     na_values: NotRequired[Sequence[str]]
+    drop_rows: NotRequired[Sequence[str]]
+    merge_levels: NotRequired[Sequence[str]]
     decimal: NotRequired[Literal[".", ","] | None]
     thousands: NotRequired[Literal[",", ".", "'", " "] | None]
     datetime_format: NotRequired[str | None]

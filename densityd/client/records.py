@@ -1,9 +1,9 @@
 """Responses of the service; members that a newer one adds are kept."""
 # Generated from the OpenAPI document by tools/client_schema.py; do not edit.
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from densityd.client.record import (
     AliasRecord,
@@ -55,6 +55,7 @@ class Column(Record):
     type: str = "number"
     levels: list[str | bool | float] = []
     other: bool = False
+    merged: bool = False
     missing: bool = False
     spikes: list[float] = []
     decimals: int | None = None
@@ -293,6 +294,14 @@ class Quota(Record):
     limit: int
 
 
+class Remedy(Record):
+    """Option of an upload that ends what a warning is about."""
+
+    option: str
+    value: bool | str | list[str] | dict[str, str] | None
+    label: str
+
+
 class SecretWebhook(Record):
     """Webhook with its secret, which is shown once."""
 
@@ -375,6 +384,7 @@ class TableWarning(Record):
     code: str
     column: str | None
     detail: str
+    remedies: Annotated[list[Remedy], Field(validate_default=True)] = []
 
 
 class Webhook(Record):
@@ -417,6 +427,7 @@ class Dataset(DatasetRecord):
     created_at: AwareDatetime
     columns: list[Column]
     warnings: list[TableWarning]
+    options: dict[str, Any] = {}
 
 
 class JobSummary(JobRecord):
@@ -477,6 +488,20 @@ class KeyList(Record):
     """All keys of the project, oldest first, with those that are expired or revoked."""
 
     items: list[Key]
+
+
+class Preview(Record):
+    """What an upload would make of a file; nothing is stored."""
+
+    format: str
+    rows: int
+    columns: list[Column]
+    warnings: list[TableWarning]
+    found: dict[str, str | bool]
+    sheets: list[str]
+    options: dict[str, Any]
+    first_rows: list[list[str | None]]
+    last_rows: list[list[str | None]]
 
 
 class TargetPreview(Record):

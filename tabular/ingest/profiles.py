@@ -10,7 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tabular.cells import as_text, missing_cells, timestamps
+from tabular.cells import as_text, folded, missing_cells, timestamps
 from tabular.columns import Column
 from tabular.dates import DAY_S, FORMATS, ISO_DATE, has_date, has_short_year, has_time, parse_dates
 from tabular.formats import ParseOptions
@@ -107,6 +107,7 @@ class TextProfile:
         overflow: True if there are more texts.
         long: True if some are too long for a level.
         codes: True if some are digits that begin with a zero.
+        merged: True if texts that differ in case or blanks alone are counted as one.
         last: Text of the last row.
     """
 
@@ -116,7 +117,7 @@ class TextProfile:
         self.rows = 0
         self.missing = 0
         self.counts: dict[str, int] = {}
-        self.overflow = self.long = self.codes = False
+        self.overflow = self.long = self.codes = self.merged = False
         self.last = ""
         self.native: Column | None = None
         self._readings: list[Reading] = []
@@ -125,7 +126,7 @@ class TextProfile:
     def column(self) -> Column:
         """What is known of the column but its type."""
         gaps = tuple(self.options.na_values)
-        return Column(name=self.name, na_values=gaps, missing=self.missing > 0)
+        return Column(name=self.name, na_values=gaps, missing=self.missing > 0, merged=self.merged)
 
     @property
     def known(self) -> int:
@@ -145,6 +146,21 @@ class TextProfile:
     def by_count(self) -> list[str]:
         """Return the texts, the most frequent first."""
         return sorted(self.counts, key=lambda text: (-self.counts[text], text))
+
+    def spellings(self) -> list[list[str]]:
+        """Return the texts in groups that differ in case or blanks alone, the most frequent first."""
+        texts = self.by_count()
+        groups: dict[str, list[str]] = {}
+        for key, text in zip(folded(pa.array(texts, pa.string())).to_pylist(), texts, strict=True):
+            groups.setdefault(key, []).append(text)
+        return list(groups.values())
+
+    def merge(self) -> None:
+        """Count texts that differ in case or blanks alone as the most frequent of them."""
+        self.merged = True
+        self.counts = {
+            texts[0]: sum(self.counts[text] for text in texts) for texts in self.spellings()
+        }
 
     def update(self, cells: pa.Array) -> None:
         """Add the cells of some rows."""

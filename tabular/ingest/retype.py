@@ -15,7 +15,16 @@ from tabular.ingest.storing import store_table
 from tabular.source import Source, default_names, rows_per_chunk
 
 _OF_THE_FILE = {
-    *("encoding", "missing", "nonfinite", "numeric_header", "renamed", "skipped", "uneven"),
+    *(
+        "dropped",
+        "encoding",
+        "missing",
+        "nonfinite",
+        "numeric_header",
+        "renamed",
+        "skipped",
+        "uneven",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabular.errors import TableError
-from tabular.formats import MissingPolicy, TableWarning, warning
+from tabular.formats import MissingPolicy, TableWarning, remedy, warning
 from tabular.source import Columns
 
 MAX_MAGNITUDE = 1e37
@@ -97,6 +97,7 @@ class RowScreen:
             None,
             f"{self.rows_dropped} of {self.rows_read} rows were dropped because a value is missing, the first"
             f" of them row {self._first_missing}. Most are missing in {named}.",
+            remedy("missing", "keep", "Keep these rows"),
         )
 
     def _count(self, absent: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from numpy.typing import NDArray
 
 from tabular.cells import try_encode
-from tabular.columns import MAX_LIST_BYTES, Column, list_bytes
+from tabular.columns import MAX_LIST_BYTES, Column, ColumnType, list_bytes
 from tabular.errors import TableError
 from tabular.formats import (
     ColumnSummary,
@@ -22,6 +22,7 @@ from tabular.formats import (
     TableWarning,
     warning,
 )
+from tabular.ingest.dropping import without_rows
 from tabular.ingest.observed import MIN_SPREAD, SHORT_FLOATS, ObservedColumns
 from tabular.ingest.screen import RowScreen
 from tabular.ingest.types import (
@@ -32,7 +33,7 @@ from tabular.ingest.types import (
     text_profiles,
     wanted_types,
 )
-from tabular.ingest.warnings import COUNTED_ROWS, about_columns, limit_warnings
+from tabular.ingest.warnings import COUNTED_ROWS, about_columns, leave_out, limit_warnings
 from tabular.kept_cells import CellsWriter
 from tabular.readers.npy import RowWriter
 from tabular.rows import open_source
@@ -82,6 +83,7 @@ def store_table(table: Source, destination: Path, *, options: ParseOptions) -> T
         TableError: The table cannot be stored; see ``docs/datasets.md``.
     """
     beside = cells_path(destination)
+    table = without_rows(table, options.drop_rows)
     try:
         if all(map(pa.types.is_floating, table.types)):
             stored = _Store(table, options).run(destination, None)
@@ -281,7 +283,7 @@ class _Store:
         }
         for name in found:
             detail = f"The column is constant, and {words[policy]}."
-            self.warnings.append(warning("constant", name, detail))
+            self.warnings.append(warning("constant", name, detail, leave_out(name)))
 
     def _typed(self, place: int, *, alone: bool) -> tuple[Column, str]:
         """Return the type of a column that is kept, and the reason."""
@@ -293,7 +295,10 @@ class _Store:
             return column, decision.reason
         ignored = self._reason_to_ignore(place, alone=alone)
         if ignored is not None:
-            self.warnings.append(ignored_warning(column.name, ignored))
+            kind: ColumnType | None = "datetime" if column.type == "datetime" else "number"
+            if empty:
+                kind = None
+            self.warnings.append(ignored_warning(column.name, ignored, model_as=kind))
             whole = None if empty or not observed.statistics.whole[place] else 0
             gone = Column(name=column.name, type="ignored", missing=column.missing, decimals=whole)
             return gone, ignored

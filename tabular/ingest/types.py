@@ -9,7 +9,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from tabular.columns import Column, ColumnType, Level
 from tabular.dates import COMPACT_DATE, first_year, has_date, has_short_year, swapped
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning, warning
+from tabular.formats import ParseOptions, Remedy, TableWarning, remedy, warning
 from tabular.ingest.profiles import Reading, TextProfile
 from tabular.numbers import is_sure, told_style
 from tabular.source import MAX_NAME_LENGTH, Source
@@ -20,12 +20,14 @@ _ROWS_PER_LEVEL = 20
 _FEW_CELLS = 10
 _FEWEST_DATES = 5  # distinct ones that are eight digits, and hardly by chance
 _SHOWN = 24
+_SHOWN_TEXTS = 3
 _YEAR_2000_S = 946_684_800.0
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
 _COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _TOTAL = re.compile(r"(grand |sub-?|sub )?totals?:?|(zwischen|gesamt)?summe:?", re.IGNORECASE)
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 _CALLER = "The caller says so."
+_NOUNS = {"datetime": "date"}
 _REMEDY = "Name texts that mean a missing value by na_values=, or choose another type."
 
 
@@ -46,7 +48,12 @@ def wanted_types(table: Source, options: ParseOptions) -> dict[int, ColumnType]:
         TableError: ``unknown-column``, naming all names that the table lacks.
     """
     places = {name: place for place, name in enumerate(table.names)}
-    named = [*(options.columns or ()), *options.exclude, *options.types]
+    named = [
+        *(options.columns or ()),
+        *options.exclude,
+        *options.types,
+        *options.merge_levels,
+    ]
     unknown = [name for name in dict.fromkeys(named) if name not in places]
     if unknown:
         raise TableError(
@@ -104,6 +111,8 @@ def decide_types(
     comma = _has_decimal_commas(table, profiles.values())
     decisions, faults = {}, []
     for at, profile in profiles.items():
+        if profile.name in options.merge_levels:
+            profile.merge()
         kind = wanted.get(at)
         found = (
             _decide(profile, options, comma=comma)
@@ -142,14 +151,22 @@ def refuse_types(faults: Iterable[tuple[str, ColumnType | None, str]]) -> None:
         )
 
 
-def ignored_warning(name: str, reason: str) -> TableWarning:
-    """Return the warning about a column that is not modelled."""
-    return warning("ignored", name, f"The column is not modelled: {reason[0].lower()}{reason[1:]}")
+def ignored_warning(name: str, reason: str, *, model_as: ColumnType | None = None) -> TableWarning:
+    """Return the warning about a column that is not modelled, with the type that it could have."""
+    detail = f"The column is not modelled: {reason[0].lower()}{reason[1:]}"
+    if model_as is None:
+        return warning("ignored", name, detail)
+    label = f"Model it as a {_NOUNS.get(model_as, model_as)}"
+    return warning("ignored", name, detail, remedy("types", {name: model_as}, label))
 
 
-def _ignored(column: Column, reason: str) -> Decision:
+def _ignored(
+    column: Column, reason: str, *others: Remedy, model_as: ColumnType | None = None
+) -> Decision:
     column = replace(column, type="ignored")
-    warnings = [ignored_warning(column.name, reason)]
+    told = ignored_warning(column.name, reason, model_as=model_as)
+    told["remedies"] = [*others, *told["remedies"]]
+    warnings = [told]
     return Decision(column=column, reason=reason, warnings=warnings)
 
 
@@ -315,12 +332,15 @@ def _category(profile: TextProfile, options: ParseOptions, *, comma: bool | None
     elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
         reason = "Most of its cells are distinct, as in free text."
     if reason is not None:
-        return _ignored(profile.column, nearly["detail"] if nearly else reason)
+        told, others = (nearly["detail"], nearly["remedies"]) if nearly else (reason, [])
+        kind: ColumnType | None = "category" if distinct else None
+        return _ignored(profile.column, told, *others, model_as=kind)
     column = _levels(profile, options)
     rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
     plural = "value" if len(column.levels) == 1 else "values"
     reason = f"The cells are text of {len(column.levels)} {plural}{rare}."
-    return Decision(column=column, reason=reason, warnings=[nearly] if nearly else [])
+    warnings = [*([nearly] if nearly else []), *_about_spellings(profile)]
+    return Decision(column=column, reason=reason, warnings=warnings)
 
 
 def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
@@ -332,6 +352,7 @@ def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
             profile.name,
             "Its dates may begin with the day or with the month, and are taken as text. State the"
             " format by datetime_format=.",
+            *_orders(profile),
         )
     if best is None or profile.codes:
         return None
@@ -341,6 +362,8 @@ def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
             profile.name,
             "Its numbers may have decimal commas or commas between thousands, and are taken as text. State"
             " decimal= or thousands=.",
+            remedy("decimal", ",", "Read decimal commas"),
+            remedy("decimal", ".", "Read decimal points"),
         )
     if not best.others or best.example is None:
         return None
@@ -353,16 +376,69 @@ def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:
         f"Its cells are taken as text: {profile.known - best.bad} of {profile.known} are {like}, but not"
         f" {best.example[:_SHOWN]!r}{where}. If such texts mean no value, name them by na_values=; else write all"
         " cells alike.",
+        _without(best.example),
     )
 
 
+def _orders(profile: TextProfile) -> Iterator[Remedy]:
+    """Yield both ways to read dates whose days and months could be each other."""
+    best = _chosen_date(profile)
+    form = None if best is None else best.column.datetime_format
+    for one in (form, swapped(form)):
+        if one is not None:
+            order = "day" if one.find("%d") < one.find("%m") else "month"
+            yield remedy("datetime_format", one, f"Read the {order} first")
+
+
+def _without(text: str) -> Remedy:
+    """Return the remedy of a text among values: its row goes if it names a total, else it is a gap."""
+    if _TOTAL.fullmatch(text):
+        return remedy("drop_rows", [text], f"Leave out the rows of {text!r}")
+    return remedy("na_values", [text], f"Take {text[:_SHOWN]!r} as missing")
+
+
 def _about_total(profile: TextProfile) -> Iterator[TableWarning]:
+    found = {text: profile.counts[text] for text in profile.counts if _TOTAL.fullmatch(text)}
     if _TOTAL.fullmatch(profile.last):
-        detail = (
-            f"The last row, {profile.rows}, names a total, and is modelled like the others: if it sums them up,"
-            " delete it and upload the file again."
-        )
-        yield warning("totals", profile.name, detail)
+        found.setdefault(profile.last, 1)
+    rows = sum(found.values())
+    if not rows or 2 * rows > profile.known:
+        return
+    last = f"The last row, {profile.rows}, names" if rows == 1 else f"{rows} rows name"
+    if rows == 1 and not _TOTAL.fullmatch(profile.last):
+        last = "A row names"
+    are = (
+        "is modelled like the others: if it sums them up, it is"
+        if rows == 1
+        else ("are modelled like the others: if they sum these up, they are")
+    )
+    texts = list(found)
+    named = ", ".join(f"drop_rows={text}" for text in texts)
+    label = f"Leave out the rows of {', '.join(map(repr, texts))}"
+    yield warning(
+        "totals",
+        profile.name,
+        f"{last} a total, and {are} left out by {named}.",
+        remedy("drop_rows", texts, label),
+    )
+
+
+def _about_spellings(profile: TextProfile) -> Iterator[TableWarning]:
+    """Yield the warning about levels that differ in case or blanks alone."""
+    alike = [texts for texts in profile.spellings() if len(texts) > 1]
+    if not alike or profile.is_free:
+        return
+    shown = "; ".join(
+        " and ".join(map(repr, texts[:_SHOWN_TEXTS])) for texts in alike[:_SHOWN_TEXTS]
+    )
+    more = f", and {len(alike) - _SHOWN_TEXTS} more" if len(alike) > _SHOWN_TEXTS else ""
+    yield warning(
+        "similar_levels",
+        profile.name,
+        f"Some of its values differ in case or blanks alone, and are taken as different ones: {shown}{more}. If"
+        " they mean the same, name the column by merge_levels=.",
+        remedy("merge_levels", [profile.name], "Merge these values"),
+    )
 
 
 def _are_versions(texts: Iterable[str]) -> bool:
@@ -424,6 +500,7 @@ def _read(profile: TextProfile, reading: Reading, reason: str) -> Decision:
         f" taken as missing, such as {reading.example[:_SHOWN]!r}. If these texts mean more than a gap, state"
         " another type by types=."
     )
+    other = remedy("types", {profile.name: "category"}, "Model it as a category")
     return Decision(
-        column=column, reason=reason, warnings=[warning("unreadable", profile.name, detail)]
+        column=column, reason=reason, warnings=[warning("unreadable", profile.name, detail, other)]
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabular.columns import Column
-from tabular.formats import TableWarning, WarningCode, warning
+from tabular.formats import Remedy, TableWarning, WarningCode, remedy, warning
 from tabular.ingest.observed import SHORT_FLOATS, ObservedColumns
 
 MAX_WARNINGS = 50
@@ -30,6 +30,7 @@ _MAIN_PART = 1e-3  # of a deviation: a coefficient that is worth a name
 _MAX_NAMED = 5
 _FEWEST_CELLS = 3  # of a sentinel
 _FEWEST_OTHERS = 10  # distinct values
+_Told = tuple[WarningCode, str | None, Sequence[Remedy]]
 
 
 def about_columns(
@@ -48,18 +49,31 @@ def about_columns(
     scaled = {at: c.name for at, c in numbers.items() if not c.levels}
     yield from _about_dependence(observed, scaled)
     for at, column in numbers.items():
-        found: list[tuple[WarningCode, str | None]] = []
+        name, found = column.name, list[_Told]()
         if not column.levels:
             plain = column.transform == "none"
-            found.append(("row_number", _row_number(observed, at)))
-            found.append(("outlier", _outlier(observed, at) if plain else None))
-            found.append(("sentinel", _sentinels(observed.sample[at], column)))
+            found.append(("row_number", _row_number(observed, at), [leave_out(name)]))
+            found.append(("outlier", _outlier(observed, at) if plain else None, []))
+            sentinels = find_sentinels(observed.sample[at], column)
+            found.append(
+                ("sentinel", _sentinels(observed.sample[at], sentinels), [_gaps(sentinels)])
+            )
         if not column.levels or _size(observed, at) >= EXACT_INTEGERS:
             # Few values may be many that float64 rounds.
-            found.append(("precision", _precision(observed, at, dtypes[at])))
-        for code, detail in found:
+            found.append(("precision", _precision(observed, at, dtypes[at]), []))
+        for code, detail, remedies in found:
             if detail is not None:
-                yield warning(code, column.name, detail)
+                yield warning(code, name, detail, *remedies)
+
+
+def leave_out(name: str) -> Remedy:
+    """Return the remedy of a column that is better not modelled."""
+    return remedy("exclude", [name], "Leave out the column")
+
+
+def _gaps(values: Sequence[float]) -> Remedy:
+    texts = [f"{value:.15g}" for value in values]
+    return remedy("na_values", texts, f"Take {', '.join(texts)} as missing")
 
 
 def limit_warnings(warnings: Sequence[TableWarning]) -> list[TableWarning]:
@@ -95,6 +109,7 @@ def _about_dependence(
             names[whole[column]],
             f"It is a linear function of {named}{more}: the rows lie on a plane, where no density is finite."
             " Leave one of them out of training.",
+            leave_out(names[whole[column]]),
         )
 
 
@@ -156,9 +171,8 @@ def _size(observed: ObservedColumns, at: int) -> float:
     return float(max(map(abs, extremes)))
 
 
-def _sentinels(sample: NDArray[np.float64], column: Column) -> str | None:
+def _sentinels(sample: NDArray[np.float64], found: Sequence[float]) -> str | None:
     """Return what to ask about numbers such as -999, which may stand for no value."""
-    found = find_sentinels(sample, column)
     if not found:
         return None
     rest = sample[~np.isin(sample, found)]

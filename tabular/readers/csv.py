@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning, warning
+from tabular.formats import ParseOptions, TableWarning, remedy, warning
 from tabular.readers.dialect import Dialect, TextFile, find_dialect, rows_of
 from tabular.source import Source, check_columns, mend_names
 
@@ -58,6 +58,11 @@ def open_csv(path: Path, options: ParseOptions) -> Source:
         warnings=warnings,
         untyped=True,
         semicolons=dialect.delimiter == ";",
+        found={
+            "header": dialect.named,
+            "delimiter": dialect.delimiter,
+            "encoding": text.encoding,
+        },
     )
 
 
@@ -196,6 +201,7 @@ def _about_lines(short: Sequence[int], remarks: Sequence[int]) -> Iterator[Table
             "uneven",
             None,
             f"{rows} fewer values than there are columns, in {_lines(short)}: the missing ones are gaps.",
+            remedy("delimiter", None, "Choose the separator"),
         )
     if remarks:
         lines = "1 line" if len(remarks) == 1 else f"{len(remarks)} lines"

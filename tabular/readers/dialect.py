@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning, warning
+from tabular.formats import ParseOptions, TableWarning, remedy, warning
 from tabular.source import default_names
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class TextFile:
     """Text of a file in UTF-8: the file itself, or a copy of one in another encoding.
 
     Attributes:
+        encoding: Encoding of the file.
         warnings: Warning about the encoding, where it was not told and is not UTF-8.
 
     Raises:
@@ -45,6 +46,7 @@ class TextFile:
         self._path = path
         self._copy: BinaryIO | None = None  # of no name, which goes with this object
         encoding = options.encoding or _marked_encoding(path)
+        self.encoding = encoding or "utf-8"
         if encoding in {None, "utf-8"}:
             line = _first_bad_line(path)
             if line is None:
@@ -55,10 +57,12 @@ class TextFile:
                 f"The file is not UTF-8, as line {line} shows, and is read as cp1252, of Windows in Western"
                 " Europe. If its letters look wrong, upload it again and state encoding=."
             )
-            self.warnings.append(warning("encoding", None, detail))
+            self.encoding = "cp1252"
+            choose = remedy("encoding", None, "Choose the encoding")
+            self.warnings.append(warning("encoding", None, detail, choose))
         self._copy = TemporaryFile(dir=path.parent)  # noqa: SIM115 - it stays open
         weakref.finalize(self, self._copy.close)
-        _copy_as_utf8(path, encoding or "cp1252", self._copy)
+        _copy_as_utf8(path, self.encoding, self._copy)
 
     def open(self, start: int = 0) -> BinaryIO:
         """Open the text at a byte, of which a mark of UTF-8 is none."""
@@ -154,7 +158,9 @@ def find_dialect(text: TextFile, options: ParseOptions) -> Dialect:
     warnings = [lines_above(skipped, "Line")] if skipped else []
     named, doubt = _is_header(first, below, told=options.header)
     if doubt:
-        warnings.append(warning("numeric_header", None, doubt))
+        label = "Take the first line for a row" if named else "Take the first line for names"
+        other = remedy("header", not named, label)
+        warnings.append(warning("numeric_header", None, doubt, other))
     names = first if named else default_names(max(len(first), width))
     if named and len(first) < width and below:
         # R leaves out the name of its row names; others end each row with a separator.

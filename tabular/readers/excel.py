@@ -9,7 +9,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from python_calamine import CalamineError, CalamineWorkbook
 
 from tabular.errors import TableError
-from tabular.formats import ParseOptions, TableWarning, warning
+from tabular.formats import ParseOptions, TableWarning, remedy, warning
 from tabular.readers.dialect import lines_above
 from tabular.source import Source, check_columns, default_names, mend_names
 
@@ -26,7 +26,7 @@ def open_excel(path: Path, options: ParseOptions) -> Source:
     Raises:
         TableError: It is no workbook, has no such sheet, or the sheet has no rows.
     """
-    rows, warnings = _rows(path, options)
+    rows, sheets, warnings = _rows(path, options)
     above = next((at for at, row in enumerate(rows) if sum(cell != "" for cell in row) > 1), 0)
     if above:
         warnings.append(lines_above(above, "Row"))
@@ -54,11 +54,15 @@ def open_excel(path: Path, options: ParseOptions) -> Source:
         nameless=nameless,
         batches=batches,
         warnings=[*warnings, *renamed],
+        found={"header": named, "sheet": sheets[0] if options.sheet is None else options.sheet},
+        sheets=sheets,
     )
 
 
-def _rows(path: Path, options: ParseOptions) -> tuple[list[list[Any]], list[TableWarning]]:
-    """Return the cells of the sheet, and the warning that names others."""
+def _rows(
+    path: Path, options: ParseOptions
+) -> tuple[list[list[Any]], list[str], list[TableWarning]]:
+    """Return the cells of the sheet, the names of all sheets, and the warning that there are others."""
     try:
         with CalamineWorkbook.from_path(path) as book:
             sheets = book.sheet_names
@@ -74,8 +78,9 @@ def _rows(path: Path, options: ParseOptions) -> tuple[list[list[Any]], list[Tabl
         raise TableError("dataset-parse", text) from None
     if options.sheet is None and len(sheets) > 1:
         text = f"The workbook has {len(sheets)} sheets; the first is read. Name another by sheet=."
-        return rows, [warning("skipped", None, text)]
-    return rows, []
+        choose = remedy("sheet", None, "Choose the sheet")
+        return rows, sheets, [warning("skipped", None, text, choose)]
+    return rows, sheets, []
 
 
 def _column(cells: Sequence[Any]) -> pa.Array:

@@ -23,7 +23,7 @@ from densityd.client.call import (
 from densityd.client.filters import DatasetFilters, format_filters
 from densityd.client.options import Labels, UploadOptions
 from densityd.client.record import Page
-from densityd.client.records import ColumnPage, Dataset, DatasetSummary
+from densityd.client.records import ColumnPage, Dataset, DatasetSummary, Preview
 from densityd.client.rows import encode_rows
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
@@ -67,15 +67,29 @@ class AsyncDatasets:
         """
         if name is None and isinstance(source, str | Path):
             name = Path(source).stem[:_MAX_NAME] or None
-        params = {option: _format_option(value) for option, value in options.items()}
         call = Call(
             "POST",
             _PATH,
             _read_upload,
-            params={"name": name, **params},
+            params={"name": name, **_format_options(options)},
             body=encode_rows(Path(source) if isinstance(source, str) else source),
             # Every attempt has the same key, so that there is one dataset.
             headers={"Idempotency-Key": idempotency_key or new_key()},
+            read_timeout_s=LONG_S,
+        )
+        return await self._transport.send(call)
+
+    async def preview(self, source: str | Path | Rows, **options: Unpack[UploadOptions]) -> Preview:
+        """Return what an upload would make of a table: types, warnings with what mends them, first rows.
+
+        Nothing is stored. Arguments and errors are those of `upload`.
+        """
+        call = Call(
+            "POST",
+            f"{_PATH}/preview",
+            Preview.of,
+            params=_format_options(options),
+            body=encode_rows(Path(source) if isinstance(source, str) else source),
             read_timeout_s=LONG_S,
         )
         return await self._transport.send(call)
@@ -173,6 +187,9 @@ def _read_upload(response: Response) -> Dataset:
     return Dataset.read({**parse_json(response.content), "replayed": replayed})
 
 
-def _format_option(value: object) -> str:
-    """Return a value of the query: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+def _format_options(options: Mapping[str, object]) -> dict[str, str]:
+    """Return values of the query: text as it is, anything else as JSON."""
+    return {
+        name: value if isinstance(value, str) else orjson.dumps(value).decode()
+        for name, value in options.items()
+    }

@@ -47,7 +47,7 @@ def test_wide_datasets_are_listed_without_their_columns(client, registry):
         whole = client.get(f"/v1/datasets/{one['id']}").json()
         assert one == {name: whole[name] for name in one}
         assert one["column_count"] == len(whole["columns"]) == 4096
-        assert set(whole) - set(one) == {"columns", "warnings"}
+        assert set(whole) - set(one) == {"columns", "options", "warnings"}
 
 
 def test_jobs_are_listed_without_their_requests(client, jobs):
