@@ -49,7 +49,7 @@ def test_a_preview_tells_what_mends_a_table_and_stores_nothing(client, settings)
 
 
 def test_the_preview_of_a_workbook_names_its_sheets(client):
-    rows = [["x", "y"], *([i / 2, i * i] for i in range(30))]
+    rows: list[list[object]] = [["x", "y"], *([i / 2, i * i] for i in range(30))]
     book = workbook(first=rows, second=[["z"], [1.5], [2.5], [4.5]])
     found = preview(client, book, {"Content-Type": EXCEL}, sheet="second").json()
     assert (found["sheets"], found["found"]["sheet"]) == (["first", "second"], "second")

@@ -27,7 +27,7 @@ def remedies(summary: TableSummary, code: str) -> list[Any]:
     return [(one["option"], one["value"]) for each in found for one in each["remedies"]]
 
 
-def test_the_remedies_of_a_messy_table_mend_it():
+def test_the_remedies_of_a_messy_table_mend_it() -> None:
     raw, _ = read(MESSY)
     assert [column.column.type for column in raw.columns] == ["category", "category", "number"]
     drop = ("drop_rows", ["Gesamtsumme"])
@@ -44,7 +44,7 @@ def test_the_remedies_of_a_messy_table_mend_it():
     assert "1 row was left out, the first of them row 241" in mended.warnings[0]["detail"]
 
 
-def test_rows_to_score_have_merged_levels_in_any_spelling():
+def test_rows_to_score_have_merged_levels_in_any_spelling() -> None:
     region = read(MESSY, merge_levels=["region"])[0].columns[1].column
     west = region.levels.index("West")
     cells = pa.array(["wEST", " West", "NORTH WEST", "South"])
@@ -79,7 +79,7 @@ REMEDIES = [
 
 
 @pytest.mark.parametrize(("text", "code", "wanted"), REMEDIES)
-def test_a_remedy_ends_its_warning(text: str, code: str, wanted: tuple[str, Any]):
+def test_a_remedy_ends_its_warning(text: str, code: str, wanted: tuple[str, Any]) -> None:
     summary, _ = read(text.encode())
     assert wanted in remedies(summary, code)
     mended, _ = read(text.encode(), **dict([wanted]))
