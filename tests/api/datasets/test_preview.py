@@ -1,6 +1,7 @@
 """Preview of an upload over HTTP: what it tells is what the upload does, and nothing is stored."""
 
 import json
+from typing import Any
 
 from tests.api.conftest import CSV, assert_nothing_was_left, assert_refused
 from tests.api.datasets.test_routes import workbook
@@ -49,7 +50,7 @@ def test_a_preview_tells_what_mends_a_table_and_stores_nothing(client, settings)
 
 
 def test_the_preview_of_a_workbook_names_its_sheets(client):
-    rows: list[list[object]] = [["x", "y"], *([i / 2, i * i] for i in range(30))]
+    rows: list[list[Any]] = [["x", "y"], *([float(i) / 2, i * i] for i in range(30))]
     book = workbook(first=rows, second=[["z"], [1.5], [2.5], [4.5]])
     found = preview(client, book, {"Content-Type": EXCEL}, sheet="second").json()
     assert (found["sheets"], found["found"]["sheet"]) == (["first", "second"], "second")
