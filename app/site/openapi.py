@@ -31,6 +31,7 @@ Log densities are in nats, in the data's own units. Errors are problem details a
 """
 
 TAGS = [
+    {"name": "scores", "description": "Densities and samples of a trained model."},
     {"name": "datasets", "description": "Upload, inspect, read and delete tables."},
     {
         "name": "jobs",
@@ -38,7 +39,6 @@ TAGS = [
         " and sampling of many rows.",
     },
     {"name": "models", "description": "Trained models, their versions and aliases."},
-    {"name": "scores", "description": "Densities and samples of a trained model."},
     {
         "name": "inference",
         "description": "Open Inference Protocol v2, for clients of KServe and Triton.",

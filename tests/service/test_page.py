@@ -69,14 +69,15 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     page.get_by_text("More options", exact=True).click()
     page.get_by_label("Most passes over the data", exact=True).fill("5")
     page.get_by_role("button", name="Start training", exact=True).click()
-    expect(page.get_by_role("link", name="Look at the model", exact=True)).to_be_visible(
+    expect(page.get_by_role("heading", name="birds version 1", exact=True)).to_be_visible(
         timeout=SOON_MS
     )
+    page.go_back()  # to the job
     expect(page.locator(".curve canvas")).to_be_visible()
     expect(page.get_by_label("Progress", exact=True)).to_contain_text("Best epoch")
 
     page.get_by_role("link", name="Look at the model", exact=True).click()
-    expect(page.get_by_role("heading", name="birds version 1", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Fit", exact=True).click()
     expect(page.get_by_role("img", name="Histogram of bill_length_mm", exact=True)).to_be_visible(
         timeout=SOON_MS
     )
@@ -85,7 +86,7 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
         timeout=SOON_MS
     )
 
-    page.get_by_role("link", name="Score rows", exact=True).click()
+    page.get_by_role("link", name="Score", exact=True).click()
     rows = page.get_by_label("Rows, with a line of names", exact=True)
     expect(rows).to_have_value(re.compile("species,island"))
     header = rows.input_value().splitlines()[0]
@@ -112,13 +113,10 @@ def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None
     expect(page.get_by_role("button", name="Try it with an example", exact=True)).to_be_enabled()
     press_until(page, "Try it with an example")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("link", name="Look at the model", exact=True)).to_be_visible(
+    expect(page.get_by_role("heading", name=re.compile("^penguins version"))).to_be_visible(
         timeout=SOON_MS
     )
-    press_until(page, "Look at the model")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name=re.compile("^penguins version"))).to_be_visible()
-    press_until(page, "Score rows")
+    press_until(page, "Score")
     page.keyboard.press("Enter")
     expect(page.locator("#rows")).to_have_value(re.compile("Adelie"))
     press_until(page, "Score these rows")
@@ -210,12 +208,15 @@ def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up
         expect(page.get_by_text("The service cannot be reached. What")).to_be_hidden()
 
 
-def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> None:
+def test_a_version_is_promoted_and_the_promotion_undone(page: Page, up: Up, model: str) -> None:
     page.goto(f"/#/models/{model}/2/versions")
-    page.get_by_label("because", exact=True).fill("it knows the gaps")
-    page.get_by_role("button", name="Set", exact=True).click()
+    page.get_by_role("button", name="Promote version 2", exact=True).click()
+    reason = page.get_by_label("Reason", exact=True)
+    expect(reason).to_be_focused()
+    reason.fill("it knows the gaps")
+    page.keyboard.press("Enter")
     expect(
-        page.get_by_role("status").filter(has_text="production now means version 2")
+        page.get_by_role("status").filter(has_text="production is now version 2")
     ).to_be_visible()
     assert httpx.get(f"{up.url}/v1/models/{model}", timeout=60).json()["aliases"] == {
         "production": 2
@@ -224,8 +225,8 @@ def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> Non
     expect(versions.locator("tbody tr").first).to_contain_text("production")
     page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.get_by_role("button", name="Undo", exact=True)).to_be_hidden()
-    page.get_by_text("History of the aliases", exact=True).click()
-    history = page.get_by_role("region", name="History of the aliases", exact=True)
+    page.get_by_text("History of promotions", exact=True).click()
+    history = page.get_by_role("region", name="History of promotions", exact=True)
     expect(history.locator("tbody tr").last).to_contain_text("it knows the gaps")
     assert httpx.get(f"{up.url}/v1/models/{model}", timeout=60).json()["aliases"] == {}
 
@@ -405,6 +406,7 @@ def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None
     page.get_by_label("Compare version 1", exact=True).check()
     page.get_by_label("Compare version 2", exact=True).check()
     page.get_by_role("link", name="Compare 2", exact=True).click()
+    page.get_by_text("All facts side by side", exact=True).click()
     expect(table.get_by_role("columnheader")).to_have_count(3)
 
 
@@ -435,7 +437,9 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
 def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
     dataset = httpx.get(f"{up.url}/v1/datasets", timeout=60).json()["items"][0]["id"]
     job = httpx.get(f"{up.url}/v1/jobs", timeout=60).json()["items"][0]["id"]
-    models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
+    models = [
+        f"models/{model}/1{tab}" for tab in ("", "/fit", "/score", "/sample", "/facts", "/versions")
+    ]
     views = [
         *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
         *(f"jobs/{job}", "jobs/variational", "models", f"models/{model}", *models),

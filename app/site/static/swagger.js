@@ -73,11 +73,13 @@ function remember(response) {
   return response;
 }
 
-SwaggerUIBundle({
+const ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   defaultModelsExpandDepth: 0,
+  docExpansion: "none",
+  onComplete: () => ui.layoutActions.show(["operations-tag", "scores"], true), // the others are folded
   displayRequestDuration: true,
   filter: true,
   plugins: [foldErrors, resolveQuickly],

@@ -27,7 +27,7 @@ export function ScoreTable({ reference, dataset }) {
       <h2>${reference ? "Score a whole dataset" : "Score all rows with a model"}</h2>
         <p class="hint">A job writes a file with the log density and the rank of each row; any number of rows.</p>
       <div class="fields"><${Field} id="chosen" label=${reference ? "Dataset" : "Model"} hint=${isWhole ? "" : "The newest 1,000."}>
-        <select id="chosen" required value=${chosen} onChange=${(event) => setChosen(event.target.value)}><option value="">choose one</option>
+        <select id="chosen" required value=${chosen} onChange=${(event) => setChosen(event.target.value)}><option value="">Choose one</option>
           ${items.map((item) => html`<option key=${item.id ?? item.name} value=${item.id ?? item.name}>${item.name ?? item.id}</option>`)}</select><//>
         <${Output} value=${output} set=${setOutput} /></div>
       <p class="row"><label><input type="checkbox" checked=${include} onChange=${() => setInclude(!include)} /> With the columns of the data</label></p>

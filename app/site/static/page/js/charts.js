@@ -192,7 +192,7 @@ export function Contributions({ parts }) {
   const height = sorted.length * 22 + 4;
   const zero = 6 * Math.min(32, Math.max(...sorted.map(([name]) => name.length))) + 190; // after names and numbers
   const width = zero + (sorted.some(([, value]) => value > 0) ? 190 : 6);
-  return html`<svg class="contributions" viewBox=${`0 0 ${width} ${height}`} role="img" aria-label="How well each value fits the others">
+  return html`<svg class="contributions" width=${1.3 * width} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label="How well each value fits the others">
     ${sorted.map(([name, value], at) => {
       const long = (Math.abs(value) / size) * 150;
       const y = at * 22 + 2;

@@ -1,8 +1,8 @@
 // Versions of a model side by side: what differs, and which is best.
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/vendor.js";
 import { all, call } from "./api.js";
-import { number, plural } from "./format.js";
-import { Crumbs, Loaded, More, Parts, useList, useLoaded } from "./widgets.js";
+import { nats, number, plural } from "./format.js";
+import { Crumbs, Elsewhere, Loaded, More, origin, Parts, useJson, useList, useLoaded } from "./widgets.js";
 
 const HIDDEN = new Set(["seconds", "rows_per_second", "summary"]);
 const WIDTH = 150; // of a version, in pixels
@@ -54,13 +54,26 @@ export function Compare({ name, chosen }) {
     ${chosen.length ? html`<${Chosen} name=${name} chosen=${chosen} />` : html`<${All} name=${name} />`}`;
 }
 
+/** Which of two versions is better, by how much and how surely. */
+function Better({ name, chosen }) {
+  const [one, other] = [...chosen].sort((a, b) => b - a);
+  const path = `/v1/models/${name}:${one}/compare?with=${name}:${other}`;
+  const loaded = useJson(path);
+  return html`<${Loaded} of=${loaded}>${({ model, better, sure, difference, standard_error: error, rows, unseen, sentence }) => html`
+    <section class=${`note ${better === null || !sure ? "" : "good"}`} aria-label="Which is better"><p><strong>${sentence}</strong></p>
+      ${better && html`<p><a class="button" href=${`#/models/${better.replace(":", "/")}`}>Look at version ${better.split(":")[1]}</a></p>`}
+      <details><summary>Details</summary><dl class="facts"><dt>Difference of the log density of a row</dt><dd>${nats(Math.abs(difference))} ± ${nats(error)} nats, in favour of ${difference > 0 ? model : `${name}:${other}`}</dd>
+        <dt>Compared on</dt><dd>${plural(rows, "row")} ${unseen ? "that neither was trained on" : "of which at least one was trained on some"}</dd></dl></details></section>`}<//>
+    <${Elsewhere} curl=${`curl -s "${origin}${path}"`} shell=${`densityd call GET "${path}"`} />`;
+}
+
 function Chosen({ name, chosen }) {
   const path = `/v1/models/${name}/versions`;
   const loaded = useLoaded(async (signal) => {
     if (chosen.length <= FEW) return Promise.all(chosen.map((number) => call(`${path}/${number}`, { signal })));
     return (await all(path + WHOLE, { signal })).filter(({ version }) => chosen.includes(version));
   }, []);
-  return html`<${Loaded} of=${loaded}>${(versions) => html`<${Differences} name=${name} versions=${versions} />`}<//>`;
+  return html`<${Loaded} of=${loaded}>${(versions) => html`<${Differences} name=${name} versions=${versions} folded=${versions.length === 2} />`}<//>`;
 }
 
 function All({ name }) {
@@ -68,15 +81,16 @@ function All({ name }) {
   return html`<${Loaded} of=${loaded}>${({ items, total }) => html`<${Differences} name=${name} versions=${items} /><${More} of=${loaded.more} total=${total} what="versions" />`}<//>`;
 }
 
-function Differences({ name, versions }) {
+function Differences({ name, versions, folded }) {
   const [same, setSame] = useState(false);
   const described = useMemo(() => versions.map(factsOf), [versions]);
   const rows = useMemo(() => comparison(described), [described]);
   const shown = same ? rows : rows.filter(({ differs }) => differs);
-  return html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label>
+  const facts = html`<p class="row"><label><input type="checkbox" checked=${same} onChange=${() => setSame(!same)} /> Show also what is equal</label>
       <span class="soft" role="status">${plural(shown.length, "fact")}</span></p>
     <section class="card"><${SideBySide} name=${name} versions=${described} rows=${shown} />
       ${!shown.length && html`<p class="empty">${versions.length > 1 ? "These versions do not differ." : "There is one version only; a second one to compare it with comes from another training under the same name."}</p>`}</section>`;
+  return folded ? html`<details><summary>All facts side by side</summary>${facts}</details>` : facts;
 }
 
 /** A table with a column for each version, of which those are drawn that are seen. */

@@ -40,6 +40,6 @@ function Bounds({ table, found: { elbo, log_evidence: evidence, row_errors: erro
   return html`<section class="card" aria-label="Evidence"><div role="status"><h2>Evidence of ${plural(table.rows.length, "row")}</h2></div>
     <p class="hint">Lower bounds of log p(row) in nats, the least likely row first: low where no latent variables explain the row. The bound is never below the ELBO; a wide gap says that the posterior is approximated badly there, or that more samples would help.</p>
     <p class="row"><button type="button" onClick=${download}>Download as CSV</button></p>
-    <${DataTable} caption="Rows and their bounds" columns=${["row", "ELBO", "importance-weighted bound", ...table.columns]} rows=${order.map((at) => [at + 1, shown(elbo[at]), shown(evidence[at]), ...table.rows[at]])} first=${100} />
+    <${DataTable} caption="Rows and their bounds" columns=${["Row", "ELBO", "Importance-weighted bound", ...table.columns]} rows=${order.map((at) => [at + 1, shown(elbo[at]), shown(evidence[at]), ...table.rows[at]])} first=${100} />
     ${errors.length > 0 && html`<p class="hint">${plural(errors.length, "row has", "rows have")} no finite evidence: ${errors[0].detail}</p>`}</section>`;
 }

@@ -49,7 +49,7 @@ export function Fit({ version }) {
   const more = useMore(60);
   const columns = columnsOf(version);
   const square = isSquare(version);
-  return html`<${InWords} of=${version.metrics?.summary} />
+  return html`${!version.verdict && html`<${InWords} of=${version.metrics?.summary} />`}
     ${square && html`<${Pictures} version=${version} />`}
     <${Loaded} of=${loaded}>${({ data, drawn }) => html`
       <${Legend} version=${version} data=${data} drawn=${drawn} />

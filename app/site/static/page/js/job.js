@@ -53,7 +53,7 @@ function curveOf({ x, decides, train, elbo }, kind) {
   };
 }
 
-export function Job({ id }) {
+export function Job({ id, row }) {
   const loaded = useJson(`/v1/jobs/${id}`);
   const [, redraw] = useState(0);
   const history = useRef(null);
@@ -82,6 +82,7 @@ export function Job({ id }) {
   }, [id, round]);
   const parent = loaded.value?.role === "parent";
   useEvery(2, !loaded.loading && parent && !ENDED.includes(loaded.value.state), loaded.again);
+  useOpening(loaded.value);
   const cancel = useAction(async () => { await call(`/v1/jobs/${id}/cancel`, { method: "POST" }); loaded.again(); });
   const resume = useAction(async () => { await call(`/v1/jobs/${id}/resume`, { method: "POST" }); loaded.again(); setRound(round + 1); });
   const remove = useAction(async () => { await call(`/v1/jobs/${id}`, { method: "DELETE" }); window.location.hash = "#/jobs"; });
@@ -101,7 +102,7 @@ export function Job({ id }) {
         <${ProblemNote} problem=${cancel.problem ?? resume.problem ?? remove.problem} />
         ${job.error && html`<div class="note bad" role="alert"><strong>The job failed</strong><p>${job.error.detail}</p></div>`}
         ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : job.queue ? `Waits for a worker, number ${number(job.queue.position)} in the queue${job.queue.starts_in_seconds === null ? "" : `, for about ${seconds(job.queue.starts_in_seconds)}`}.` : "Waits for a worker."}</p>`}
-        <${Progress} job=${job} latest=${latest} />
+        ${html`<${Progress} job=${job} latest=${latest} />`}
         <${InWords} of=${job.metrics?.summary} />
         ${parent && html`<${Race} trials=${job.metrics?.trials ?? []} />`}
         ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>
@@ -113,6 +114,16 @@ export function Job({ id }) {
           <pre tabindex="0" role="group" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
         <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd show ${id}\ndensityd wait ${id}`} />`;
     }}<//>`;
+}
+
+/** Open the model that a training makes when it ends while it is watched. */
+function useOpening(job) {
+  const watched = useRef(false);
+  useEffect(() => {
+    if (!job) return;
+    if (!ENDED.includes(job.state)) watched.current = true;
+    else if (watched.current && job.state === "succeeded" && job.model.version && job.kind === "training") window.location.hash = `#/models/${job.model.name}/${job.model.version}`;
+  }, [job]);
 }
 
 const STOPPED = { patience: "nothing improved any more, and the best epoch was kept", max_epochs: "all epochs were done", max_iterations: "all steps were done", max_seconds: "its time was up", converged: "nothing was left to improve" };
@@ -132,7 +143,7 @@ function Progress({ job, latest }) {
     ["Log evidence", job.metrics?.log_evidence !== undefined && `${nats(job.metrics.log_evidence)} ± ${nats(job.metrics.log_evidence_standard_error)}`],
     ["Exact log evidence", job.metrics?.exact_log_evidence !== undefined && nats(job.metrics.exact_log_evidence)],
     ["Judged by", job.metrics?.judged_rows && `${number(job.metrics.judged_rows)} held-out rows`],
-    ["Rows per second", latest.rows_per_second && number(Math.round(latest.rows_per_second))],
+    ["Rows per second", job.state === "running" && latest.rows_per_second && number(Math.round(latest.rows_per_second))],
     ["Time left", job.state === "running" && progress && seconds(progress.eta_seconds)],
   ].filter(([, value]) => value);
   if (!facts.length && !progress && job.state !== "running") return null;

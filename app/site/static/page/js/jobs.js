@@ -23,7 +23,7 @@ export function Jobs() {
   return html`<div class="head"><h1>Jobs</h1><a class="button" href="#/jobs/variational">Fit a flow to a density</a></div>
     <p class="row"><label for="state">State</label>
       <select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>
-    <${Loaded} of=${loaded}>${({ items, total }) => (items.length === 0 ? html`<p class="empty">No such job. Send a table under Data and train a model on it.</p>` : html`<section class="card">
+    <${Loaded} of=${loaded}>${({ items, total }) => (items.length === 0 ? html`<p class="empty">No such job. Upload a dataset and train a model on it.</p>` : html`<section class="card">
       <div class="scroll" tabindex="0" role="region" aria-label="Jobs"><table>
         <thead><tr><th scope="col">Job</th><th scope="col">Kind</th><th scope="col">State</th><th scope="col">Reached</th><th scope="col">Sent</th></tr></thead>
         <tbody><${Parts} of=${items}>${(job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>

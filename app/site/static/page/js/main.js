@@ -38,31 +38,33 @@ showTheme();
 // Parts of the address, and what they show; what is no name or id, such as `..`, would be another path of the API. `title` is read out when the view changes.
 const VIEWS = [
   [/^$/, () => ["Start", html`<${Home} />`]],
-  [/^datasets$/, () => ["Data", html`<${Datasets} />`]],
+  [/^datasets$/, () => ["Datasets", html`<${Datasets} />`]],
   [/^datasets\/(\w[\w.-]*)$/, (id) => ["Dataset", html`<${Dataset} key=${id} id=${id} />`]],
   [/^datasets\/(\w[\w.-]*)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
   [/^jobs$/, () => ["Jobs", html`<${Jobs} />`]],
   [/^jobs\/variational$/, () => ["Fit a flow to a density", html`<${Variational} />`]],
-  [/^jobs\/(\w[\w.-]*)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
+  [/^jobs\/(\w[\w.-]*)(?:\/(\d+))?$/, (id, row) => ["Job", html`<${Job} key=${id} id=${id} row=${row && Number(row)} />`]],
   [/^models$/, () => ["Models", html`<${Models} />`]],
   [/^models\/(\w[\w.-]*)\/compare(?:\/([\d,]+))?$/, (name, chosen) => ["Compare versions", html`<${Compare} key=${`${name} ${chosen}`} name=${name} chosen=${chosen ? chosen.split(",").map(Number) : []} />`]],
-  [/^models\/(\w[\w.-]*)\/(\d+)(?:\/(\w+))?$/, (name, version, tab) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab ?? "fit"} />`]],
-  [/^models\/(\w[\w.-]*)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} tab="fit" />`]],
+  [/^models\/(\w[\w.-]*)\/(\d+)(?:\/(\w+)(?:\/(\d+))?)?$/, (name, version, tab, row) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab} row=${row && Number(row)} />`]],
+  [/^models\/(\w[\w.-]*)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} />`]],
   [/^settings$/, () => ["Settings", html`<${Settings} theme=${theme} setTheme=${setTheme} />`]],
 ];
 
-const TABS = [["datasets", "Data"], ["jobs", "Jobs"], ["models", "Models"]];
+const TABS = [["datasets", "Datasets"], ["jobs", "Jobs"], ["models", "Models"]];
 
 function App() {
   const path = place.value.replace(/^#\/?/, "");
   const found = VIEWS.map(([pattern, show]) => [path.match(pattern), show]).find(([match]) => match);
   const [title, view] = found ? found[1](...found[0].slice(1)) : ["Not found", html`<${NotFound} />`];
   const main = useRef(null);
-  const seen = useRef(path);
+  const seen = useRef(null);
   useEffect(() => {
     document.title = `${title} · densityd`;
-    if (seen.current === path) return;
-    seen.current = path;
+    const view = path.replace(/(\/unusual|^jobs\/\w+)\/\d+$/, "$1"); // a row that is opened in a list is no other view
+    const before = seen.current;
+    seen.current = view;
+    if (before === null || before === view) return;
     window.scrollTo(0, 0);
     main.current.focus();
   }, [path, title]);

@@ -30,7 +30,7 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
 }
 
 /** Return how far each value's fit is from the usual one of its column; the fit itself where none is known. */
-const besideUsual = (difference, explanation) => Object.fromEntries(Object.entries(difference).map(([name, value]) => [name, value ?? explanation[name]]));
+export const besideUsual = (difference, explanation) => Object.fromEntries(Object.entries(difference).map(([name, value]) => [name, value ?? explanation[name]]));
 
 const namesOf = (version) => [...version.columns, ...(version.context_columns ?? [])];
 
@@ -97,7 +97,7 @@ function Results({ table, result, explain }) {
   if (sorted) order.sort((one, other) => (result.log_prob[one] ?? -Infinity) - (result.log_prob[other] ?? -Infinity));
   const calibrated = result.quantile.length > 0;
   const rare = calibrated ? result.quantile.filter((value) => value !== null && value < 0.01).length : 0;
-  const names = ["row", "log density", ...(calibrated ? ["rank"] : [])];
+  const names = ["Row", "Log density", ...(calibrated ? ["Rank"] : [])];
   const download = () => save("scores.csv", new Blob([csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])]))], { type: "text/csv" }));
   return html`<section class="card" aria-label="Scores"><div role="status"><h2>${plural(table.rows.length, "row")} scored</h2></div>
     <p class="hint">The log density is in nats. ${calibrated ? `The rank is the share of ${plural(result.heldOut.rows, `${result.heldOut.part} row`)} that are at most as likely, the row itself counted: below 1 % is rare.${result.heldOut.part === "validation" ? " These rows chose the epoch, so that ranks may be a little low." : ""} ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
@@ -107,7 +107,7 @@ function Results({ table, result, explain }) {
       <button type="button" onClick=${download}>Download as CSV</button></p>
     <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
       <thead>
-        <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explain && html`<th scope="col">least usual</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
+        <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explain && html`<th scope="col">Least usual</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
       <tbody><${Parts} of=${order.slice(0, shown)}>${(at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
         <td class="number">${at + 1}</td>
           <td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>

@@ -96,10 +96,10 @@ export function useFocusOn(value) {
 }
 
 /** A button that asks once more before it does harm; Escape is no. */
-export function Confirm({ label, question, act, busy }) {
+export function Confirm({ label, question, act, busy, kind = "" }) {
   const [asked, setAsked] = useState(false);
   const focused = useFocusOn(asked);
-  if (!asked) return html`<button type="button" class="harm" ref=${focused} disabled=${busy} onClick=${() => setAsked(true)}>${label}</button>`;
+  if (!asked) return html`<button type="button" class=${`harm ${kind}`} ref=${focused} disabled=${busy} onClick=${() => setAsked(true)}>${label}</button>`;
   return html`<span class="row" role="group" aria-label=${question} onKeyDown=${(event) => event.key === "Escape" && setAsked(false)}>
     <span>${question}</span>
     <button type="button" class="harm" ref=${focused} onClick=${() => { setAsked(false); act(); }}>Yes, ${label.toLowerCase()}</button>
@@ -126,19 +126,22 @@ export function Elsewhere({ curl, python, shell }) {
   </details>`;
 }
 
-function Snippet({ name, text }) {
+/** Button that copies a text. */
+export function CopyButton({ text, label = "Copy", name }) {
   const [copied, setCopied] = useState(false);
   const copy = async () => {
     await navigator.clipboard.writeText(text);
     setCopied(true);
     setTimeout(() => setCopied(false), 2000);
   };
-  return html`<p class="label">${name}</p>
+  return html`<button type="button" onClick=${copy} aria-label=${name}>${copied ? "Copied" : label}</button>`;
+}
+
+const Snippet = ({ name, text }) => html`<p class="label">${name}</p>
     <div class="snippet">
       <pre tabindex="0" role="group" aria-label=${name}>${text}</pre>
-      <button type="button" onClick=${copy} aria-label=${`Copy ${name}`}>${copied ? "Copied" : "Copy"}</button>
+      <${CopyButton} text=${text} name=${`Copy ${name}`} />
     </div>`;
-}
 
 /** Show a part of a long list: {shown, showMore}. */
 export function useMore(first, step = first) {
