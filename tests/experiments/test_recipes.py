@@ -1,23 +1,36 @@
-"""The published experiments: recipes, data and runs."""
+"""Recipes: their data, jobs, figures, and samples of the defaults."""
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from starlette.testclient import TestClient
 
+from app.main import create_app
+from app.settings import ApiSettings
+from experiments import data, figures
 from experiments.__main__ import RESULTS
 from experiments.data import DataMissingError
+from experiments.local_job import run_job
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
 from experiments.studies import STUDIES
+from flows import MadeSpec, build, compile_flow
+from models_store.database.database import Database
 from models_store.requests.accept_training import accept_training
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from models_store.requests.variational import VariationalRequest
 from tests.jobs.requests.test_accept_training import dataset
+from tests.jobs.workers.crash_child import InlineTrainers
+from tests.tables.files import npy
+from workers.settings import WorkerSettings
+from workers.supervisor.supervisor import Supervisor
 
 _BITS = {"min": 0.0, "max": 1.0, "distinct": 2}
 
@@ -107,3 +120,99 @@ def test_every_result_is_of_an_experiment():
         result = json.loads(path.read_text(encoding="utf-8"))
         assert result["name"] == path.stem
         assert path.stem in RECIPES | STUDIES
+
+
+Rows = NDArray[np.float64]
+RANDOM = np.random.default_rng(0)
+COUNT = 300
+
+
+def with_an_outlier() -> Rows:
+    return np.vstack([RANDOM.normal(size=(COUNT - 1, 2)), [[1e12, -1e12]]])
+
+
+def with_shared_values() -> Rows:
+    zeros = np.where(RANDOM.random(COUNT) < 0.7, 0, RANDOM.exponential(size=COUNT))
+    return np.column_stack([RANDOM.integers(0, 3, COUNT), zeros])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(RANDOM.standard_cauchy((COUNT, 3)), id="heavy tails"),
+        pytest.param(RANDOM.standard_cauchy((COUNT, 70)), id="more columns than splines take"),
+        pytest.param(with_an_outlier(), id="an outlier"),
+        pytest.param(with_shared_values(), id="shared values"),
+    ],
+)
+def test_samples_of_the_defaults_are_finite(rows: Rows) -> None:
+    flow = compile_flow(run_job(rows.astype(np.float32), {"optimisation": {"seed": 0}}).flow)
+    assert np.isfinite(flow.sample(10_000, seed=1)).all()
+    assert not np.isnan(flow.log_prob(rows)).any()
+
+
+CURVE = [[1.0, -3.0, -3.1], [2.0, -2.0, -2.2]]
+
+
+def drawn(name, folder, *, flow, dim, test, shorter=2):
+    recipe = dataclasses.replace(RECIPES[name], flow=flow)
+    preprocessing = recipe.preprocessing if isinstance(recipe, DensityRecipe) else None
+    built = build(flow, dim, preprocessing=preprocessing, seed=0)
+    curve = [line[: shorter + 1] for line in CURVE]
+    paths = figures.draw(recipe, built, curve, test, folder)
+    assert all(1000 < path.stat().st_size < 150_000 for path in paths)
+    return [path.name.removeprefix(name).removesuffix(".png") for path in paths]
+
+
+def test_a_potential_has_its_density_and_what_each_layer_does(tmp_path):
+    flow = RECIPES["planar-u5-k2"].flow
+    names = drawn("planar-u5-k2", tmp_path, flow=flow, dim=2, test=None, shorter=1)
+    assert names == ["-curve", "", "-layers"]
+
+
+def test_points_have_both_densities(tmp_path):
+    test = data.load("moons", None).test[:200]
+    flow = MadeSpec(hidden=[8])
+    names = drawn("moons-realnvp", tmp_path, flow=flow, dim=2, test=test)
+    assert names == ["-curve", ""]
+
+
+NPY = {"Content-Type": "application/x-npy"}
+
+
+def binary(generator):
+    return generator.integers(0, 2, size=(60, 40)).astype(np.float32)
+
+
+def grey(generator):
+    return generator.integers(0, 256, size=(60, 40)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        pytest.param("dna-made", binary, marks=pytest.mark.slow, id="binary"),
+        pytest.param("mnist-made-gaussian", grey, id="logit"),
+    ],
+)
+def test_a_recipe_is_a_job_whose_model_scores_its_rows(tmp_path, sqlite_template, name, rows):
+    shutil.copy(sqlite_template, tmp_path / "densityd.sqlite3")
+    settings = WorkerSettings(data_dir=tmp_path, trainer_nice=0)
+    recipe = RECIPES[name]
+    assert isinstance(recipe, DensityRecipe)
+    table = npy(rows(np.random.default_rng(0)))
+    with TestClient(create_app(ApiSettings(data_dir=tmp_path))) as client:
+        dataset = client.post("/v1/datasets", content=table, headers=NPY)
+        assert dataset.status_code == 201, dataset.text
+        body = recipe.request(dataset.json()["id"], seed=1)
+        body["optimisation"]["max_epochs"] = 1
+        job = client.post("/v1/jobs/training", json=body)
+        assert job.status_code == 202, job.text
+        database = Database(settings.resolved_database_url)
+        assert Supervisor(database, settings, worker="w", trainers=InlineTrainers()).run_next()
+        database.dispose()
+        ended = client.get(f"/v1/jobs/{job.json()['id']}").json()
+        assert ended["state"] == "succeeded", ended
+        scores = client.post(f"/v1/models/{name}/log_prob", content=table, headers=NPY)
+        assert scores.status_code == 200, scores.text
+        assert np.isfinite(scores.json()["log_prob"]).all()

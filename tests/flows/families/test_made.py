@@ -1,13 +1,28 @@
-import copy
+"""MADEs: Gaussian, of 0 and 1, and averages over several masks."""
 
+import copy
+import dataclasses
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from flows import FitOptions, Flow, MadeSpec, build, fit
+from flows import (
+    FitOptions,
+    Flow,
+    FlowError,
+    MadeSpec,
+    build,
+    compile_flow,
+    count_parameters,
+    fit,
+)
 from flows.bijections.autoregressive.layers import Autoregressive
-from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble
-from flows.bijections.autoregressive.masked import MaskedLinear, run_masked
+from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble, choose_mask
+from flows.bijections.autoregressive.masked import MaskedLinear, made_masks, run_masked
+from flows.bijections.transformers import GaussianMixture
 from flows.families.made import Made
 from tests.flows.cases import CASES, example_rows, trained_flow
 
@@ -140,3 +155,211 @@ def test_a_random_order_conditions_each_feature_on_those_before_it_in_that_order
     assert isinstance(jacobian, Tensor)
     assert torch.equal(jacobian[:, order], jacobian[:, order].tril())
     assert order.tolist() != list(range(5))
+
+
+SPECS = {
+    "bernoulli": MadeSpec(conditional="bernoulli", hidden=[16]),
+    "bernoulli-random": MadeSpec(conditional="bernoulli", hidden=[12, 9], order="random"),
+    "bernoulli-masks": MadeSpec(conditional="bernoulli", hidden=[12], masks=3, activation="relu"),
+    "bernoulli-direct": MadeSpec(conditional="bernoulli", hidden=[9], order="random", direct=True),
+    "bernoulli-masks-direct": MadeSpec(
+        conditional="bernoulli", hidden=[12, 9], masks=3, direct=True, mask_weights=True
+    ),
+    "gaussian-masks": MadeSpec(hidden=[12, 8], masks=3),
+    "gaussian-masks-direct": MadeSpec(hidden=[12], masks=2, direct=True, mask_weights=True),
+    "mixture-masks": MadeSpec(conditional="mixture", components=2, hidden=[12], masks=2),
+}
+BINARY = [name for name in SPECS if name.startswith("bernoulli")]
+every_spec = pytest.mark.parametrize("name", SPECS)
+
+
+def flow_of(name, dim):
+    flow = build(SPECS[name], dim, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    return flow.double().eval()
+
+
+def rows_of(name, rows, dim):
+    if name in BINARY:
+        generator = torch.Generator().manual_seed(2)
+        return torch.randint(0, 2, (rows, dim), generator=generator).double()
+    return (example_rows(rows, dim) - 10) / 2
+
+
+def every_vector(dim):
+    return torch.tensor(list(itertools.product([0.0, 1.0], repeat=dim)), dtype=torch.float64)
+
+
+def test_bernoulli_conditionals_alone_are_binary():
+    assert [name for name, spec in SPECS.items() if spec.is_binary] == BINARY
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_probabilities_of_all_binary_vectors_sum_to_1(name):
+    for dim in (1, 2, 5, 10):
+        with torch.no_grad():
+            total = float(flow_of(name, dim).log_prob(every_vector(dim)).exp().sum())
+        assert total == pytest.approx(1, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gaussian-masks", "gaussian-masks-direct", "mixture-masks"])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_an_average_over_masks_integrates_to_1(name, dim):
+    axis = torch.linspace(-40, 40, 8001 if dim == 1 else 801, dtype=torch.float64)
+    cells = torch.cartesian_prod(*[axis] * dim).reshape(-1, dim)
+    with torch.no_grad():
+        total = float(flow_of(name, dim).log_prob(cells).exp().sum())
+    assert total * float(axis[1] - axis[0]) ** dim == pytest.approx(1, abs=2e-3)
+
+
+@every_spec
+def test_compiled_flow_equals_the_reference(name):
+    flow, x = flow_of(name, 4), rows_of(name, 300, 4)
+    compiled = compile_flow(flow)
+    with torch.no_grad():
+        expected = flow.log_prob(x)
+    np.testing.assert_allclose(compiled.log_prob(x.numpy()), expected, rtol=1e-4, atol=1e-4)
+    same = flow.sample(200, generator=torch.Generator().manual_seed(3))
+    found = compiled.sample(200, seed=3)
+    close = np.isclose(found, same, rtol=1e-3, atol=1e-3).all(axis=1)
+    assert close.mean() > 0.99  # a number at a threshold may fall on either side
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_samples_follow_the_probabilities(name):
+    dim, n = 3, 20_000
+    flow = flow_of(name, dim)
+    samples = compile_flow(flow).sample(n, seed=0)
+    assert set(np.unique(samples)) <= {0.0, 1.0}
+    code = (samples @ [4, 2, 1]).astype(int)
+    with torch.no_grad():
+        expected = flow.log_prob(every_vector(dim)).exp().numpy() * n
+    chi_square = ((np.bincount(code, minlength=8) - expected) ** 2 / expected).sum()
+    assert chi_square < 7 + 5 * 14**0.5
+
+
+def test_gaussian_samples_over_masks_follow_the_density():
+    flow = flow_of("gaussian-masks", 1)
+    samples = torch.from_numpy(compile_flow(flow).sample(20_000, seed=0))[:, 0]
+    edges = torch.linspace(-6, 6, 41, dtype=torch.float64)
+    middle = (edges[1:] + edges[:-1]) / 2
+    with torch.no_grad():
+        expected = flow.log_prob(middle[:, None]).exp() * 0.3 * len(samples)
+    counts = torch.histogram(samples, edges).hist
+    filled = expected > 20
+    assert bool(((counts - expected)[filled].abs() < 5 * expected[filled].sqrt() + 20).all())
+
+
+@every_spec
+def test_there_is_no_noise_and_that_is_said(name):
+    flow, x = flow_of(name, 3), rows_of(name, 4, 3)
+    assert not flow.has_noise
+    with pytest.raises(FlowError, match="no noise"):
+        flow.inverse(x)
+    with pytest.raises(FlowError, match="no noise"):
+        compile_flow(flow).inverse(x.numpy())
+
+
+@every_spec
+def test_parameters_are_counted_and_gradients_reach_them(name):
+    for dim in (1, 4):
+        flow = build(SPECS[name], dim, seed=0).double().eval()
+        assert count_parameters(SPECS[name], dim) == sum(p.numel() for p in flow.parameters())
+        flow.log_prob(rows_of(name, 30, dim)).sum().backward()
+        for key, parameter in flow.named_parameters():
+            assert parameter.grad is not None, key
+            assert dim == 1 or bool((parameter.grad != 0).any()), key
+
+
+def test_training_takes_the_masks_in_turns():
+    flow = flow_of("gaussian-masks", 3).train()
+    ensemble = flow.transform
+    assert isinstance(ensemble, MaskEnsemble)
+    x = rows_of("gaussian-masks", 10, 3)
+    scores = [flow.log_prob(x) for _ in range(6)]
+    for first, again in zip(scores[:3], scores[3:], strict=True):
+        assert torch.equal(first, again)
+    flow.eval()
+    mean = torch.logsumexp(torch.stack(scores[:3]), dim=0) - torch.tensor(3.0).log()
+    torch.testing.assert_close(flow.log_prob(x), mean)
+
+
+def test_units_know_their_mask_by_a_bias_of_its_own():
+    flow = flow_of("bernoulli-masks-direct", 4)
+    ensemble = flow.transform
+    assert isinstance(ensemble, MaskEnsemble)
+    assert ensemble.mask_weights is not None
+    x = rows_of("bernoulli-masks-direct", 5, 4)
+    masks = made_masks(ensemble.degrees(1), 1, direct=True)
+    pairs = zip(ensemble.weights, ensemble.mask_weights, ensemble.biases, masks, strict=True)
+    first, second, last = [
+        (weight * mask, (known * mask).sum(dim=1) / mask.shape[1] ** 0.5 + bias)
+        for weight, known, bias, mask in pairs
+    ]
+    h = torch.tanh(x @ first[0].t() + first[1])
+    h = torch.tanh(h @ second[0].t() + second[1])
+    out = torch.cat([h, x], dim=1) @ last[0].t() + last[1]
+    torch.testing.assert_close(ensemble.parameters_of(x, None, 1)[0], out)
+
+
+def test_untrained_mask_weights_change_nothing():
+    plain = MadeSpec(hidden=[9], masks=2)
+    x = rows_of("gaussian-masks", 5, 4)
+    scores = [
+        build(spec, 4, seed=0).double().eval().log_prob(x)
+        for spec in (plain, dataclasses.replace(plain, mask_weights=True))
+    ]
+    assert torch.equal(*scores)
+
+
+def test_mask_weights_without_several_masks_are_refused():
+    with pytest.raises(ValueError, match="mask_weights needs masks above 1"):
+        MadeSpec(mask_weights=True)
+
+
+def test_a_value_that_is_neither_0_nor_1_has_no_probability():
+    flow = flow_of("bernoulli", 3)
+    x = torch.tensor([[0.0, 1.0, 0.5], [0.0, 1.0, 1.0]], dtype=torch.float64)
+    scores = flow.log_prob(x)
+    assert scores[0] == -torch.inf
+    assert bool(scores[1].isfinite())
+    assert compile_flow(flow).log_prob(x.numpy())[0] == -np.inf
+
+
+def test_bernoulli_made_learns_a_dependence():
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, 2, (1000, 1), generator=generator).float()
+    rows = torch.cat([first, 1 - first], dim=1)
+    flow = build(MadeSpec(conditional="bernoulli", hidden=[8]), 2, seed=0)
+    options = FitOptions(learning_rate=0.05, max_epochs=30)
+    *_, last = fit(flow, rows[:800], rows[800:], options=options)
+    assert last.best_validation_log_likelihood == pytest.approx(-np.log(2), abs=0.02)
+
+
+def test_what_is_left_of_the_noise_is_gaussian_and_independent_of_the_mask():
+    u = torch.randn(50_000, 2, generator=torch.Generator().manual_seed(0))
+    chosen, left = choose_mask(u, 5)
+    assert torch.bincount(chosen).min() > 9_500
+    for mask in range(5):
+        part = left[chosen == mask, 0]
+        assert abs(float(part.mean())) < 0.05
+        assert float(part.std()) == pytest.approx(1, abs=0.03)
+    assert torch.equal(left[:, 1], u[:, 1])
+
+
+def test_a_mixture_keeps_its_noise_far_outside_the_data():
+    parameters = torch.tensor([[0.3, -0.2], [-1.0, 2.0], [0.1, -0.5]], dtype=torch.float64)
+    parameters = parameters.reshape(6, 1)
+    x = torch.tensor([-200.0, -30.0, 0.0, 25.0, 300.0], dtype=torch.float64)
+    wide = parameters.expand(6, 5).clone().requires_grad_()
+    u, log_det = GaussianMixture(2).inverse(x, wide)
+    assert bool((u.diff() > 0).all())
+    expected = GaussianMixture(2).log_density(x, wide)
+    torch.testing.assert_close(log_det - 0.5 * u**2 - 0.918938533204673, expected)
+    back, _ = GaussianMixture(2).forward(u.detach(), wide.detach())
+    torch.testing.assert_close(back, x, rtol=1e-8, atol=1e-8)
+    (grad,) = torch.autograd.grad(u.sum(), wide)
+    assert bool(grad.isfinite().all())

@@ -1,9 +1,267 @@
+"""Training on rows that are not as the textbooks have them, and what happens when it diverges."""
+
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from flows import (
+    DivergedError,
+    EpochReport,
+    FitInterrupted,
+    FitOptions,
+    Flow,
+    MadeSpec,
+    MafSpec,
+    build,
+    evaluate,
+    fit,
+)
 from flows.training.robust import bound_losses, robust_mean, robust_standard_error
+from flows.training.steps import CompiledSteps
+from tests.flows.cases import example_rows
+from tests.flows.states import assert_same, through_bytes
+
+ROWS = example_rows(240, 3).float()
+TRAIN, VALIDATION = ROWS[:200], ROWS[200:]
+SPEC = MafSpec(layers=2, hidden=[8], batch_norm=None)
+PLAIN = FitOptions(learning_rate=0.01, batch_size=50, max_epochs=8, seed=3)
+
+
+def with_options(**fields: Any) -> FitOptions:
+    return FitOptions(**{**vars(PLAIN), **fields})
+
+
+ROBUST = with_options(row_loss_bound=10.0, weight_average=0.9, noise="epoch", restarts=1)
+
+
+def new_flow(**rest: Any) -> Flow:
+    return build(SPEC, 3, standardise=(TRAIN.mean(dim=0), TRAIN.std(dim=0)), seed=1, **rest)
+
+
+def train(flow: Flow, options: FitOptions = ROBUST, **rest: Any) -> list[EpochReport]:
+    rows = rest.pop("rows", TRAIN)
+    validation = rest.pop("validation", VALIDATION)
+    return list(fit(flow, rows, validation, options=options, **rest))
+
+
+def numbers(report: EpochReport) -> tuple[object, ...]:
+    return (
+        report.epoch,
+        report.train_log_likelihood,
+        report.validation_log_likelihood,
+        report.robust_validation_log_likelihood,
+        report.best_epoch,
+        report.restarts,
+        report.stop_reason,
+    )
+
+
+def with_outlier(rows: Tensor, value: float) -> Tensor:
+    changed = rows.clone()
+    changed[0, 1] = value
+    return changed
+
+
+def ruined_epochs(options: FitOptions) -> EpochReport:
+    """The last report with one validation row at 1e6, whose density each epoch makes worse."""
+    rows = with_outlier(VALIDATION, 1e6)
+    return train(new_flow(), options, validation=rows)[-1]
+
+
+def test_one_wild_validation_row_does_not_choose_the_epoch():
+    options = {"learning_rate": 0.003, "max_epochs": 8, "patience": 3}
+    plain = ruined_epochs(with_options(**options))
+    assert plain.best_epoch == 1
+    robust = ruined_epochs(with_options(**options, row_loss_bound=10.0))
+    assert robust.best_epoch > 5
+    assert robust.validation_log_likelihood < -1e6
+    assert -100 < robust.robust_validation_log_likelihood < 0
+
+
+def test_a_validation_row_of_density_0_is_told_and_survives_the_state():
+    reports = fit(new_flow(), TRAIN, with_outlier(VALIDATION, 1e30), options=ROBUST)
+    report = next(reports)
+    assert report.validation_log_likelihood == -math.inf
+    assert math.isfinite(report.robust_validation_log_likelihood)
+    state = through_bytes(report.snapshot())
+    resumed = train(new_flow(), state=state, validation=with_outlier(VALIDATION, 1e30))
+    assert [numbers(r) for r in resumed] == [numbers(r) for r in reports]
+
+
+def test_one_wild_training_row_does_not_throw_the_others_off():
+    rows, reached = with_outlier(TRAIN, 1e4), {}
+    for bound in (None, 10.0):
+        flow = new_flow()
+        train(flow, with_options(row_loss_bound=bound, max_epochs=6), rows=rows)
+        reached[bound] = evaluate(flow, VALIDATION).mean
+    assert reached[10.0] is not None
+    assert reached[10.0] > reached[None] + 0.1
+
+
+def test_without_a_bound_the_robust_numbers_are_the_plain_ones():
+    result = evaluate(new_flow(), VALIDATION)
+    assert result.robust_mean == result.mean
+    for report in train(new_flow(), PLAIN):
+        assert report.robust_validation_log_likelihood == report.validation_log_likelihood
+
+
+def test_the_averaged_weights_are_those_that_are_evaluated_and_kept():
+    flow, plain = new_flow(), new_flow()
+    report = train(flow, with_options(weight_average=0.9))[-1]
+    train(plain, PLAIN)
+    with pytest.raises(AssertionError):
+        assert_same(flow, plain)
+    reached = evaluate(flow, VALIDATION).mean
+    assert reached == pytest.approx(report.best_validation_log_likelihood, abs=1e-5)
+
+
+class Sabotage:
+    """Makes the weights of a flow NaN after a given batch of a given epoch, some times."""
+
+    def __init__(self, flow: Flow, *, epoch: int, batch: int, times: int) -> None:
+        self.flow, self.epoch, self.batch, self.times = flow, epoch, batch, times
+        self.epochs_done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if (self.epochs_done + 1, done) == (self.epoch, self.batch) and self.times:
+            self.times -= 1
+            with torch.no_grad():
+                next(self.flow.parameters()).fill_(math.nan)
+
+
+def sabotaged(options: FitOptions, *, epoch: int, times: int, **rest: Any) -> list[EpochReport]:
+    flow = rest.pop("flow", None) or new_flow()
+    sabotage = Sabotage(flow, epoch=epoch, batch=2, times=times)
+    reports = []
+    for report in fit(flow, TRAIN, VALIDATION, options=options, on_batch=sabotage, **rest):
+        sabotage.epochs_done = report.epoch
+        reports.append(report)
+    return reports
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_a_training_that_diverges_goes_back_to_its_best_state_once(epoch):
+    reports = sabotaged(ROBUST, epoch=epoch, times=1)
+    assert [report.epoch for report in reports] == list(range(1, 9))
+    assert [report.restarts for report in reports] == [0] * (epoch - 1) + [1] * (9 - epoch)
+    assert reports[-1].best_validation_log_likelihood >= reports[0].validation_log_likelihood
+
+
+def test_after_a_restart_each_step_is_a_tenth():
+    moved = []
+    for times in (0, 1):
+        flow = new_flow()
+        before = torch.cat([p.detach().flatten().clone() for p in flow.parameters()])
+        options = with_options(max_epochs=1, restarts=1, optimiser="adam")
+        sabotaged(options, epoch=1, times=times, flow=flow)
+        after = torch.cat([p.detach().flatten() for p in flow.parameters()])
+        moved.append(float((after - before).abs().max()))
+    assert moved[1] == pytest.approx(moved[0] / 10, rel=0.2)
+
+
+def test_a_training_that_diverges_again_fails():
+    with pytest.raises(DivergedError) as caught:
+        sabotaged(ROBUST, epoch=4, times=2)
+    assert caught.value.epoch == 4
+
+
+def test_without_restarts_a_training_that_diverges_fails_at_once():
+    with pytest.raises(DivergedError):
+        sabotaged(PLAIN, epoch=4, times=1)
+
+
+def test_patience_counts_from_the_restart():
+    options = with_options(restarts=1, learning_rate=1e-12, patience=3, optimiser="sgd")
+    calm = train(new_flow(), options)
+    stopped = sabotaged(options, epoch=calm[0].best_epoch + 2, times=1)
+    assert stopped[-1].epoch > calm[-1].epoch
+
+
+@pytest.mark.parametrize("batch", [1, 7, 9, 11])
+def test_resuming_after_a_restart_gives_the_same_flow_to_the_bit(batch):
+    options = with_options(**{**vars(ROBUST), "max_epochs": 3})
+    undisturbed = new_flow()
+    expected = sabotaged(options, epoch=2, times=1, flow=undisturbed)
+
+    flow, asked = new_flow(), 0
+    sabotage = Sabotage(flow, epoch=2, batch=2, times=1)
+
+    def interrupted() -> bool:
+        nonlocal asked
+        asked += 1
+        return sabotage.times == 0 and asked >= batch
+
+    reports: list[EpochReport] = []
+
+    def train_on() -> None:
+        for report in fit(
+            flow, TRAIN, VALIDATION, options=options, on_batch=sabotage, interrupted=interrupted
+        ):
+            sabotage.epochs_done = report.epoch
+            reports.append(report)
+
+    with pytest.raises(FitInterrupted) as caught:
+        train_on()
+    resumed = new_flow()
+    rest = train(resumed, options, state=through_bytes(caught.value.state))
+    assert [numbers(r) for r in rest] == [numbers(r) for r in expected[len(reports) :]]
+    assert expected[-1].restarts == 1
+    assert_same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 12])
+def test_resuming_with_everything_on_gives_the_same_flow_to_the_bit(batch):
+    steps = torch.tensor([0.5, 0.0, 0.0])
+    undisturbed = new_flow(steps=steps)
+    expected = [numbers(report) for report in train(undisturbed)]
+    calls = iter(range(1, 1000))
+    with pytest.raises(FitInterrupted) as caught:
+        train(new_flow(steps=steps), interrupted=lambda: next(calls) == batch)
+    resumed = new_flow(steps=steps)
+    rest = [numbers(r) for r in train(resumed, state=through_bytes(caught.value.state))]
+    assert rest == expected[-len(rest) :]
+    assert_same(resumed, undisturbed)
+
+
+def test_noise_is_drawn_once_or_for_each_epoch(monkeypatch):
+    rows = torch.zeros(64, 1)
+    rows[:32] = 1.0
+    seen: dict[str, list[Tensor]] = {"once": [], "epoch": []}
+    take = CompiledSteps.take
+    for noise, kept in seen.items():
+        flow = build(MadeSpec(hidden=[4]), 1, steps=torch.ones(1), seed=0)
+        options = with_options(noise=noise, batch_size=64, max_epochs=3, patience=None)
+
+        def watched(steps, x, number, kept=kept):
+            kept.append(x.sort(dim=0).values)
+            return take(steps, x, number)
+
+        monkeypatch.setattr(CompiledSteps, "take", watched)
+        list(fit(flow, rows, rows, options=options))
+    assert torch.equal(seen["once"][0], seen["once"][1])
+    assert not torch.equal(seen["epoch"][0], seen["epoch"][1])
+    assert all(len(kept) == 3 for kept in seen.values())
+
+
+def test_a_spike_with_noise_does_not_reach_an_unbounded_density():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(600, 1, generator=generator)
+    rows[:300] = 0.0
+    rows = rows[torch.randperm(600, generator=generator)]
+    spec = MadeSpec(conditional="mixture", components=4, hidden=[2])
+    peaks = {}
+    for width in (0.0, 0.5):
+        flow = build(spec, 1, widths=torch.tensor([width]), seed=0)
+        options = FitOptions(learning_rate=0.05, max_epochs=25, patience=None, noise="epoch")
+        list(fit(flow, rows[:500], rows[500:], options=options))
+        peaks[width] = float(flow.log_prob(torch.zeros(1, 1)).detach())
+    assert peaks[0.0] > 2.0
+    # Half of the rows over a width of a half is a density of 1; the others add 0.2 at most.
+    assert peaks[0.5] < 0.5
+
 
 LOSSES = torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0, 7.0, 6.0, 8.0])
 
