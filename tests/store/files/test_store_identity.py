@@ -1,0 +1,134 @@
+"""A database and its store know each other, on both databases."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models_store.database.database import Database
+from models_store.errors import BlobDiskError, WrongStoreError
+from models_store.files.blobs import STORE_ID, Blobs
+from models_store.files.store_identity import adopt, known_identity
+from models_store.registry import Registry
+from tests.store.makers import added
+
+
+def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
+    database: Database, blobs: Blobs
+) -> None:
+    assert known_identity(database) is None
+    adopt(database, blobs)
+    identity = known_identity(database)
+    assert identity is not None
+    assert (blobs.root / STORE_ID).read_text() == f"{identity}\n"
+    adopt(database, blobs)
+    assert known_identity(database) == identity
+    assert list(blobs.files()) == []
+
+
+@pytest.mark.parametrize("spoil", ["another", "unmounted"])
+def test_another_store_and_none_are_refused_and_left_alone(
+    database: Database, blobs: Blobs, tmp_path: Path, spoil: str
+) -> None:
+    adopt(database, blobs)
+    other = Blobs.in_folder(tmp_path / "other")
+    if spoil == "another":
+        other.root.mkdir()
+        other.mark("f" * 32)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(WrongStoreError, match=str(known_identity(database))):
+        adopt(database, other)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_restored_database_takes_the_identity_of_its_store(
+    database: Database, blobs: Blobs
+) -> None:
+    blobs.mark("a" * 32)
+    added(Registry(database))
+    adopt(database, blobs)
+    assert known_identity(database) == "a" * 32
+
+
+def test_a_new_database_does_not_take_the_store_of_another_one(
+    database: Database, blobs: Blobs
+) -> None:
+    blobs.mark("a" * 32)
+    with blobs.staged() as path:
+        blobs.commit(path, "datasets/ds_1/table.npy")
+    with pytest.raises(WrongStoreError, match="another database"):
+        adopt(database, blobs)
+    assert known_identity(database) is None
+    (blobs.root / STORE_ID).unlink()
+    adopt(database, Blobs.in_folder(blobs.root))
+    assert known_identity(database) == Blobs.in_folder(blobs.root).identity()
+
+
+def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
+    database: Database, blobs: Blobs
+) -> None:
+    dataset = added(Registry(database))
+    with pytest.raises(WrongStoreError, match="holds nothing"):
+        adopt(database, blobs)
+    assert blobs.identity() is None
+    assert known_identity(database) is None
+    with blobs.staged() as path:
+        blobs.commit(path, dataset.key)
+    adopt(database, blobs)
+    assert known_identity(database) == blobs.identity()
+
+
+@pytest.mark.parametrize("where", ["store", "database"])
+def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
+    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    mark = Blobs.mark
+
+    def breaks(store: Blobs, identity: str) -> None:
+        if where == "database":  # the store has it, the row is rolled back
+            mark(store, identity)
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Blobs, "mark", breaks)
+        with pytest.raises(OSError, match="power cut"):
+            adopt(database, blobs)
+    assert known_identity(database) is None
+    adopt(database, blobs)
+    assert known_identity(database) == blobs.identity()
+
+
+@pytest.mark.parametrize("instead", ["nothing", "an old staging", "another"])
+def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
+    database: Database, blobs: Blobs, tmp_path: Path, instead: str
+) -> None:
+    adopt(database, blobs)
+    away = tmp_path / "away"
+    blobs.root.rename(away)
+    if instead != "nothing":
+        blobs.staging.mkdir(parents=True)
+    if instead == "another":
+        (blobs.root / STORE_ID).write_text("f" * 32)
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(BlobDiskError), blobs.staged():
+        pytest.fail("a file was begun in its place")
+    assert sorted(tmp_path.rglob("*")) == before
+
+    shutil.rmtree(blobs.root, ignore_errors=True)
+    away.rename(blobs.root)
+    with blobs.staged() as path:
+        blobs.commit(path, "datasets/ds_1/table.npy")
+    assert blobs.size("datasets/ds_1/table.npy") == 0
+
+
+def test_a_file_is_not_kept_where_its_disk_goes_while_it_is_written(
+    database: Database, blobs: Blobs
+) -> None:
+    adopt(database, blobs)
+    identity = blobs.root / STORE_ID
+    with blobs.staged() as path:
+        identity.rename(blobs.root.parent / "away")
+        with pytest.raises(BlobDiskError):
+            blobs.commit(path, "datasets/ds_1/table.npy")
+    assert list(blobs.files()) == []
