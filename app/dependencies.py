@@ -20,6 +20,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
+from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
 
 _Object = TypeVar("_Object")
@@ -57,6 +58,7 @@ BlobsDep = Annotated[Blobs, _from_state(lambda state: state.blobs)]
 AliasesDep = Annotated[Aliases, _from_state(lambda state: state.aliases)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
+ReviewsDep = Annotated[Reviews, _from_state(lambda state: state.reviews)]
 LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
 WebhooksDep = Annotated[Webhooks, _from_state(lambda state: state.webhooks)]
 AuditDep = Annotated[AuditTrail, _from_state(lambda state: state.audit)]

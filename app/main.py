@@ -61,6 +61,7 @@ from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
+from app.unusual import routes as unusual
 from app.webhooks import routes as webhooks
 from models_store.aliases import Aliases
 from models_store.audit import AuditTrail
@@ -72,6 +73,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
+from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
 from tabular import processes
 
@@ -206,6 +208,7 @@ def _routes() -> list[BaseRoute]:
         exports,
         imports,
         plots,
+        unusual,
         scores,
         webhooks,
         account,
@@ -323,6 +326,7 @@ def _state(
         aliases=Aliases(database),
         jobs=jobs,
         labels=Labels(database),
+        reviews=Reviews(database),
         webhooks=Webhooks(database),
         keys=keys,
         usage=usage,

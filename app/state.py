@@ -30,6 +30,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
+from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
 
 
@@ -51,6 +52,7 @@ class AppState:
     aliases: Aliases
     jobs: Jobs
     labels: Labels
+    reviews: Reviews
     webhooks: Webhooks
     keys: Keys
     usage: Usage

@@ -164,7 +164,8 @@ class JobResult(TypedDict):
     """Result file of a scoring or sampling job in the blob store.
 
     ``columns`` are missing in those that were made before they were kept, as are ``texts``: places of the columns
-    of a CSV file that hold text, whatever their first rows look like.
+    of a CSV file that hold text, whatever their first rows look like. ``unusual`` are the least likely rows of what was
+    scored, which the job's row keeps apart.
     """
 
     key: str
@@ -174,6 +175,7 @@ class JobResult(TypedDict):
     media_type: str
     columns: NotRequired[list[str]]
     texts: NotRequired[list[int]]
+    unusual: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,6 +112,8 @@ class NewVersion(Record):
         target: Density that it was fitted to instead, a JSON object.
         held_out: Number of ``rows`` that it was not trained on, and the ``quantiles`` 0, 0.001, ...,
             1 of their log densities.
+        unusual: Least likely rows of its table, as `LeastRows.to_dict` gives them, and which of them are
+            ``held_out``; a registered version leaves them in the database.
     """
 
     family: str
@@ -127,6 +129,7 @@ class NewVersion(Record):
     dataset_sha256: str | None
     target: dict[str, Any] | None = None
     held_out: dict[str, Any] | None = None
+    unusual: dict[str, Any] | None = None
     seed: int | None
     code_version: str
     checkpoint_key: str

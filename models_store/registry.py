@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -292,6 +293,13 @@ class Registry:
         """
         model, row = _referred(session, project, ref)
         return to_versions(session, model, [row])[0]
+
+    @reading
+    def unusual(
+        self, session: Session, project: str, name: str, number: int
+    ) -> dict[str, Any] | None:
+        """Return the least likely rows of the table of a version; None if none were kept."""
+        return find_version(session, find_model(session, project, name), number).unusual
 
     @writing
     def add_version(

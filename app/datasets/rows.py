@@ -1,6 +1,6 @@
 """Rows of a stored table in any format, with the cells as its file has them."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from models_store.records import Dataset
 from tabular.columns import Column
 from tabular.formats import TableFormat
 from tabular.kept_cells import KeptCells
-from tabular.typed_rows import TypedRows
+from tabular.typed_rows import JsonCell, TypedRows
 
 _CHUNK_VALUES = 32_768
 _TYPED_ROWS = 32  # to make a batch of thousands of typed columns takes as long as its rows
@@ -120,3 +120,33 @@ def _numbers(table: Path, dataset: Dataset) -> Floats:
     except ValueError as error:
         raise BlobCorruptError(dataset.key) from error
     return values
+
+
+def read_cells(
+    dataset: Dataset, blobs: Blobs, rows: Sequence[int]
+) -> tuple[Floats, list[dict[str, JsonCell]]]:
+    """Return some rows of a dataset as numbers of its modelled columns, and as cells of all; call it in a thread.
+
+    Args:
+        dataset: Dataset that has the rows.
+        blobs: Store that has its files.
+        rows: Indices of the rows, in any order.
+
+    Raises:
+        BlobError: A file is gone, or is not the one that was stored.
+    """
+    values = _numbers(blobs.open(dataset.key, dataset.sha256), dataset)
+    columns = [Column.from_dict(column) for column in dataset.columns]
+    kept = KeptCells(None if dataset.cells is None else _cells(dataset, blobs), columns)
+    typed = TypedRows(columns)
+    order = sorted(range(len(rows)), key=lambda at: rows[at])
+    numbers: Floats = values[[rows[at] for at in order]]
+    if numbers.dtype == np.float32:  # its shortest text is what was uploaded
+        plain = np.array([float(str(value)) for value in numbers.flat]).reshape(numbers.shape)
+    else:
+        plain = numbers.astype(np.float64)
+    cells: list[dict[str, JsonCell]] = [{}] * len(rows)
+    for place, at in enumerate(order):
+        batch = typed.batch(plain[place : place + 1])
+        cells[at] = kept.fill(batch, range(rows[at], rows[at] + 1)).to_pylist()[0]
+    return numbers[np.argsort(order)], cells

@@ -68,3 +68,8 @@ class Described:
 def large_column() -> MappedColumn[Any]:
     """Declare a column of large JSON: the first of a row that is used reads them all."""
     return mapped_column(JSON(none_as_null=True), deferred=True, deferred_group="large")
+
+
+def separate_column() -> MappedColumn[Any]:
+    """Declare a column of large JSON that is read only where it alone is asked for."""
+    return mapped_column(JSON(none_as_null=True), deferred=True)

@@ -12,7 +12,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models_store.database.base import Base, Counter, Described, JsonObject, large_column, where
+from models_store.database.base import (
+    Base,
+    Counter,
+    Described,
+    JsonObject,
+    large_column,
+    separate_column,
+    where,
+)
 from models_store.database.clock import db_now
 
 METADATA = Base.metadata
@@ -99,6 +107,8 @@ class JobRow(Described, Base):
     checkpoints: Mapped[list[JsonObject]] = mapped_column(default=list)
     # The file that a bulk job made.
     result: Mapped[JsonObject | None]
+    # The least likely rows of what a scoring job scored; null of one from before they were kept.
+    unusual: Mapped[JsonObject | None] = separate_column()
     # Code and sentence of the reason why it failed.
     error: Mapped[JsonObject | None]
     last_event: Mapped[int] = mapped_column(default=0)
@@ -246,6 +256,8 @@ class ModelVersionRow(Described, Base):
     target: Mapped[JsonObject | None] = large_column()
     # Quantiles of the log densities of rows that it was not trained on; null where there are none.
     held_out: Mapped[JsonObject | None] = large_column()
+    # The least likely rows of its table; null where there is none, or it was made before they were kept.
+    unusual: Mapped[JsonObject | None] = separate_column()
     seed: Mapped[int | None] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]
@@ -308,6 +320,20 @@ class MonitoredRow(Base):
     counts: Mapped[JsonObject]
     # Time at which webhooks were told that the rows of this day had drifted.
     announced_at: Mapped[datetime | None]
+
+
+class ReviewRow(Base):
+    """What a person found about an unusual row, which is known by its cells."""
+
+    __tablename__ = "review"
+    __table_args__ = (CheckConstraint("review IN ('confirmed', 'not_unusual')", name="review"),)
+
+    model_id: Mapped[int] = mapped_column(Counter, ForeignKey("model.id"), primary_key=True)
+    # SHA-256 of the cells of the model's columns.
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    review: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
 
 class WebhookRow(Base):

@@ -46,6 +46,7 @@ from models_store.jobs.rows import (
 )
 from models_store.listing import ALL, Filters, Listing, Page, page_of
 from models_store.quotas import check_storage, hold_project
+from models_store.records import Version
 from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import claim_key, known_resource
 from models_store.rows.versions import pin_version
@@ -142,6 +143,24 @@ class Jobs:
     def get(self, session: Session, project: str, job_id: str) -> Job:
         """Return a job."""
         return to_job(find(session, project, job_id))
+
+    @reading
+    def unusual(self, session: Session, project: str, job_id: str) -> dict[str, Any] | None:
+        """Return the least likely rows that a scoring job has found; None if none were kept."""
+        return find(session, project, job_id).unusual
+
+    @reading
+    def scored(self, session: Session, version: Version, dataset_id: str) -> str | None:
+        """Return the id of the newest job that has scored a dataset by a version; None if there is none."""
+        query = select(JobRow.id).where(
+            JobRow.project == version.project,
+            JobRow.kind == JobKind.SCORING,
+            JobRow.state == JobState.SUCCEEDED,
+            JobRow.model_name == version.name,
+            JobRow.model_version == version.version,
+            JobRow.dataset_id == dataset_id,
+        )
+        return session.scalar(query.order_by(JobRow.position.desc()).limit(1))
 
     @reading
     def place(self, session: Session, project: str, job_id: str) -> QueuePlace | None:

@@ -40,6 +40,7 @@ from models_store.jobs.rows import (
     append,
     count_files,
     fail,
+    keep_result,
     lock_parent,
     move,
     storable,
@@ -359,7 +360,7 @@ def _record(
         at = {"project": row.project, "name": row.model_name, "job_id": row.id}
         row.model_version = add_version(session, labelled, **at).version
     if result is not None:
-        row.result = dict(result)
+        keep_result(row, result)
         if row.progress is not None:  # the last report is of a moment before the end
             row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
     if product is not None:

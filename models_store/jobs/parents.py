@@ -28,7 +28,7 @@ from models_store.job_states import (
     JobRole,
     JobState,
 )
-from models_store.jobs.rows import add, append, count_files, fail, move, requeue
+from models_store.jobs.rows import add, append, count_files, fail, keep_result, move, requeue
 from models_store.plans.parts import parts_account, parts_step
 from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
 from models_store.plans.search import search_account, search_step
@@ -176,7 +176,7 @@ def _finish(session: Session, row: JobRow, child: Child, children: Sequence[JobR
         row.model_version = version.version
         row.metrics = {**new.metrics, **(row.metrics or {})}
     else:
-        row.result = product["result"]
+        keep_result(row, product["result"])
         row.metrics = {**(row.metrics or {}), **child.metrics}
     if row.progress is not None:
         row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}

@@ -1,6 +1,7 @@
 """Job rows inside a transaction: moves between states, and events, for both sides of jobs."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import select
@@ -162,6 +163,13 @@ def add(session: Session, row: JobRow) -> None:
 def tell(session: Session, row: JobRow, text: str) -> None:
     """Append a message to the events of a locked job."""
     append(session, row, EventKind.MESSAGE, {"text": storable(text)})
+
+
+def keep_result(row: JobRow, result: Mapping[str, Any]) -> None:
+    """Record the file of a job, and apart from it the least likely rows of what was scored."""
+    file = dict(result)
+    row.unusual = file.pop("unusual", None)
+    row.result = file
 
 
 def count_files(row: JobRow, *, product_bytes: int = 0) -> None:

@@ -17,6 +17,7 @@ from models_store.database.schema import (
     ModelRow,
     ModelVersionRow,
     MonitoredRow,
+    ReviewRow,
 )
 from models_store.errors import ConflictError, NotFoundError
 from models_store.job_states import UNFINISHED_STATES, JobKind
@@ -192,6 +193,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     if model.latest_version == 0:  # the next model of this name is another one
         model.description, model.tags = None, {}
         session.execute(delete(AliasChangeRow).where(AliasChangeRow.model_id == model.id))
+        session.execute(delete(ReviewRow).where(ReviewRow.model_id == model.id))
     return keys
 
 
@@ -304,6 +306,5 @@ def _large_fields(
 
 
 def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
-    return Version.of_row(
-        row, name=name, aliases=aliases, context_columns=row.context_columns or []
-    )
+    context = row.context_columns or []
+    return Version.of_row(row, name=name, aliases=aliases, context_columns=context, unusual=None)

@@ -17,6 +17,7 @@ import torch
 from flows import compile_flow
 from models_store.errors import StorageFullError
 from models_store.files.blobs import Blobs, result_key
+from models_store.least_rows import LeastRows
 from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
 from tabular.writers import (
     OUTPUT_MEDIA_TYPES,
@@ -136,8 +137,10 @@ class _Run:
         product, output = self._product, self._product.output
         usual = None if product.usual is None else product.usual(self._teller.tick)
         summary = _Summary(product.checked)
+        model = self._task.model
+        least = LeastRows(model.quantiles, model.held_out_rows) if product.scores else None
         with self._blobs.staged(f".{output}") as path:
-            if not self._fill(path, summary, usual):
+            if not self._fill(path, summary, least, usual):
                 return False
             key = result_key(self._task.job_id, self._task.attempt, suffix=output)
             stored = self._blobs.commit(path, key)
@@ -149,6 +152,8 @@ class _Run:
         if output == "csv":
             schema = product.head.schema
             result["texts"] = [] if schema is None else text_places(schema)
+        if least is not None:
+            result["unusual"] = least.to_dict()
         metrics = summary.metrics(scores=product.scores)
         if usual is not None:
             known = [None if np.isnan(term) else term for term in usual.tolist()]
@@ -157,7 +162,9 @@ class _Run:
         self._teller.send(Produced(metrics=metrics, result=result))
         return True
 
-    def _fill(self, path: Path, summary: "_Summary", usual: Doubles | None) -> bool:
+    def _fill(
+        self, path: Path, summary: "_Summary", least: LeastRows | None, usual: Doubles | None
+    ) -> bool:
         head, beside = self._product.head, self._product.beside
         began_at = time.monotonic()
         with path.open("wb") as file:
@@ -169,6 +176,8 @@ class _Run:
                 self._blobs.check_room()
                 start = summary.rows
                 summary.add(block)
+                if least is not None:
+                    least.add(block[:, 0])
                 first = [] if beside is None else list(beside[start : summary.rows].T)
                 last = [] if usual is None else list((block[:, -len(usual) :] - usual).T)
                 for encoded in self._encoded(writer, [*first, *block.T, *last], start=start):

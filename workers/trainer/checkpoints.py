@@ -146,6 +146,7 @@ def store(  # noqa: PLR0913  where to, the flow, and the other fields of its ver
     types: list[dict[str, Any]] | None = None,
     target: dict[str, Any] | None = None,
     held_out: dict[str, Any] | None = None,
+    unusual: dict[str, Any] | None = None,
 ) -> Trained:
     """Store the model of a trained flow and return the message that describes it; see `NewVersion`.
 
@@ -170,6 +171,7 @@ def store(  # noqa: PLR0913  where to, the flow, and the other fields of its ver
         "dataset_sha256": None if task.dataset is None else task.dataset.sha256,
         "target": target,
         "held_out": held_out,
+        "unusual": unusual,
         "seed": seed,
         "code_version": installed_version("densityd"),
         "checkpoint_key": stored.key,

@@ -93,12 +93,12 @@ def load_parts(
     """
     take = partial(_take, memory_bytes=task.memory_bytes or task.host_bytes)
     # The types of the dataset may have been corrected since the job was accepted.
-    table, wanted = _numbered_as(columns, open_table(blobs, task.dataset), task.dataset)
+    table, wanted = numbered_as(columns, open_table(blobs, task.dataset), task.dataset)
     train, validation, test = split_rows(len(table), split)
     held_out = {"validation": (table, validation, wanted), "test": (table, test, wanted)}
     for name, dataset in (("validation", task.validation_dataset), ("test", task.test_dataset)):
         if dataset is not None:
-            own, numbers = _numbered_as(columns, open_table(blobs, dataset), dataset)
+            own, numbers = numbered_as(columns, open_table(blobs, dataset), dataset)
             held_out[name] = own, np.arange(len(own)), numbers
     some = train[:: -(-len(train) // most_rows(len(wanted)))]
     taken = take(table, train, wanted)
@@ -111,7 +111,7 @@ def load_parts(
     )
 
 
-def _numbered_as(
+def numbered_as(
     columns: Sequence[Column], table: Floats, dataset: DatasetRef
 ) -> tuple[Floats, list[int]]:
     """Return a table and the numbers of its columns, its levels numbered as in other columns.

@@ -31,6 +31,7 @@ from workers.trainer.devices import find_device, memory_of
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Teller
 from workers.trainer.summary import summarise
 from workers.trainer.training import held_out_quantiles, likelihoods, rows_to_score
+from workers.trainer.unusual import unusual_rows
 
 # An ensemble is slower to serve than its best member: it must be this much better, in nats per row.
 _LEAST_GAIN = 0.005
@@ -57,7 +58,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     blobs = Blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
-    of_one = len(parts.validation) + rows_to_score(parts)
+    of_one = len(parts.validation) + 2 * rows_to_score(parts)
     teller = Teller(task, send, interrupted)
     evaluation = Evaluation(len(request.members) * of_one, teller)
     try:
@@ -85,7 +86,7 @@ def _assembled(
     choice = choose(torch.stack(scores), request.row_loss_bound)
     members = [request.members[number] for number in choice.members]
     left_out = len(flows) - len(members)
-    evaluation.rows -= left_out * rows_to_score(parts)
+    evaluation.rows -= left_out * 2 * rows_to_score(parts)
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)
@@ -97,6 +98,15 @@ def _assembled(
         **likelihoods(flow, parts, seed=seed, scored=evaluation.scored),
         **summarise(flow, parts, spec=spec, columns=request.columns, seed=seed),
     }
+    held_out = held_out_quantiles(flow, parts, device, scored=evaluation.scored)
+    unusual = unusual_rows(
+        flow,
+        task,
+        blobs,
+        request=request,
+        held_out=held_out,
+        scored=evaluation.scored,
+    )
     return store(
         task,
         blobs,
@@ -108,7 +118,8 @@ def _assembled(
         preprocessing=request.preprocessing,
         seed=seed,
         metrics=metrics,
-        held_out=held_out_quantiles(flow, parts, device, scored=evaluation.scored),
+        held_out=held_out,
+        unusual=unusual,
     )
 
 

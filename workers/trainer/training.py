@@ -40,6 +40,7 @@ from workers.trainer.devices import memory_of, training_device
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress, Teller
 from workers.trainer.summary import summarise_training
+from workers.trainer.unusual import unusual_rows
 
 # Chunks of a flow that a compiled one, which is faster, scores between two signs of life.
 _SCORED_CHUNKS = 8
@@ -96,10 +97,18 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         checkpoints.stop(error.state)
         return
     metrics = teller.metrics | {"epochs": teller.metrics["epoch"]}
-    scored = Evaluation(rows_to_score(parts), teller).scored
+    scored = Evaluation(2 * rows_to_score(parts), teller).scored
     try:
         metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, scored=scored)
         held_out = held_out_quantiles(flow, parts, device, scored=scored)
+        unusual = unusual_rows(
+            flow,
+            task,
+            blobs,
+            request=request,
+            held_out=held_out,
+            scored=scored,
+        )
     except EvaluationEndedError:
         checkpoints.stop(trained)
         return
@@ -116,6 +125,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         seed=request.optimisation.seed,
         metrics=metrics,
         held_out=held_out,
+        unusual=unusual,
     )
     send(model)
 

@@ -1,0 +1,168 @@
+"""Unusual rows of a training and of a scoring, with their reasons, and what people found about them."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import openpyxl  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from starlette.testclient import TestClient
+
+from tests.api.conftest import CSV, JSON, assert_refused
+from workers.supervisor.supervisor import Supervisor
+
+RANDOM = np.random.default_rng(5)
+ROWS, WRONG, SWAPPED = 300, 123, 210
+EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+def sales() -> bytes:
+    """Orders: a shop in a city, and a total of about 10 a unit; one total is ten times too large."""
+    lines = ["id,day,city,shop,units,total"]
+    for row in range(ROWS):
+        units = int(RANDOM.integers(2, 60))
+        city = "Oslo" if row % 2 else "Rome"
+        shop = "north" if row % 2 else "south"
+        total = 10 * units + RANDOM.normal()
+        if row == WRONG:
+            total *= 10
+        if row == SWAPPED:
+            shop = "north"
+        lines.append(f"A{row},2024-{1 + row % 12:02d}-15,{city},{shop},{units},{total:.2f}")
+    return "\n".join(lines).encode()
+
+
+TABLE = sales()
+OPTIONS = {"max_epochs": 40, "seed": 3}
+
+
+def uploaded(client: TestClient, table: bytes = TABLE) -> str:
+    response = client.post("/v1/datasets", params={"exclude": "id"}, content=table, headers=CSV)
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def started(client: TestClient, kind: str, **body: Any) -> str:
+    response = client.post(f"/v1/jobs/{kind}", content=json.dumps(body), headers=JSON)
+    assert response.status_code == 202, response.text
+    return str(response.json()["id"])
+
+
+def trained(client: TestClient, supervisor: Supervisor, **body: Any) -> str:
+    """The id of the dataset of the model `sales`."""
+    dataset = uploaded(client)
+    columns = ["city", "shop", "units", "total"]
+    body = {"model_name": "sales", "dataset_id": dataset, "columns": columns} | body
+    job = started(client, "training", optimisation=OPTIONS, **body)
+    assert supervisor.run_next()
+    assert client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    return dataset
+
+
+def unusual(client: TestClient, path: str = "/v1/models/sales/unusual", **query: Any) -> Any:
+    response = client.get(path, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, supervisor):
+    dataset = trained(client, supervisor)
+    found = unusual(client, limit=5)
+    assert (found["model"], found["dataset_id"], found["total_rows"]) == ("sales:1", dataset, ROWS)
+    assert found["columns"] == ["id", "day", "city", "shop", "units", "total"]
+    assert {row["row"] for row in found["rows"]} > {WRONG, SWAPPED}
+    wrong = next(row for row in found["rows"] if row["row"] == WRONG)
+    assert (wrong["cells"]["id"], wrong["cells"]["day"][:4]) == (f"A{WRONG}", "2024")
+    worst = wrong["reasons"][0]
+    usual, units = worst["usual"], wrong["cells"]["units"]
+    assert (worst["column"], worst["value"]) == ("total", wrong["cells"]["total"])
+    assert usual["low"] < 10 * units + 30
+    assert usual["high"] > 10 * units - 30
+    assert usual["high"] < worst["value"] / 2
+    assert worst["difference"] < -5
+    swapped = next(row for row in found["rows"] if row["row"] == SWAPPED)
+    told = {reason["column"]: reason["levels"] for reason in swapped["reasons"]}
+    assert told["shop"] == ["south"]
+    assert told["city"] == ["Oslo"]
+    scores = [row["log_prob"] for row in unusual(client, limit=100)["rows"]]
+    assert scores == sorted(scores)
+
+
+def test_thresholds_count_all_rows_and_those_a_month(client, supervisor):
+    trained(client, supervisor)
+    found = unusual(client, limit=100)
+    below = next(one for one in found["thresholds"] if one["rank"] == 0.05)
+    flagged = unusual(client, limit=100, max_rank=0.05)["rows"]
+    assert len(flagged) == below["rows"] > 0
+    assert all(row["rank"] <= 0.05 for row in flagged)
+    assert found["thresholds"][-1]["rows"] == ROWS
+    assert found["period"]["column"] == "day"
+    assert 10 < found["period"]["months"] < 12
+    assert below["per_month"] == pytest.approx(below["rows"] / found["period"]["months"], abs=0.01)
+    held_out = {row["row"] for row in unusual(client, limit=100)["rows"] if row["held_out"]}
+    assert 0 < len(held_out) < 100
+    second = unusual(client, limit=2, offset=1)["rows"]
+    assert [row["row"] for row in second] == [row["row"] for row in found["rows"][1:3]]
+
+
+def test_a_review_is_shown_by_later_versions_and_scorings(client, supervisor):
+    dataset = trained(client, supervisor)
+    [worst] = unusual(client, limit=1)["rows"]
+    path = f"/v1/models/sales/reviews/{worst['digest']}"
+    given = client.put(path, content='{"review": "confirmed"}', headers=JSON)
+    assert given.json()["review"] == "confirmed"
+    trained(client, supervisor)
+    by_row = {row["row"]: row for row in unusual(client, limit=100)["rows"]}
+    assert by_row[worst["row"]]["review"] == "confirmed"
+    job = started(client, "scoring", model="sales:2", dataset_id=dataset)
+    assert supervisor.run_next()
+    scored = unusual(client, f"/v1/jobs/{job}/rows", sort="rank", limit=100)
+    assert (scored["job_id"], scored["rows"][0]["held_out"]) == (job, None)
+    assert {row["row"]: row["review"] for row in scored["rows"]}[worst["row"]] == "confirmed"
+    assert scored["rows"][0]["reasons"]
+    assert client.delete(path).status_code == 204
+    assert {row["review"] for row in unusual(client, limit=100)["rows"]} == {None}
+    assert_refused(client.delete(path), 404, "not-found")
+
+
+def test_what_is_flagged_is_a_file_for_spreadsheets(client, supervisor):
+    trained(client, supervisor)
+    query = {"max_rank": 0.05, "limit": 1000}
+    path = "/v1/models/sales/unusual"
+    text = client.get(path, params=query, headers={"Accept": "text/csv"})
+    assert text.headers["content-disposition"].endswith('"sales-1-unusual.csv"')
+    lines = text.content.decode("utf-8-sig").splitlines()
+    flagged = unusual(client, limit=100, max_rank=0.05)["rows"]
+    assert len(lines) == 1 + len(flagged)
+    head = ["row", "held_out", "rank", "log_prob", "reasons", "review"]
+    head += ["id", "day", "city", "shop", "units", "total"]
+    assert lines[0].split(",") == head
+    book = client.get(path, params=query, headers={"Accept": EXCEL})
+    sheet = openpyxl.load_workbook(io.BytesIO(book.content)).active
+    assert [cell.value for cell in sheet[1]] == head
+    worst = {cell.value: sheet[2][at].value for at, cell in enumerate(sheet[1])}
+    assert worst["row"] == flagged[0]["row"]
+    assert worst["total"] == flagged[0]["cells"]["total"]
+    assert "usual here" in worst["reasons"]
+
+
+def test_refusals_say_what_to_do(client, supervisor):
+    dataset = trained(client, supervisor)
+    other = uploaded(client, TABLE.replace(b"A0,", b"B0,"))
+    refused = client.get(f"/v1/models/sales/unusual?dataset_id={other}")
+    assert_refused(refused, 409, "unusual-not-scored")
+    job = started(client, "scoring", model="sales", dataset_id=other)
+    assert_refused(client.get(f"/v1/jobs/{job}/rows"), 409, "result-not-ready")
+    assert supervisor.run_next()
+    assert unusual(client, dataset_id=other)["job_id"] == job
+    assert_refused(client.get("/v1/models/sales/unusual?limit=101"), 422, "validation")
+    assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
+    refused = client.get("/v1/models/sales/unusual")
+    assert_refused(refused, 409, "unusual-unavailable")
+    assert "deleted" in refused.json()["detail"]
+    digest = "0" * 64
+    refused = client.put(
+        f"/v1/models/other/reviews/{digest}", content='{"review": "confirmed"}', headers=JSON
+    )
+    assert_refused(refused, 404, "not-found")
