@@ -12,6 +12,9 @@ SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Variable with the folder that holds the metrics of all API processes of a port, if there are several."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_BUCKETS_MODEL_S = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
+MOST_LABELS = 200
+"""Values of a set of labels that projects choose; all further ones share ``other``."""
 _BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -105,6 +108,21 @@ class Metrics:
             ["route", "by"],
             registry=self.registry,
         )
+        self._model_requests = Counter(
+            "densityd_model_requests_total",
+            "Requests to models that were responded to, of the first models that were asked for.",
+            ["project", "model", "status"],
+            registry=self.registry,
+        )
+        self._model_seconds = Histogram(
+            "densityd_model_request_seconds",
+            "Time from the headers of a request to a model to the end of its response.",
+            ["project", "model"],
+            buckets=_BUCKETS_MODEL_S,
+            registry=self.registry,
+        )
+        self._models: set[tuple[str, str]] = set()
+        self._of_models: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge(
             "densityd_http_requests_in_flight",
@@ -133,6 +151,38 @@ class Metrics:
         counter, histogram = known
         counter.inc()
         histogram.observe(seconds)
+
+    def observe_model(self, *, project: str, model: str, status: int, seconds: float) -> None:
+        """Count one request to a model.
+
+        Args:
+            project: Project of the caller.
+            model: Name of the model, which the project has unless the status is 404.
+            status: Status of the response.
+            seconds: Duration of the request.
+        """
+        key = project, model, status
+        known = self._of_models.get(key)
+        if known is None:
+            pair = self.bounded(project, model, is_there=status != 404)
+            known = (
+                self._model_requests.labels(*pair, f"{status // 100}xx"),
+                self._model_seconds.labels(*pair),
+            )
+            if pair == (project, model):
+                self._of_models[key] = known
+        counter, histogram = known
+        counter.inc()
+        histogram.observe(seconds)
+
+    def bounded(self, project: str, model: str, *, is_there: bool = True) -> tuple[str, str]:
+        """Return the labels of a project's model: its own if it is one of the first, else those of all others."""
+        pair = project, model
+        if pair not in self._models:
+            if not is_there or len(self._models) >= MOST_LABELS:
+                return "other", "other"
+            self._models.add(pair)
+        return pair
 
     def observe_broken(self, *, route: str, by_caller: bool) -> None:
         """Count one response that was interrupted after its headers.

@@ -19,6 +19,7 @@ from densityd.admin.installation import failing, open_installation, override, re
 from densityd.commands import call, models, rows, things, train
 from densityd.errors import StartError
 from densityd.terminal import FAILED, fail, note
+from models_store.settings import unknown_settings
 from workers.settings import WorkerSettings
 
 
@@ -220,7 +221,7 @@ def doctor(
         typer.Option(min=0, help="Age in hours from which a file without a row is one."),
     ] = 24,
 ) -> None:
-    """Print every setting, check database, broker, storage and device, and compare rows with files.
+    """Print every setting, check database, broker, storage, memory and device, and compare rows with files.
 
     The exit status is 1 if there is a problem. Passwords are masked. It runs beside the service, and
     changes nothing without --delete. Files stay behind when a process is killed between a file and its
@@ -232,13 +233,18 @@ def doctor(
     """
     from densityd.admin import doctor as examination  # noqa: PLC0415 - only this command needs it
 
+    unknown = unknown_settings()
+    for name in unknown:
+        del os.environ[name]  # one of the findings, beside which the rest is examined
     settings, worker_settings = read_settings(ApiSettings), read_settings(WorkerSettings)
     grace_s = grace_h * 3600
     if delete:
         with failing(), open_installation(settings) as (database, blobs):
             for line in examination.delete_unneeded(database, blobs, grace_s=grace_s):
                 note(line)
-    report = examination.examine(settings, worker_settings, deep=deep, grace_s=grace_s)
+    report = examination.examine(
+        settings, worker_settings, deep=deep, grace_s=grace_s, unknown=unknown
+    )
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
     if not report.healthy:
         raise typer.Exit(FAILED)

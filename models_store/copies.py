@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy import Table, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from models_store.consistency import (
@@ -27,6 +27,7 @@ from models_store.consistency import (
     named_files,
 )
 from models_store.database.base import JsonObject
+from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.schema import METADATA, JobRow, StoreRow, WorkerRow
 from models_store.errors import (
@@ -83,7 +84,8 @@ def back_up(database: Database, blobs: Blobs, folder: Path, *, tell: Tell) -> Co
     """Copy an installation, which may be in use, into a folder.
 
     Files that an earlier back-up left there are hashed, and copied only if they differ; the rows are
-    replaced at the end, and then what no row names any more is deleted.
+    replaced at the end, and then what no row names any more is deleted. The time of a back-up that
+    lacks nothing is noted.
 
     Raises:
         CopyError: The folder has something else, or as `copy` says.
@@ -104,6 +106,9 @@ def back_up(database: Database, blobs: Blobs, folder: Path, *, tell: Tell) -> Co
     for stored in kept.files():
         if stored.key not in named:
             kept.delete(stored.key)
+    if not copied.unusable:
+        with database.write() as session:
+            session.execute(update(StoreRow).values(backed_up_at=db_now()))
     return copied
 
 

@@ -36,6 +36,17 @@ def stored_bytes(session: Session, project: str) -> int:
     return total
 
 
+def stored_by_project(session: Session) -> dict[str, int]:
+    """Return the bytes of the files of each project that has any."""
+    sums: dict[str, int] = {}
+    for column in _FILES:
+        project = column.class_.project
+        query = select(project, func.sum(column)).where(column > 0).group_by(project)
+        for name, total in session.execute(query):
+            sums[name] = sums.get(name, 0) + int(total)
+    return sums
+
+
 def check_storage(session: Session, project: str, max_bytes: int, *, more: int = 0) -> None:
     """Refuse to let a project store more than it may.
 

@@ -78,12 +78,26 @@ def variables() -> frozenset[str]:
     return frozenset(names)
 
 
-def _known(name: str) -> str:
+def _nearest(name: str) -> str | None:
+    """Return the known name that is nearest to one that is not; None if it is known."""
     known = variables()
     if name in known or name.removesuffix(_OF_FILE) in known or name.startswith(_TESTS):
-        return name
-    near = get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-    raise ValueError(f"there is no such setting; the nearest is {_PREFIX}{near[0]}")
+        return None
+    return _PREFIX + get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+
+
+def _known(name: str) -> str:
+    near = _nearest(name)
+    if near is not None:
+        raise ValueError(f"there is no such setting; the nearest is {near}")
+    return name
+
+
+def unknown_settings() -> dict[str, str]:
+    """Return the variables of the environment that are no settings, each with the nearest one that is."""
+    ours = sorted(name for name in os.environ if name.startswith(_PREFIX))
+    near = {name: _nearest(name.removeprefix(_PREFIX)) for name in ours}
+    return {name: setting for name, setting in near.items() if setting is not None}
 
 
 class _Variables(PydanticBaseSettingsSource):

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.audit import AuditedApp
-from app.auth.callers import Callers, authorization_of
+from app.auth.callers import DEFAULT_PROJECT, Callers, authorization_of
 from app.auth.loopback import is_local_name
 from app.auth.rates import Headers, Rates
 from app.limits import NOBODY, Caller, OpenBound, Threads, on_account_of
@@ -18,8 +18,10 @@ _OPEN = frozenset(
     }
 )
 _OPEN_BELOW = ("/guide/", "/problems/", "/static/")
-_FOR_ADMINISTRATORS = frozenset({"/metrics", "/v1/audit"})
+_FOR_ADMINISTRATORS = frozenset({"/v1/audit"})
 _KEYS = "/v1/keys"
+# Of all projects: for administrators of the service.
+_OF_THE_SERVICE = ("/metrics", "/v1/projects")
 _MODELS, _INFER = "/v2/models/", "/infer"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -41,7 +43,7 @@ class Policy:
         if method in _SAFE:
             if path in _OPEN or path.startswith(_OPEN_BELOW):
                 return None
-            alone = path in _FOR_ADMINISTRATORS or _is_of_keys(path)
+            alone = path in _FOR_ADMINISTRATORS or _is_of_keys(path) or is_of_the_service(path)
             return Scope.ADMIN if alone else Scope.READ
         if path.startswith(self._prefix) and method == "POST":
             ref, _, verb = path[len(self._prefix) :].partition("/")
@@ -49,7 +51,12 @@ class Policy:
                 return Scope.READ
         if method == "POST" and path.startswith(_MODELS) and path.endswith(_INFER):
             return Scope.READ
-        return Scope.ADMIN if _is_of_keys(path) else Scope.WRITE
+        return Scope.ADMIN if _is_of_keys(path) or is_of_the_service(path) else Scope.WRITE
+
+
+def is_of_the_service(path: str) -> bool:
+    """Return whether a path tells of all projects, which is for administrators of the project `default`."""
+    return any(path == first or path.startswith(f"{first}/") for first in _OF_THE_SERVICE)
 
 
 def _is_of_keys(path: str) -> bool:
@@ -105,6 +112,11 @@ class AccessMiddleware:
             _refuse_other_sites(scope)
         if not caller.scope.includes(needed):
             raise _forbidden(needed)
+        if caller.project != DEFAULT_PROJECT and is_of_the_service(scope["path"]):
+            raise Problem(
+                "forbidden",
+                f"This tells of all projects: it needs a key with scope `admin` of the project `{DEFAULT_PROJECT}`.",
+            )
         return caller, self._rates.take(caller)
 
 

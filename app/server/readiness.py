@@ -112,6 +112,10 @@ class Lookout:
         unknown = Finding(Level.UNUSABLE, "It was not looked at yet.")
         return self._found or dict.fromkeys(self._looks, unknown)
 
+    def usable(self) -> dict[str, bool]:
+        """Return for each thing whether it can be used, as far as the last look found."""
+        return {name: finding.level is Level.OK for name, finding in self.found().items()}
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             found = {name: self._look(name, look) for name, look in self._looks.items()}

@@ -30,6 +30,8 @@ _TRACEPARENT = re.compile(
 )
 # Whoever puts a key into a path has no use for it, but it need not be in the log.
 _KEY_SECRET = re.compile(r"(key_[0-9a-f]{32})\.[0-9a-f]+")
+_MODELS = ("/v1/models/", "/v2/models/")
+_END_OF_NAME = re.compile("[@:]")
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -103,6 +105,11 @@ class RequestMiddleware:
             verb = "broke off its response:"
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
         caller: Caller | None = scope["state"].get("caller")
+        model = _model_of(scope)
+        if caller is not None and model is not None:
+            self._metrics.observe_model(
+                project=caller.project, model=model, status=tracked.status, seconds=seconds
+            )
         extra = {} if caller is None else {"key_id": caller.key_id, "project": caller.project}
         values = method[:16], path, verb, tracked.status, seconds
         log.log(level, "%s %s %s %d in %.4f s", *values, extra=extra)
@@ -145,6 +152,14 @@ class _TrackedResponse:
 
 def _route_of(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unmatched")
+
+
+def _model_of(scope: Scope) -> str | None:
+    """Return the name of the model that a request computed with, without an alias or a version."""
+    if not scope["path"].startswith(_MODELS) or scope["method"] != "POST":
+        return None
+    ref: str | None = scope.get("path_params", {}).get("ref")
+    return None if ref is None else _END_OF_NAME.split(ref, maxsplit=1)[0]
 
 
 def _span_of(scope: Scope) -> AbstractContextManager[Any]:

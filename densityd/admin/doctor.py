@@ -3,7 +3,8 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,8 @@ _PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[
 _LOW_SPACE_BYTES = 2**30
 _MOST_ITEMS = 20
 _ABANDONED_S = 60.0
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
+_CLOCK_NOTED_S, _CLOCK_OFF_S = 2.0, 30.0
 Verdict = Literal["ok", "note", "problem"]
 
 
@@ -100,6 +102,7 @@ def examine(
     *,
     deep: bool = False,
     grace_s: float = GRACE_S,
+    unknown: Mapping[str, str] | None = None,
 ) -> Report:
     """Check the installation that the settings describe; only a probe file is written.
 
@@ -108,11 +111,15 @@ def examine(
         worker: Settings of the worker.
         deep: Read every stored file and check its hash.
         grace_s: Age from which a file that nothing needs is reported, in seconds.
+        unknown: Variables that are no settings, each with the nearest one that is.
     """
     blobs = Blobs(api.store_address)
     database, store = _examine_database(api), _examine_store(api)
     findings = [database, _examine_broker(api), store, _examine_disk(api)]
     findings.append(_examine_staging(blobs, grace_s=grace_s))
+    findings += [_examine_names(unknown or {}), _examine_memory(api, worker)]
+    if database.verdict == "ok":
+        findings.append(_examine_clock(api))
     if database.verdict == store.verdict == "ok":
         findings += _examine_both(api, blobs, deep=deep, grace_s=grace_s)
     findings.append(_examine_device(worker))
@@ -138,6 +145,50 @@ def _list_settings(*groups: BaseSettings) -> Iterator[Setting]:
                 value="" if value is None else mask(str(value)),
                 source="environment" if os.environ.get(variable) else "default",
             )
+
+
+def _examine_names(unknown: Mapping[str, str]) -> Finding:
+    if not unknown:
+        return Finding("settings", "ok", "Every DENSITYD_ variable is a setting.")
+    items = [f"{name}: the nearest setting is {near}" for name, near in unknown.items()]
+    detail = f"{len(unknown)} variables are no settings, with which no process starts:"
+    return Finding("settings", "problem", detail, items)
+
+
+def _examine_memory(api: ApiSettings, worker: WorkerSettings) -> Finding:
+    """Compare what the processes may take together with what there is."""
+    from workers.supervisor.assignment import machine_bytes  # noqa: PLC0415 - as below
+
+    there = machine_bytes()
+    of_api = api.api_processes * api.memory_bytes
+    of_trainers = worker.worker_concurrency * (worker.trainer_memory_bytes or 0)
+    summed = f"{api.api_processes} x DENSITYD_MEMORY_BYTES"
+    if of_trainers:
+        summed += f" + {worker.worker_concurrency} x DENSITYD_TRAINER_MEMORY_BYTES"
+    took, has = (of_api + of_trainers) / _GIB, there / _GIB
+    if of_api + of_trainers <= there:
+        return Finding("memory", "ok", f"{summed} = {took:.1f} GiB, of {has:.1f} GiB.")
+    names = {"memory_bytes", "api_processes"} & api.model_fields_set
+    names |= {"trainer_memory_bytes"} & worker.model_fields_set
+    detail = f"{summed} = {took:.1f} GiB is more than the {has:.1f} GiB of this machine or container; set less."
+    return Finding("memory", "problem" if names else "note", detail)
+
+
+def _examine_clock(settings: ApiSettings) -> Finding:
+    """Compare the clock of this machine with that of the database, by which leases and keys end."""
+    database = Database(settings.resolved_database_url)
+    try:
+        began = time.time()
+        off_s = database.now().timestamp() - (began + time.time()) / 2
+    except StoreError as error:
+        return Finding("clock", "problem", f"The database's clock cannot be read: {error}")
+    finally:
+        database.dispose()
+    ahead = "behind" if off_s > 0 else "ahead of"
+    detail = f"This machine's clock is {abs(off_s):.1f} s {ahead} that of the database."
+    if abs(off_s) < _CLOCK_NOTED_S:
+        return Finding("clock", "ok", "The clocks of this machine and of the database agree.")
+    return Finding("clock", "problem" if abs(off_s) > _CLOCK_OFF_S else "note", detail)
 
 
 def _examine_database(settings: ApiSettings) -> Finding:

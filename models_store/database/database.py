@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models_store.database import changes
@@ -152,6 +153,11 @@ class Database:
         """Ask the database for a sign of life."""
         with self.read() as session:
             session.execute(text("SELECT 1"))
+
+    def now(self) -> datetime:
+        """Return the time of the database's clock."""
+        with self.read() as session:
+            return session.scalars(select(db_now())).one()
 
     def try_write(self) -> None:
         """Commit a write that changes nothing, which tells whether others could be."""

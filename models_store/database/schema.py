@@ -189,6 +189,8 @@ class StoreRow(Base):
 
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     identity: Mapped[str]
+    # End of the last back-up that lacked nothing; null: there was none.
+    backed_up_at: Mapped[datetime | None]
 
 
 class IdempotencyRow(Base):
@@ -439,6 +441,9 @@ class ProjectRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     # Time at which a worker last took a job of it, or one of its jobs last gave way; null: never.
     turn_at: Mapped[datetime | None]
+    # Its own limits; null: those of the settings.
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_queued_jobs: Mapped[int | None]
 
 
 class ComputedRow(Base):

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from app.metrics import Metrics
 from app.server.job_metrics import JobMetrics, _of_jobs
 from app.settings import ApiSettings
-from models_store.jobs.figures import Ended, Figures
+from models_store.jobs.figures import Ended, Figures, Stored
 from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
 
@@ -104,7 +105,10 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs Prometheus")
 
 class _NoFigures:
     def read(self) -> Figures:
-        return Figures()
+        return Figures(backed_up_at=datetime.now(UTC))
+
+    def stored(self) -> dict[str, Stored]:
+        return {}
 
 
 def known_metrics() -> set[str]:
@@ -242,6 +246,21 @@ def promtool(*arguments: str) -> None:
         [str(PROMTOOL), *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.cluster
+@needs_promtool
+def test_alerts_come_within_minutes_and_each_is_explained() -> None:
+    yaml = importlib.import_module("yaml")
+    rules, tests = DEPLOY / "prometheus" / "rules.yml", DEPLOY / "prometheus" / "rules_test.yml"
+    promtool("test", "rules", str(tests))
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    (group,) = yaml.safe_load(rules.read_text())["groups"]
+    for rule in group["rules"]:
+        assert rule["alert"] in tests.read_text()
+        assert f"`{rule['alert']}`" in guide
+        page, _, part = rule["annotations"]["runbook_url"].partition("#")
+        assert f"\n## {part.title()}\n" in (ROOT / page).read_text()
 
 
 @pytest.mark.cluster

@@ -20,6 +20,7 @@ from models_store.files.blobs import Blobs, part_key, parts_key, table_key
 from models_store.files.job_files import ResultPart, save_list
 from models_store.files.store_identity import adopt
 from models_store.job_states import Checkpoint, Idempotency, JobKind
+from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, Scope
@@ -141,8 +142,12 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
     before = contents(database, blobs)
     assert {name for name, rows in before[0].items() if not rows} == set(), "each has a row"
 
+    assert JobFigures(database).read().backed_up_at is None
     back_up(database, blobs, tmp_path / "backup", tell=quiet)
     assert contents(*opened(tmp_path / "backup")) == before
+    noted = JobFigures(database).read().backed_up_at
+    assert noted is not None
+    assert abs((noted - database.now()).total_seconds()) < 600
 
     with database.write() as session:
         for table in reversed(METADATA.sorted_tables):

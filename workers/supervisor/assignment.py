@@ -137,9 +137,13 @@ def _host_memory_bytes(settings: WorkerSettings) -> int:
     """Return the memory of the machine, or of its container, that a trainer may take."""
     if settings.trainer_memory_bytes is not None:
         return settings.trainer_memory_bytes
+    return int(machine_bytes() * _SHARE_OF_MEMORY / len(devices_of(settings)))
+
+
+def machine_bytes() -> int:
+    """Return the memory of the machine, or of the container that this process is in."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    machine = min([physical, *group_limits(_OWN_GROUPS, _GROUPS)])
-    return int(machine * _SHARE_OF_MEMORY / len(devices_of(settings)))
+    return min([physical, *group_limits(_OWN_GROUPS, _GROUPS)])
 
 
 def group_limits(own: Path, groups: Path) -> Iterator[int]:

@@ -9,11 +9,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.metrics import MOST_LABELS, Metrics
 from app.server import readiness
 from app.server.readiness import Level, Lookout
 from models_store.database.database import Database
 from models_store.errors import SchemaMismatchError
 from models_store.files.blobs import Blobs
+from tests.api.serving import registered
 from tests.support.waiting import wait_until
 
 
@@ -185,6 +187,32 @@ def test_another_schema_is_refused_with_both_revisions(settings):
     app = create_app(settings)
     with pytest.raises(SchemaMismatchError, match="needs revision"), TestClient(app):
         pass
+
+
+def test_metrics_count_requests_by_project_and_model_of_those_that_there_are(client):
+    registered(client.app.state.database, client.app.state.blobs, project="default")
+    body = {"rows": [[170, 70, 40]]}
+    for ref in ("people", "people@live", "people:1"):
+        client.post(f"/v1/models/{ref}/log_prob", json=body)
+    for number in range(3):
+        client.post(f"/v1/models/junk-{number}/log_prob", json=body)
+    text = client.get("/metrics").text
+    ours = 'model="people",project="default"'
+    assert f'densityd_model_requests_total{{{ours},status="2xx"}} 2.0' in text
+    assert f'densityd_model_requests_total{{{ours},status="4xx"}} 1.0' in text
+    assert f"densityd_model_request_seconds_count{{{ours}}} 3.0" in text
+    others = 'model="other",project="other",status="4xx"'
+    assert f"densityd_model_requests_total{{{others}}} 3.0" in text
+    assert "junk" not in text
+
+
+def test_labels_that_projects_choose_are_bounded():
+    metrics = Metrics()
+    for number in range(MOST_LABELS + 50):
+        metrics.observe_model(project="p", model=f"m{number}", status=200, seconds=0.1)
+    text = metrics.render().decode()
+    assert text.count("densityd_model_request_seconds_count{") == MOST_LABELS + 1
+    assert 'seconds_count{model="other",project="other"} 50.0' in text
 
 
 def test_metrics_count_requests_by_template(looking_client):

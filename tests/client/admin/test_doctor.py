@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from app.settings import ApiSettings
+from densityd.admin import doctor as examination
 from densityd.admin.doctor import Report, examine, mask
 from densityd.cli import app
 from models_store.database.database import Database
@@ -305,3 +306,48 @@ def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: Bl
     assert result.exit_code == 0
     assert "note     jobs      1 jobs lost their worker" in result.output
     assert job.id in result.output
+
+
+def test_variables_that_are_no_settings_are_all_named_beside_the_rest(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_STORE_ULR", "s3://bucket")
+    monkeypatch.setenv("DENSITYD_MEMROY_BYTES", "1")
+
+    result = doctor()
+
+    assert result.exit_code == 1
+    assert "DENSITYD_STORE_ULR: the nearest setting is DENSITYD_STORE_URL" in result.output
+    assert "DENSITYD_MEMROY_BYTES: the nearest setting is DENSITYD_MEMORY_BYTES" in result.output
+    assert f"note     store     {data_dir}" in result.output
+
+
+def test_memory_that_is_more_than_there_is_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verdicts(examined())["memory"] in ("ok", "note")
+    monkeypatch.setenv("DENSITYD_MEMORY_BYTES", str(2**40))
+    monkeypatch.setenv("DENSITYD_API_PROCESSES", "3")
+    monkeypatch.setenv("DENSITYD_TRAINER_MEMORY_BYTES", str(2**40))
+
+    found = {found.check: found for found in examined().findings}["memory"]
+
+    assert found.verdict == "problem"
+    assert "3 x DENSITYD_MEMORY_BYTES + 1 x DENSITYD_TRAINER_MEMORY_BYTES = 4096.0 GiB" in (
+        found.detail
+    )
+
+
+@pytest.mark.usefixtures("database")
+def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verdicts(examined())["clock"] == "ok"
+
+    class Late:
+        """Stands in the place of ``time`` on a machine whose clock is five minutes late."""
+
+        @staticmethod
+        def time() -> float:
+            return time.time() - 300
+
+    monkeypatch.setattr(examination, "time", Late)
+    found = {found.check: found for found in examined().findings}["clock"]
+    assert found.verdict == "problem"
+    assert "300.0 s behind" in found.detail
