@@ -72,6 +72,9 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     expect(page.get_by_role("heading", name="birds version 1", exact=True)).to_be_visible(
         timeout=SOON_MS
     )
+    rows = page.get_by_role("region", name="Unusual rows", exact=True)
+    expect(rows.locator("tbody tr")).to_have_count(20)
+    expect(rows.locator(".reason").first).to_contain_text("usual here")
     page.go_back()  # to the job
     expect(page.locator(".curve canvas")).to_be_visible()
     expect(page.get_by_label("Progress", exact=True)).to_contain_text("Best epoch")
@@ -231,6 +234,29 @@ def test_a_version_is_promoted_and_the_promotion_undone(page: Page, up: Up, mode
     assert httpx.get(f"{up.url}/v1/models/{model}", timeout=60).json()["aliases"] == {}
 
 
+def test_an_unusual_row_is_explained_at_an_address_to_share_and_reviewed(
+    browser: Browser, page: Page, up: Up, model: str
+) -> None:
+    page.goto(f"/#/models/{model}/1")
+    page.get_by_role("link", name=re.compile("^Explain row")).nth(1).click()
+    explanation = page.get_by_label("Explanation", exact=True)
+    expect(explanation).to_contain_text("times as likely")
+    confirmed = {"name": "Confirmed", "pressed": True, "exact": True}
+    expect(page.get_by_role("button", **confirmed)).to_have_count(0)
+    page.get_by_role("button", name="Confirmed", exact=True).nth(1).click()
+    expect(page.get_by_role("button", **confirmed)).to_have_count(1)
+    with watched_page(browser, up.url) as other:
+        other.goto(page.url)
+        shown = other.get_by_label("Explanation", exact=True)
+        expect(shown).to_have_text(explanation.text_content() or "")
+        expect(other.get_by_role("button", **confirmed)).to_have_count(1)
+    page.get_by_role("slider").press("End")
+    expect(page.get_by_text("flags 344 of 344 rows", exact=True)).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the flagged rows as CSV", exact=True).click()
+    assert len(download.value.path().read_text().splitlines()) == 345
+
+
 def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/versions")
     page.get_by_role("button", name="Describe or tag the model", exact=True).click()
@@ -252,6 +278,8 @@ def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
     page.get_by_label("Dataset", exact=True).select_option("table of the pair")
     page.get_by_role("button", name="Start scoring", exact=True).click()
+    rows = page.get_by_role("region", name="Unusual rows", exact=True)
+    expect(rows.locator("tbody tr")).to_have_count(20, timeout=SOON_MS)
     result = page.get_by_role("button", name="Download the result", exact=True)
     expect(result).to_be_visible(timeout=SOON_MS)
     with page.expect_download() as download:

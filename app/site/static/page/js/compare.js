@@ -51,6 +51,7 @@ function comparison(versions) {
 /** Versions of a model side by side; `chosen` has the numbers of some, none: all. */
 export function Compare({ name, chosen }) {
   return html`<${Crumbs} path=${[["Models", "#/models"], [name, `#/models/${name}`]]} /><h1>Versions of ${name}</h1>
+    ${chosen.length === 2 && html`<${Better} name=${name} chosen=${chosen} />`}
     ${chosen.length ? html`<${Chosen} name=${name} chosen=${chosen} />` : html`<${All} name=${name} />`}`;
 }
 

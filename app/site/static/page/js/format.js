@@ -12,6 +12,11 @@ export function number(value) {
   return size !== 0 && (size < 1e-3 || size >= 1e9) ? value.toExponential(3) : DIGITS.format(value);
 }
 
+const EXACT = new Intl.NumberFormat("en", { maximumFractionDigits: 12, useGrouping: "min2" });
+
+/** Return a number with all its digits. */
+export const exact = (value) => EXACT.format(value);
+
 /** Return a log density: two decimals. The file of an imported version may have anything in its place. */
 export const nats = (value) => (typeof value === "number" ? value.toFixed(2) : "–");
 

@@ -5,6 +5,7 @@ import { Curve } from "./charts.js";
 import { ago, familyName, nats, number, percent, plural, seconds } from "./format.js";
 import { Labels } from "./labels.js";
 import { save } from "./rows.js";
+import { UnusualRows } from "./unusual.js";
 import { Confirm, Crumbs, Elsewhere, InWords, Loaded, origin, ProblemNote, State, useAction, useEvery, useJson } from "./widgets.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
@@ -96,13 +97,13 @@ export function Job({ id, row }) {
             ${running && html` <span class=${link === "live" ? "state good" : "state queued"} role="status">${link}</span>`}</p></div>
           <p class="row">${!ENDED.includes(job.state) && html`<button type="button" class="harm" disabled=${cancel.busy || job.cancel_requested} onClick=${cancel.run}>${job.cancel_requested ? "Stopping…" : "Cancel"}</button>`}
             ${["failed", "cancelled"].includes(job.state) && html`<button type="button" class="first" disabled=${resume.busy} onClick=${resume.run}>Resume</button>`}
-            ${job.state === "succeeded" && job.model.version && html`<a class="button first" href=${`#/models/${job.model.name}/${job.model.version}`}>Look at the model</a>`}
+            ${job.state === "succeeded" && job.model.version && html`<a class=${`button ${job.kind === "scoring" ? "" : "first"}`} href=${`#/models/${job.model.name}/${job.model.version}`}>Look at the model</a>`}
             ${job.result && html`<${Result} job=${job} />`}
             ${ENDED.includes(job.state) && html`<${Confirm} label="Delete" question="Delete this job and its events?" busy=${remove.busy} act=${remove.run} />`}</p></div>
         <${ProblemNote} problem=${cancel.problem ?? resume.problem ?? remove.problem} />
         ${job.error && html`<div class="note bad" role="alert"><strong>The job failed</strong><p>${job.error.detail}</p></div>`}
         ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : job.queue ? `Waits for a worker, number ${number(job.queue.position)} in the queue${job.queue.starts_in_seconds === null ? "" : `, for about ${seconds(job.queue.starts_in_seconds)}`}.` : "Waits for a worker."}</p>`}
-        ${html`<${Progress} job=${job} latest=${latest} />`}
+        ${job.kind === "scoring" && job.state === "succeeded" ? html`<${UnusualRows} path=${`/v1/jobs/${id}/rows?sort=rank&`} address=${`#/jobs/${id}`} row=${row} />` : html`<${Progress} job=${job} latest=${latest} />`}
         <${InWords} of=${job.metrics?.summary} />
         ${parent && html`<${Race} trials=${job.metrics?.trials ?? []} />`}
         ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>

@@ -34,8 +34,8 @@ export function Models() {
   }}<//>`;
 }
 
-const TABS = [["fit", "Fit"], ["facts", "Facts"], ["versions", "Versions"]];
-const TABS_OF_LATENT = [["fit", "Latent variables"], ...TABS.slice(1)];
+const TABS = [["unusual", "Unusual rows"], ["fit", "Fit"], ["facts", "Facts"], ["versions", "Versions"]];
+const TABS_OF_LATENT = [["fit", "Latent variables"], ...TABS.slice(2)];
 const USES = [["score", "Score"], ["sample", "Sample"]];
 const USES_OF_LATENT = [["evidence", "Evidence of rows"], ["sample", "Posterior of a row"]];
 
@@ -50,8 +50,11 @@ export function Model({ name, version, tab, row }) {
     return { model, found };
   }, [name, version]);
   return html`<${Crumbs} path=${[["Models", "#/models"]]} /><${Loaded} of=${loaded} title=${name}>${({ model, found }) =>
-    html`<${Version} model=${model} found=${found} tab=${tab ?? "fit"} row=${row} again=${loaded.again} />`}<//>`;
+    html`<${Version} model=${model} found=${found} tab=${tab ?? (hasRows(found) ? "unusual" : "fit")} row=${row} again=${loaded.again} />`}<//>`;
 }
+
+/** True if a version was trained on rows that are stored. */
+const hasRows = ({ family, lineage }) => family !== LATENT && Boolean(lineage.dataset_id);
 
 function Version({ model, found, tab, row, again }) {
   const [promoting, setPromoting] = useState(false);

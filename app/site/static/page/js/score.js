@@ -30,7 +30,7 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
 }
 
 /** Return how far each value's fit is from the usual one of its column; the fit itself where none is known. */
-export const besideUsual = (difference, explanation) => Object.fromEntries(Object.entries(difference).map(([name, value]) => [name, value ?? explanation[name]]));
+const besideUsual = (difference, explanation) => Object.fromEntries(Object.entries(difference).map(([name, value]) => [name, value ?? explanation[name]]));
 
 const namesOf = (version) => [...version.columns, ...(version.context_columns ?? [])];
 
