@@ -10,6 +10,7 @@ function reached(job) {
   if (job.error) return job.error.detail;
   if (job.state === "running" && job.progress) return `${percent(job.progress.fraction)}, ${seconds(job.progress.eta_seconds)} left`;
   const found = job.metrics ?? {};
+  if (job.kind === "training" && job.model.version) return `version ${job.model.version}`;
   if (found.best_robust_validation_log_likelihood !== undefined) return `validation log likelihood ${nats(found.best_robust_validation_log_likelihood)}`;
   if (found.elbo !== undefined) return `ELBO ${nats(found.elbo)}`;
   if (found.rows !== undefined) return `${number(found.rows)} rows`;
