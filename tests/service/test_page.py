@@ -89,6 +89,10 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
         timeout=SOON_MS
     )
 
+    score_and_draw(page)
+
+
+def score_and_draw(page: Page) -> None:
     page.get_by_role("link", name="Score", exact=True).click()
     rows = page.get_by_label("Rows, with a line of names", exact=True)
     expect(rows).to_have_value(re.compile("species,island"))
