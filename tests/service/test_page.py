@@ -245,15 +245,15 @@ def test_an_unusual_row_is_explained_at_an_address_to_share_and_reviewed(
     page.get_by_role("link", name=re.compile("^Explain row")).nth(1).click()
     explanation = page.get_by_label("Explanation", exact=True)
     expect(explanation).to_contain_text("times as likely")
-    confirmed = {"name": "Confirmed", "pressed": True, "exact": True}
-    expect(page.get_by_role("button", **confirmed)).to_have_count(0)
+    confirmed = page.get_by_role("button", name="Confirmed", pressed=True)
+    expect(confirmed).to_have_count(0)
     page.get_by_role("button", name="Confirmed", exact=True).nth(1).click()
-    expect(page.get_by_role("button", **confirmed)).to_have_count(1)
+    expect(confirmed).to_have_count(1)
     with watched_page(browser, up.url) as other:
         other.goto(page.url)
         shown = other.get_by_label("Explanation", exact=True)
         expect(shown).to_have_text(explanation.text_content() or "")
-        expect(other.get_by_role("button", **confirmed)).to_have_count(1)
+        expect(other.get_by_role("button", name="Confirmed", pressed=True)).to_have_count(1)
     page.get_by_role("slider").press("End")
     expect(page.get_by_text("flags 344 of 344 rows", exact=True)).to_be_visible()
     with page.expect_download() as download:
