@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_12_02_unusual"
-down_revision = "2026_12_02_monitoring"
+down_revision = "2026_12_02_operating"
 branch_labels = None
 depends_on = None
 
