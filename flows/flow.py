@@ -39,6 +39,8 @@ class Flow(nn.Module):
         operations: Time of a few rows, zeros if unknown.
         decoder: Generative model of the context given the rows, which are its latent variables; None
             if there is none.
+        companion: Mixture over all columns, from which questions about some of them are answered; None
+            if none was fitted.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Flow(nn.Module):
         self.context_dim = 0 if context is None else context.dim
         self.model_columns = self.model_dim + (0 if context is None else context.model_dim)
         self.decoder = decoder
+        self.companion: nn.Module | None = None
         self.row_bytes, self.operations = row_bytes, operations
 
     @property

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -12,9 +12,13 @@ from flows.compiled.model_space import Doubles, ModelSpace, Rows
 from flows.compiled.plain import CompiledConditionals, PlainFlow
 from flows.cost import Operations, fitting_rows, turn_rows
 from flows.engine.serving.packing import PackedFlow, Scores, pack
+from flows.ensemble import Ensemble
 from flows.errors import FlowError
+from flows.families.gaussian_mixture import MixtureOfGaussians
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.latent import Decoder
+from flows.mixed.companion import Companion
+from flows.mixed.companion_fitting import layout_of
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import (
@@ -61,8 +65,12 @@ class CompiledFlow:
         conditional_order: Order of `flows.conditional_order`; None without one.
         conditionals: Densities of columns in this order, of a flow that was compiled with them.
         operations: Time of a few rows, zeros if unknown.
+        companion: Mixture that questions about some columns are answered from; None if there is none.
+        log_unseen_rest: Log of what the probability of known levels lacks, with the other sign.
     """
 
+    companion: Companion | None
+    log_unseen_rest: float
     dim: int
     model_dim: int
     context_dim: int
@@ -83,6 +91,7 @@ class CompiledFlow:
         exact = copy.deepcopy(flow).cpu().double().eval().requires_grad_(requires_grad=False)
         self.decoder = exact.decoder
         self._space = ModelSpace(exact)
+        self._set_companion(exact)
         packed = None
         if device.type == "cpu":
             packed = pack(exact.transform)
@@ -162,6 +171,63 @@ class CompiledFlow:
             rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
             result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
         return result
+
+    def _set_companion(self, exact: Flow) -> None:
+        """Take the companion of a flow; a mixture of Gaussians is its own."""
+        transform, self.log_unseen_rest = exact.transform, 0.0
+        self._continuous = len(layout_of(exact).continuous)
+        self.companion = exact.companion if isinstance(exact.companion, Companion) else None
+        if isinstance(transform, MixtureOfGaussians) and exact.context_dim == 0:
+            self.companion = Companion.of_mixture(layout_of(exact), transform)
+        first = transform.members[0] if isinstance(transform, Ensemble) else transform
+        if isinstance(first, MixedDensity):
+            self.log_unseen_rest = -first.log_shares[0]
+
+    @cached_property
+    def inside(self) -> Doubles:
+        """Row of data whose cells are within their bounds."""
+        rows, _ = self._space.preprocessing.forward(torch.zeros(1, self.model_dim))
+        return rows[0].double().numpy()
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows of the model in float64, and the log slope of each cell; NaN where a cell lacks a value."""
+        rows, terms = self._space.preprocessing.encode(x.double())
+        return rows.double(), terms.double()
+
+    def decode_continuous(self, values: Tensor, places: list[int]) -> Doubles:
+        """Return continuous values in the data's units, without the noise of training.
+
+        Args:
+            values: Values in the model's space, of shape (rows, columns).
+            places: Places of the columns among all continuous ones.
+        """
+        encoding = self._space.preprocessing
+        if isinstance(encoding, TableEncoding):
+            if not places:
+                return values.numpy()
+            maps = encoding.maps.select(places)
+            found = maps.wrap(maps.forward(values)[0])
+        else:
+            whole = values.new_zeros(len(values), self.dim)
+            whole[:, places] = values
+            found = encoding.forward(whole)[0][:, places]
+        if encoding.denoise is not None:
+            whole = torch.zeros(len(found), self._continuous, dtype=torch.float64)
+            whole[:, places] = found.double()
+            found = encoding.denoise.clean(whole)[:, places]
+        return found.double().numpy()
+
+    def to_grid(self, x: Doubles) -> Doubles:
+        """Return rows of data rounded as those of training are."""
+        return self._space.preprocessing.to_grid(torch.from_numpy(x)).numpy()
+
+    @torch.inference_mode()
+    def score_model(self, rows: Tensor) -> Tensor:
+        """Return the log densities of rows of the model, of a flow without a context, in float64."""
+        pieces = torch.split(rows, self._chunk_rows)
+        nothing = [np.empty((len(piece), 0)) for piece in pieces]
+        found = [self._score_model(p, context=c) for p, c in zip(pieces, nothing, strict=True)]
+        return torch.cat(found)
 
     def _score_model(self, rows: Tensor, *, context: Doubles) -> Tensor:
         """Return the log densities of rows of the model, in float64."""

@@ -66,6 +66,7 @@ class CompiledEnsemble(CompiledFlow):
         self.row_bytes, self.operations = flow.row_bytes, flow.operations
         self.size_bytes = sum(member.size_bytes for member in self._members)
         self._space = first._space
+        self._set_companion(flow)
         self._chunk_rows = min(member._chunk_rows for member in self._members)
         most = max(member._sample_rows for member in self._members)
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)

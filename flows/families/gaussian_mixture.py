@@ -157,7 +157,7 @@ class MixtureOfGaussians(Bijection):
             observed = F.pad(observed, (self.context_dim, 0), value=1.0)
         rows = only_observed(rows, of_features(observed, self.dim))
         joint = rows if context is None else torch.cat([context, rows], dim=1)
-        components = self._components()
+        components = self.components()
         if exact:
             joint, components = joint.double(), components.double()
         if observed is None or len(rows) == 0:
@@ -225,8 +225,8 @@ class MixtureOfGaussians(Bijection):
             weights = weights + seen * (scale.log() - 0.5 * z.square() - 0.5 * LOG_TWO_PI)
         return torch.stack([*columns, log_det], dim=1)
 
-    def _components(self) -> "_Components":
-        """Return the components; without gradients only those that weigh something."""
+    def components(self) -> "_Components":
+        """Return weights, means and factors; without gradients only of components that weigh something."""
         chosen = slice(None)
         if not torch.is_grad_enabled():
             chosen = slice(int((self.logits > _USED).sum()))

@@ -27,6 +27,8 @@ from flows import (
     spec_from_dict,
     spec_to_dict,
 )
+from flows.mixed.companion import Companion
+from flows.mixed.companion_fitting import layout_of
 from models_store.errors import (
     BlobCorruptError,
     BlobDiskError,
@@ -41,6 +43,7 @@ _METADATA_KEY = "densityd"
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
 _DENOISE = "preprocessing.denoise.places"
 _CONTEXT_MEAN = "context.standardise.mean"
+_COMPANION = "companion.log_weights"  # of models from before companions there is none
 _NO_SPACE = "os error 28"
 
 
@@ -195,6 +198,8 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
         standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
         seed=0,
     )
+    if _COMPANION in tensors:
+        flow.companion = Companion(layout_of(flow), len(tensors[_COMPANION]))
     flow.load_state_dict(tensors)
     if flow.preprocessing.denoise is not None:
         flow.preprocessing.denoise.check(dim)

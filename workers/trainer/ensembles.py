@@ -19,6 +19,7 @@ from flows import (
     spec_from_dict,
 )
 from flows.ensemble import mix
+from flows.mixed.companion_fitting import fit_companion
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
 from models_store.files.blobs import Blobs
@@ -107,6 +108,9 @@ def _assembled(
         held_out=held_out,
         scored=evaluation.scored,
     )
+    if flow.companion is None:
+        train, validation = parts.train, parts.validation
+        flow.companion = fit_companion(flow, train, validation, seed=seed, alive=teller.tick)
     return store(
         task,
         blobs,

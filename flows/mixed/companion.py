@@ -1,0 +1,343 @@
+"""Companion of a flow: a mixture over all columns, whose marginals and conditionals have a closed form."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from flows.bijections.base import LOG_TWO_PI, Batch
+from flows.families.gaussian_mixture import MixtureOfGaussians, inverse_of
+from flows.mixed.columns import Layout
+
+# Part of the draws from wider components, and how much wider: their tails cover those of the flow.
+_WIDE_SHARE, _WIDE_SCALE = 0.15, 2.5
+_EDGE = 1e-12
+
+
+class Companion(nn.Module):
+    """Mixture over rows of the model: q(d, y) = sum_k w_k prod_j P_k(d_j) N(y_O; m_k, C_k).
+
+    The variables d_j are categories and the states of numeric cells; y_O are the continuous values that
+    are there. All cells of a component are independent but the continuous ones, which share a full
+    covariance, so that each marginal and each conditional is such a mixture again.
+
+    Attributes:
+        layout: Places of the cells in the rows.
+        exact: True if it is the density of the flow itself, and no approximation.
+    """
+
+    log_weights: Tensor
+    log_levels: Tensor
+    means: Tensor
+    covariances: Tensor
+
+    def __init__(self, layout: Layout, components: int, *, exact: bool = False) -> None:
+        """Initialise one without weights, whose buffers are set or loaded then."""
+        super().__init__()
+        self.layout, self.exact = layout, exact
+        width = len(layout.continuous)
+        for name, shape in (
+            ("log_weights", (components,)),
+            ("log_levels", (components, layout.slots)),
+            ("means", (components, width)),
+            ("covariances", (components, width, width)),
+        ):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        sizes = [variable.size for variable in layout.variables]
+        self.starts = [sum(sizes[:place]) for place in range(len(sizes))]
+        places = {variable.column: place for place, variable in enumerate(layout.variables)}
+        self.state_places = [places.get(column, -1) for column in layout.continuous]
+        """Place of the variable of each continuous value; -1 for one that is always there."""
+
+    @classmethod
+    def of_mixture(cls, layout: Layout, mixture: MixtureOfGaussians) -> "Companion":
+        """Return a mixture of Gaussians without a context as its own, exact companion."""
+        parts = mixture.components()
+        factors = inverse_of(parts.factors.double())
+        companion = cls(layout, len(parts.means), exact=True)
+        companion.log_weights.copy_(parts.log_weights)
+        companion.means.copy_(parts.means)
+        companion.covariances.copy_(factors @ factors.mT)
+        return companion
+
+    @property
+    def components(self) -> int:
+        """Number of components."""
+        return len(self.log_weights)
+
+    def present(self, rows: Batch) -> Bool[Tensor, "batch continuous"]:
+        """Return which continuous values are there: neither gap nor spike nor hidden."""
+        found = torch.ones(len(rows), len(self.state_places), dtype=torch.bool)
+        for place, state in enumerate(self.state_places):
+            if state >= 0:
+                found[:, place] = rows[:, state] == 0
+        return found
+
+    def log_terms(
+        self, rows: Batch, seen: Bool[Tensor, " variables"], present: Bool[Tensor, " continuous"]
+    ) -> Float[Tensor, "batch components"]:
+        """Return log w_k q_k of some cells of rows.
+
+        Args:
+            rows: Rows of the model.
+            seen: Variables that count; one whose index is no level adds nothing.
+            present: Continuous values that count, which all of the rows have.
+        """
+        return self._given(rows, seen, present)[0]
+
+    def conditional(
+        self, rows: Batch, known: Bool[Tensor, " columns"], present: Bool[Tensor, " continuous"]
+    ) -> "Conditional":
+        """Return the mixture of the cells that are not known, given those that are.
+
+        Args:
+            rows: Rows of the model; what they have in unknown columns does not matter.
+            known: Columns of the data that are known.
+            present: Continuous values that are there among the known columns, the same for all rows.
+        """
+        layout = self.layout
+        columns = torch.tensor([v.column for v in layout.variables], dtype=torch.int64)
+        seen = known[columns]
+        hidden = [p for p, column in enumerate(layout.continuous) if not known[column]]
+        log_terms, z, factors = self._given(rows, seen, present)
+        means, covariances = self.means.double()[:, hidden], self.covariances.double()
+        rest = covariances[:, hidden][:, :, hidden]
+        if bool(present.any()):
+            across = torch.linalg.solve_triangular(
+                factors, covariances[:, present][:, :, hidden], upper=False
+            )
+            means = means + torch.einsum("bko,koh->bkh", z, across)
+            rest = rest - across.mT @ across
+        variables = [place for place, one in enumerate(seen.tolist()) if not one]
+        return Conditional(
+            log_weights=log_terms,
+            variables=variables,
+            tables=[self._table(place) for place in variables],
+            continuous=hidden,
+            states=[
+                variables.index(self.state_places[place]) if self.state_places[place] >= 0 else -1
+                for place in hidden
+            ],
+            means=means.expand(len(rows), -1, -1),
+            covariances=rest,
+            limits=torch.tensor([-math.inf, math.inf], dtype=torch.float64).repeat(len(hidden), 1),
+        )
+
+    def _given(self, rows: Batch, seen: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log terms, and z and the Cholesky factors of the values that are there."""
+        total = self.log_weights.double().repeat(len(rows), 1)
+        for place in seen.nonzero()[:, 0].tolist():
+            index, table = rows[:, place], self._table(place)
+            level = (index >= 0) & (index < table.shape[1])
+            found = table.t()[torch.where(level, index, 0).long()]
+            total += torch.where(level[:, None], found, 0.0)
+        values = rows[:, len(self.layout.variables) :][:, present]
+        covariances = self.covariances.double()[:, present][:, :, present]
+        factors = torch.linalg.cholesky(covariances)
+        if not bool(present.any()):
+            return total, values.new_zeros(len(rows), self.components, 0), factors
+        z = (values[:, None] - self.means.double()[:, present]).permute(1, 2, 0)
+        z = torch.linalg.solve_triangular(factors, z, upper=False).permute(2, 0, 1)
+        scales = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        total += -0.5 * (z.square().sum(dim=2) + values.shape[1] * LOG_TWO_PI) - scales
+        return total, z, factors
+
+    def _table(self, place: int) -> Float[Tensor, "components levels"]:
+        start = self.starts[place]
+        return self.log_levels.double()[:, start : start + self.layout.variables[place].size]
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Draws of unknown cells.
+
+    Attributes:
+        indices: Indices of the unknown variables.
+        values: Unknown continuous values, 0 where there is none.
+        log_prob: Log density that each was drawn with.
+    """
+
+    indices: Float[Tensor, "batch draws variables"]
+    values: Float[Tensor, "batch draws continuous"]
+    log_prob: Float[Tensor, "batch draws"]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """Mixture of unknown cells given known ones, of several rows that lack the same cells.
+
+    Attributes:
+        log_weights: Log terms of the components, not normalised.
+        variables: Places of the unknown variables.
+        tables: Log probabilities of the levels of each of them, by component.
+        continuous: Places of the unknown continuous values.
+        states: Place of the state of each of these among the unknown variables; -1 if it has none.
+        means: Means of these values.
+        covariances: Covariances of these values.
+        limits: Bounds of these values, in the model's space; infinite where there are none.
+    """
+
+    log_weights: Float[Tensor, "batch components"]
+    variables: list[int]
+    tables: list[Float[Tensor, "components levels"]]
+    continuous: list[int]
+    states: list[int]
+    means: Float[Tensor, "batch components continuous"]
+    covariances: Float[Tensor, "components continuous continuous"]
+    limits: Float[Tensor, "continuous 2"]
+
+    @property
+    def dims(self) -> int:
+        """Uniform numbers that a draw takes."""
+        return 1 + len(self.variables) + len(self.continuous)
+
+    def widened(self) -> "Conditional":
+        """Return the mixture with wider components beside its own, to draw from for a flow."""
+        shares = torch.tensor([1 - _WIDE_SHARE, _WIDE_SHARE], dtype=torch.float64).log()
+        return replace(
+            self,
+            log_weights=torch.cat([self.log_weights + share for share in shares], dim=1),
+            tables=[table.repeat(2, 1) for table in self.tables],
+            means=self.means.repeat(1, 2, 1),
+            covariances=torch.cat([self.covariances, _WIDE_SCALE**2 * self.covariances]),
+        )
+
+    def restricted(
+        self, allowed: dict[int, Bool[Tensor, " levels"]], limits: dict[int, tuple[float, float]]
+    ) -> "Conditional":
+        """Return a mixture of cells that are within some bounds: one to draw from, by its own density.
+
+        Args:
+            allowed: Levels of an unknown variable that may be, by its place in the rows.
+            limits: Bounds of an unknown continuous value in the model's space, by its place.
+        """
+        log_weights, tables, bounds = self.log_weights, list(self.tables), self.limits.clone()
+        for place, levels in allowed.items():
+            at = self.variables.index(place)
+            table = tables[at].masked_fill(~levels, -math.inf)
+            mass = table.logsumexp(dim=1, keepdim=True)
+            tables[at], log_weights = table - mass, log_weights + mass[:, 0]
+        for place, ends in limits.items():
+            at = self.continuous.index(place)
+            bounds[at] = torch.tensor(ends, dtype=torch.float64)
+            scale = self.covariances[:, at, at].sqrt()
+            low, high = ((end - self.means[:, :, at]) / scale for end in ends)
+            log_weights = log_weights + _mass(low, high).clamp(min=1e-300).log()
+        # Bounded values come first: each is drawn within its bounds given those before it.
+        order = sorted(range(len(bounds)), key=lambda at: bool(bounds[at].isinf().all()))
+        return replace(
+            self,
+            log_weights=log_weights,
+            tables=tables,
+            continuous=[self.continuous[at] for at in order],
+            states=[self.states[at] for at in order],
+            means=self.means[:, :, order],
+            covariances=self.covariances[:, order][:, :, order],
+            limits=bounds[order],
+        )
+
+    def draw(self, uniforms: Float[Tensor, "#batch draws dims"]) -> Draws:
+        """Draw unknown cells from uniform numbers: the component's, the variables', the values'.
+
+        Args:
+            uniforms: Numbers from 0 to 1; those of one row stand for all.
+        """
+        rows, count = len(self.log_weights), uniforms.shape[1]
+        uniforms = uniforms.expand(rows, -1, -1).clamp(_EDGE, 1 - _EDGE)
+        log_weights = self.log_weights.log_softmax(dim=1)
+        ends = log_weights.exp().cumsum(dim=1)
+        component = torch.searchsorted(ends, uniforms[:, :, 0].contiguous() * ends[:, -1:])
+        component = component.clamp(max=ends.shape[1] - 1).reshape(-1)
+        uniforms = uniforms.reshape(-1, self.dims)
+        log_terms = log_weights.repeat_interleave(count, dim=0)
+        indices = uniforms.new_zeros(rows * count, len(self.variables))
+        for at, table in enumerate(self.tables):
+            level = _levels(table, component, uniforms[:, 1 + at])
+            indices[:, at] = level
+            log_terms = log_terms + table.t()[level]
+        there = torch.ones(rows * count, len(self.continuous), dtype=torch.bool)
+        for at, state in enumerate(self.states):
+            if state >= 0:
+                there[:, at] = indices[:, state] == 0
+        values = uniforms.new_zeros(rows * count, len(self.continuous))
+        row = torch.arange(rows).repeat_interleave(count)
+        last = uniforms[:, 1 + len(self.variables) :]
+        for mask, places in patterns(there):
+            found = self._values(mask, last[places], row[places], component[places])
+            values[places[:, None], mask.nonzero()[:, 0]] = found[0]
+            log_terms[places] += found[1]
+        return Draws(
+            indices.view(rows, count, -1),
+            values.view(rows, count, -1),
+            log_terms.logsumexp(dim=1).view(rows, count),
+        )
+
+    def _values(
+        self, mask: Tensor, uniforms: Tensor, row: Tensor, component: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return draws of some of the values, and the log densities of each component there."""
+        factors = torch.linalg.cholesky(self.covariances[:, mask][:, :, mask])
+        means, limits = self.means[:, :, mask][row], self.limits[mask]
+        centre = means.gather(1, component[:, None, None].expand(-1, 1, means.shape[2]))[:, 0]
+        chosen = factors[component]
+        noise = torch.empty_like(centre)
+        for at, (low, high) in enumerate(limits.tolist()):
+            before = (chosen[:, at, :at] * noise[:, :at]).sum(dim=1) + centre[:, at]
+            scale = chosen[:, at, at]
+            least, most = ((end - before) / scale for end in (low, high))
+            noise[:, at] = _truncated(uniforms[:, mask][:, at], least, most)
+        values = centre + torch.einsum("bij,bj->bi", chosen, noise)
+        z = torch.linalg.solve_triangular(
+            factors, (values[:, None] - means).permute(1, 2, 0), upper=False
+        ).permute(2, 0, 1)
+        scales = factors.diagonal(dim1=1, dim2=2)
+        log_prob = -0.5 * (z.square() + LOG_TWO_PI) - scales.log()
+        for at, (low, high) in enumerate(limits.tolist()):
+            if math.isinf(low) and math.isinf(high):
+                break
+            before = values[:, None, at] - z[:, :, at] * scales[:, at]
+            least, most = ((end - before) / scales[:, at] for end in (low, high))
+            log_prob[:, :, at] -= _mass(least, most).clamp(min=1e-300).log()
+        return values, log_prob.sum(dim=2)
+
+
+def patterns(
+    masks: Bool[Tensor, "rows columns"],
+) -> Iterator[tuple[Bool[Tensor, " columns"], Int[Tensor, " places"]]]:
+    """Yield each different mask, and the numbers of the rows that have it."""
+    different, numbers = torch.unique(masks, dim=0, return_inverse=True)
+    for number, mask in enumerate(different):
+        yield mask, (numbers == number).nonzero()[:, 0]
+
+
+def _levels(table: Tensor, component: Tensor, uniforms: Tensor) -> Tensor:
+    """Return levels by the inverse of their distribution functions, each of its component."""
+    ends = table.exp().cumsum(dim=1)
+    ends = ends / ends[:, -1:]
+    # One ascending list of all: that of component k lies between k and k + 1.
+    steps = (ends + torch.arange(len(ends))[:, None]).reshape(-1)
+    found = torch.searchsorted(steps, component + uniforms, right=False)
+    level = found - component * table.shape[1]
+    return level.clamp(0, table.shape[1] - 1)
+
+
+def _mass(low: Tensor, high: Tensor) -> Tensor:
+    """Return the probability of a standard Gaussian number between bounds, exact in both tails."""
+    flip = low > 0
+    least, most = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    found: Tensor = torch.special.ndtr(most) - torch.special.ndtr(least)
+    return found
+
+
+def _truncated(uniforms: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return standard Gaussian numbers between bounds, by the inverse of their distribution function."""
+    flip = low > 0
+    least, most = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    start, stop = torch.special.ndtr(least), torch.special.ndtr(most)
+    found = torch.special.ndtri((start + uniforms * (stop - start)).clamp(1e-300, 1 - 1e-16))
+    # Where a bound is so far out that its tail underflows, the value is at the bound.
+    found = torch.minimum(torch.maximum(found, least), most)
+    return torch.where(flip, -found, found)

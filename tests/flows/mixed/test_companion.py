@@ -1,0 +1,163 @@
+"""The companion of a flow, and answers about any columns given any others, against sums, integrals and closed forms."""
+
+import itertools
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from flows import (
+    FitOptions,
+    GaussianMixtureSpec,
+    MixedColumn,
+    MixedSpec,
+    NsfSpec,
+    build,
+    compile_flow,
+    fit,
+    fit_encoding,
+)
+from flows.compiled.questions import Conditions, Effort, Questions, Within, pareto_k
+from flows.mixed.companion_fitting import fit_companion
+
+COLUMNS = [
+    MixedColumn(levels=3),
+    MixedColumn(levels=2, missing=True),
+    MixedColumn(spikes=[0.0], missing=True, transform="asinh"),
+]
+SPEC = MixedSpec(
+    columns=COLUMNS, flow=NsfSpec(layers=1, hidden=[8], bins=4), hidden=[8], rows=10**6
+)
+
+
+def example_rows(count: int = 600) -> torch.Tensor:
+    draw = np.random.default_rng(0)
+    kind = draw.integers(0, 3, count).astype(float)
+    flag = (draw.random(count) < 0.2 + 0.3 * kind).astype(float)
+    number = kind + draw.normal(size=count)
+    number[draw.random(count) < 0.2] = 0.0
+    number[draw.random(count) < 0.1] = np.nan
+    flag[draw.random(count) < 0.1] = np.nan
+    return torch.from_numpy(np.column_stack([kind, flag, number]))
+
+
+@cache
+def questions() -> Questions:
+    rows, flow = example_rows(), build(SPEC, 3, seed=1)
+    fit_encoding(flow, rows[:500])
+    options = FitOptions(learning_rate=0.01, batch_size=100, max_epochs=4, seed=3)
+    for _ in fit(flow, rows[:500], rows[500:], options=options):
+        pass
+    flow = flow.eval()
+    flow.companion = fit_companion(flow, rows[:500], rows[500:], seed=0)
+    return Questions(compile_flow(flow))
+
+
+def cells(column: int) -> list[tuple[float, float]]:
+    """All states of a cell with their log volumes; a continuous one on a grid of its scores."""
+    if column < 2:
+        return [(float(level), 0.0) for level in range(3 - column)] + [(math.nan, 0.0)] * column
+    scores = torch.linspace(-8, 8, 400, dtype=torch.float64)[:, None]
+    flow = questions().flow
+    values = flow.decode_continuous(scores, [0])[:, 0]
+    rows = torch.zeros(400, 3, dtype=torch.float64)
+    rows[:, 2] = torch.from_numpy(values)
+    volumes = math.log(16 / 399) - flow.encode(rows)[1][:, 2].numpy()
+    return [*zip(values.tolist(), volumes.tolist(), strict=True), (0.0, 0.0), (math.nan, 0.0)]
+
+
+def log_sum(row: np.ndarray, columns: tuple[int, ...]) -> float:
+    """Log density of some cells of a row, by the sum over all others."""
+    every = [[(row[c], 0.0)] if c in columns else cells(c) for c in range(3)]
+    table = np.array(list(itertools.product(*every)))
+    terms = questions().flow.log_prob(table[:, :, 0].copy()) + table[:, :, 1].sum(axis=1)
+    return float(torch.from_numpy(terms).logsumexp(dim=0))
+
+
+SUBSETS = [s for size in (1, 2) for s in itertools.combinations(range(3), size)]
+
+
+@pytest.mark.parametrize("asked", SUBSETS, ids=str)
+def test_densities_of_some_columns_agree_with_sums_within_their_standard_errors(asked):
+    rows = example_rows()[500:512].numpy()
+    found = questions().log_prob(rows, asked)
+    wanted = np.array([log_sum(row, asked) for row in rows])
+    assert (np.abs(found.log_prob - wanted) <= 3 * found.standard_error + 2e-3).all()
+    if 2 in asked:  # what is left are few categories
+        assert (found.standard_error == 0).all()
+
+
+def test_a_conditional_density_is_the_joint_over_the_known_part():
+    rows = example_rows()[500:510].numpy()
+    found = questions().log_prob(rows, [0], [1, 2])
+    whole = questions().flow.log_prob(rows)
+    assert found.log_prob == pytest.approx(whole - [log_sum(row, (1, 2)) for row in rows], abs=1e-3)
+    assert (found.standard_error == 0).all()
+
+
+def test_unknown_cells_are_drawn_within_their_conditions():
+    row = np.array([[np.nan, 1.0, np.nan]])
+    conditions = Conditions({0: Within(values=(0.0, 2.0)), 2: Within(low=0.5, high=1.5)})
+    found = questions().weighted(
+        row, np.array([False, True, False]), conditions=conditions, effort=Effort(draws=512)
+    )
+    kind, number = found.cells[0].T
+    assert set(kind) <= {0.0, 2.0}
+    assert number.min() >= 0.5
+    assert number.max() <= 1.5
+    exact = {
+        level: sum(
+            math.exp(questions().flow.log_prob(np.array([[level, 1.0, v]]))[0] + w)
+            for v, w in cells(2)
+            if 0.5 <= v <= 1.5
+        )
+        for level in (0.0, 2.0)
+    }
+    share = found.weights[0][kind == 2.0].sum()
+    assert share == pytest.approx(exact[2.0] / sum(exact.values()), abs=0.05)
+    assert found.levels[0][0][1] == 0
+    assert found.levels[0][0][2] == pytest.approx(share, abs=0.1)
+
+
+def test_a_mixture_of_gaussians_answers_in_closed_form():
+    draw = np.random.default_rng(1)
+    rows = torch.from_numpy(
+        draw.normal(size=(400, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.3], [0, 0, 1]])
+    )
+    flow = build(GaussianMixtureSpec(components=1), 3, seed=0)
+    for _ in fit(flow, rows[:300], rows[300:], options=FitOptions(seed=1)):
+        pass
+    asks = Questions(compile_flow(flow.eval()))
+    found = asks.log_prob(rows[:5].numpy(), [1], [0])
+    mean, cov = rows[:300].mean(dim=0).numpy(), np.cov(rows[:300].numpy().T)
+    slope = cov[0, 1] / cov[0, 0]
+    scale = math.sqrt(cov[1, 1] - slope * cov[0, 1])
+    wanted = stats.norm.logpdf(rows[:5, 1], mean[1] + slope * (rows[:5, 0] - mean[0]), scale)
+    assert found.log_prob == pytest.approx(wanted, abs=0.02)
+    assert (found.standard_error == 0).all()
+    assert (found.uncertain == 0).all()
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
+def test_the_shape_of_the_tail_of_weights_is_found(shape):
+    uniform = torch.rand(50, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(pareto_k(uniform**-shape).mean()) == pytest.approx(shape, abs=0.1)
+    assert pareto_k(torch.ones(1, 100, dtype=torch.float64)) == 0
+
+
+def test_gaps_by_which_many_rows_differ_leave_the_companion_a_density():
+    draw = np.random.default_rng(2)
+    table = torch.from_numpy(draw.normal(size=(300, 7)))
+    table[torch.from_numpy(draw.random((300, 7)) < 0.4)] = math.nan
+    spec = replace(SPEC, columns=[MixedColumn(missing=True)] * 7)
+    flow = build(spec, 7, seed=0)
+    fit_encoding(flow, table)
+    companion = fit_companion(flow, table[:250], table[250:], seed=0)
+    assert companion.log_weights.logsumexp(dim=0) == pytest.approx(0, abs=1e-9)
+    shares = companion.log_levels.view(companion.components, 7, 2).exp().sum(dim=2)
+    assert shares == pytest.approx(1)
+    assert torch.linalg.cholesky(companion.covariances).isfinite().all()
