@@ -24,7 +24,7 @@ MOST_HELD_OUT = 5_000
 # Most continuous columns, most levels of all variables, and most numbers of all covariances.
 MOST_CONTINUOUS, MOST_SLOTS, MOST_NUMBERS = 512, 2**13, 2**20
 # Different sets of absent values that are told apart; rarer ones count as the largest of these within them.
-MOST_PATTERNS = 64
+MOST_PATTERNS = 32
 _STEP_ROWS = 2048
 # Rows' worth of the overall distribution that a component's tables and its covariance are drawn towards.
 _PRIOR_LEVELS, _PRIOR_ROWS, _PRIOR_VARIANCE = 1.0, 2.0, 0.1
