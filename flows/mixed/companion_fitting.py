@@ -224,7 +224,7 @@ def _step(companion: Companion, rows: _Rows, overall: Tensor) -> tuple[Companion
         across = companion.covariances[:, mask][:, :, absent]
         gain = torch.linalg.solve(inner, across) if bool(mask.any()) else across
         left = companion.covariances[:, absent][:, :, absent] - across.mT @ gain
-        for some in places.split(_STEP_ROWS):
+        for some in torch.split(places, _STEP_ROWS):
             share = shares[some].t()[:, :, None]
             centred = torch.zeros(len(gain), len(some), len(mask), dtype=torch.float64)
             centred[:, :, mask] = rows.values[some][:, mask] - companion.means[:, None, mask]
