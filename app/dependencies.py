@@ -19,6 +19,7 @@ from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
+from models_store.projects import Projects
 from models_store.registry import Registry
 from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
@@ -63,6 +64,7 @@ LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
 WebhooksDep = Annotated[Webhooks, _from_state(lambda state: state.webhooks)]
 AuditDep = Annotated[AuditTrail, _from_state(lambda state: state.audit)]
 KeysDep = Annotated[Keys, _from_state(lambda state: state.keys)]
+ProjectsDep = Annotated[Projects, _from_state(lambda state: state.projects)]
 UsageDep = Annotated[Usage, _from_state(lambda state: state.usage)]
 BrokerDep = Annotated[Broker, _from_state(lambda state: state.broker)]
 ModelsDep = Annotated[LoadedModels, _from_state(lambda state: state.models)]

@@ -36,7 +36,7 @@ class Caller:
     Args:
         project: Project that the caller belongs to.
         scope: Scope of the key.
-        key_id: Id of the key; None where none is needed.
+        key_id: Id of the key, or `oidc:NAME` or `proxy:NAME` of somebody who signed in; None where none is needed.
         rate: Requests per second; None for the rate of the settings.
     """
 
@@ -44,6 +44,11 @@ class Caller:
     scope: Scope
     key_id: str | None = None
     rate: float | None = None
+
+    @property
+    def is_person(self) -> bool:
+        """True of somebody who signed in, without a key."""
+        return self.key_id is not None and ":" in self.key_id
 
 
 class Turns:

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 
 from app.account import routes as account
 from app.auth.callers import Callers
+from app.auth.identity import Issuer, Proxy
 from app.auth.loopback import is_loopback
 from app.auth.middleware import AccessMiddleware, Policy
 from app.auth.rates import Rates
@@ -72,6 +73,7 @@ from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
+from models_store.projects import Projects
 from models_store.registry import Registry
 from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
@@ -107,6 +109,7 @@ _CORS: dict[str, Any] = {
         "If-None-Match",
         "Last-Event-ID",
         "Range",
+        "X-Project",
         "X-Request-ID",
         "X-Request-Timeout",
     ],
@@ -287,8 +290,15 @@ def _state(
     """Make all that requests share; nothing of it works yet."""
     registry, jobs = Registry(database), Jobs(database)
     keys = Keys(database)
-    anonymous = settings.allow_anonymous or is_loopback(settings.host)
-    callers = Callers(keys, anonymous=anonymous, stale_s=settings.stale_s)
+    signs_in = settings.oidc_issuer is not None or settings.trusted_proxies is not None
+    anonymous = (settings.allow_anonymous or is_loopback(settings.host)) and not signs_in
+    callers = Callers(
+        keys,
+        anonymous=anonymous,
+        stale_s=settings.stale_s,
+        issuer=_issuer(settings),
+        proxy=None if settings.trusted_proxies is None else Proxy(settings.trusted_proxies),
+    )
     engine = Engine(
         max_waiting=settings.max_waiting,
         max_wait_s=settings.max_wait_s,
@@ -329,6 +339,7 @@ def _state(
         reviews=Reviews(database),
         webhooks=Webhooks(database),
         keys=keys,
+        projects=Projects(database),
         usage=usage,
         tallies=tallies,
         broker=broker,
@@ -360,6 +371,12 @@ def _state(
         open_exports=OpenBound("ONNX exports", _OPEN_EXPORTS),
         body_memory=BodyMemory(settings.max_bodies_bytes),
     )
+
+
+def _issuer(settings: ApiSettings) -> Issuer | None:
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    return Issuer(settings.oidc_issuer, audience=settings.oidc_audience, claim=settings.oidc_claim)
 
 
 async def _close(state: AppState) -> None:

@@ -140,7 +140,8 @@ def refuse_unsafe_address(settings: ApiSettings) -> None:
         FirstKeyError: The file of the first key cannot be used.
         DatabaseError: the keys cannot be read.
     """
-    needs_key = not settings.allow_anonymous and not is_loopback(settings.host)
+    signs_in = settings.oidc_issuer is not None or settings.trusted_proxies is not None
+    needs_key = not (settings.allow_anonymous or signs_in or is_loopback(settings.host))
     if not needs_key and settings.first_key_file is None:
         return
     database = Database(settings.resolved_database_url)

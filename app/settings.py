@@ -1,9 +1,10 @@
 """Settings of the API process, read from the environment once at its entry."""
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, TypedDict
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from models_store.settings import StoreSettings, internal
 
@@ -30,6 +31,25 @@ def _checked_preload(text: str | None) -> str | None:
     for ref in (text or "").split(","):
         if text is not None and not _PRELOADED.fullmatch(ref.strip()):
             raise ValueError("models look like name, name@alias, name:version or project/name")
+    return text
+
+
+def _checked_issuer(url: str | None) -> str | None:
+    if url is not None and not url.startswith(("https://", "http://")):
+        raise ValueError("an issuer looks like https://login.example.org/realms/a")
+    return url
+
+
+def _checked_audience(audience: str | None, info: ValidationInfo) -> str | None:
+    if audience is None and info.data.get("oidc_issuer") is not None:
+        raise ValueError("it is needed with DENSITYD_OIDC_ISSUER: a token for others opens nothing")
+    return audience
+
+
+def _checked_networks(text: str | None) -> str | None:
+    for network in (text or "").split(","):
+        if text is not None:
+            ip_network(network.strip())
     return text
 
 
@@ -72,6 +92,27 @@ class ApiSettings(StoreSettings):
         default=False,
         description="Serve callers without an API key on an address that is not loopback, until a"
         " key is made.",
+    )
+    oidc_issuer: Annotated[str | None, AfterValidator(_checked_issuer)] = Field(
+        default=None,
+        description="OpenID Connect issuer, such as https://login.example.org/realms/a, whose tokens are"
+        " accepted beside keys. Unset: none.",
+    )
+    oidc_audience: Annotated[str | None, AfterValidator(_checked_audience)] = Field(
+        default=None,
+        validate_default=True,
+        description="Audience that a token of the issuer must name, such as the client's id.",
+    )
+    oidc_claim: str = Field(
+        default="groups",
+        min_length=1,
+        description="Claim of a token with the groups of its bearer; densityd:fraud:write opens the"
+        " project fraud with the scope write.",
+    )
+    trusted_proxies: Annotated[str | None, AfterValidator(_checked_networks)] = Field(
+        default=None,
+        description="Networks of authenticating proxies, such as 10.0.0.0/8, whose headers X-Forwarded-User"
+        " and X-Forwarded-Groups are believed. Unset: none.",
     )
     root_path: Annotated[str | None, AfterValidator(_checked_root_path)] = Field(
         default=None,

@@ -29,6 +29,7 @@ from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
+from models_store.projects import Projects
 from models_store.registry import Registry
 from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
@@ -55,6 +56,7 @@ class AppState:
     reviews: Reviews
     webhooks: Webhooks
     keys: Keys
+    projects: Projects
     usage: Usage
     tallies: Tallies
     broker: Broker

@@ -47,18 +47,25 @@ def stored_by_project(session: Session) -> dict[str, int]:
     return sums
 
 
+def most_bytes(session: Session, project: str, usual: int) -> int:
+    """Return how many bytes the files of a project may have: its own limit, or else the usual one."""
+    own = session.scalar(select(ProjectRow.max_bytes).where(ProjectRow.name == project))
+    return usual if own is None else own
+
+
 def check_storage(session: Session, project: str, max_bytes: int, *, more: int = 0) -> None:
     """Refuse to let a project store more than it may.
 
     Args:
         session: Transaction that adds something.
         project: Project that stores it.
-        max_bytes: Bytes that its files may have.
+        max_bytes: Bytes that its files may have, unless it has a limit of its own.
         more: Bytes that would come on top.
 
     Raises:
         LimitError: `quota-storage`.
     """
+    max_bytes = most_bytes(session, project, max_bytes)
     wanted = stored_bytes(session, project) + more
     if wanted > max_bytes:
         raise LimitError(

@@ -14,7 +14,7 @@ from models_store.errors import NotFoundError, PreconditionError
 from models_store.job_states import Idempotency
 from models_store.labels import LabelChange
 from models_store.listing import ALL, Filters, Listing, Page, page_of
-from models_store.quotas import check_storage, stored_bytes
+from models_store.quotas import check_storage, most_bytes, stored_bytes
 from models_store.records import (
     Dataset,
     DatasetSummary,
@@ -111,7 +111,7 @@ class Registry:
             LimitError: None at all.
         """
         check_storage(session, project, max_bytes, more=1)
-        return max_bytes - stored_bytes(session, project)
+        return most_bytes(session, project, max_bytes) - stored_bytes(session, project)
 
     @reading
     def dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:

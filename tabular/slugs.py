@@ -13,7 +13,7 @@ Slug = Literal[
     "dataset-too-small", "dataset-truncated", "db-busy", "db-unavailable", "dimension-mismatch",
     "dimension-unsupported", "duplicate-column", "encoder-without-context", "evidence-unavailable",
     "explanation-unavailable", "flow-unsuitable", "forbidden", "foreign-site", "formula",
-    "idempotency-key-reused", "internal", "job-final", "job-in-use", "job-not-resumable", "job-unfinished",
+    "idempotency-key-reused", "internal", "issuer-away", "job-final", "job-in-use", "job-not-resumable", "job-unfinished",
     "job-without-result", "json-nonfinite", "json-syntax", "limit-aliases", "limit-reviews", "limit-tags", "limit-webhooks",
     "limit-body", "limit-columns", "limit-decoded-bytes", "limit-memory", "limit-metadata",
     "limit-open-requests", "limit-parameters", "limit-queued-jobs", "limit-result", "limit-rows",

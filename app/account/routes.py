@@ -14,12 +14,15 @@ from app.account.views import (
     LimitsView,
     MeView,
     NewKeyView,
+    ProjectList,
+    ProjectRequest,
+    ProjectView,
     RotationRequest,
     UsageView,
     VersionInfo,
 )
 from app.auth.callers import caller_of
-from app.dependencies import AuditDep, KeysDep, ProjectDep, SettingsDep, UsageDep
+from app.dependencies import AuditDep, KeysDep, ProjectDep, ProjectsDep, SettingsDep, UsageDep
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
@@ -36,6 +39,16 @@ KeyId = Annotated[
         examples=["key_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
     ),
 ]
+Project = Annotated[
+    str, Path(max_length=100, description="Name of the project.", examples=["fraud"])
+]
+_LIMITS = {
+    "limited": {
+        "summary": "10 GB, and 20 jobs that wait",
+        "value": {"max_bytes": 10_000_000_000, "max_queued_jobs": 20},
+    },
+    "usual": {"summary": "The limits of the service", "value": {}},
+}
 _NEW_KEY = {
     "reader": {
         "summary": "A key that reads and scores",
@@ -55,32 +68,105 @@ async def get_service_version() -> VersionInfo:
 
 
 @router.get("/me", operation_id="get_me", summary="Get the caller")
-def get_me(request: Request, keys: KeysDep, settings: SettingsDep) -> MeView:
+def get_me(request: Request, keys: KeysDep, projects: ProjectsDep, settings: SettingsDep) -> MeView:
     """Return the project, the scope, the key and the limits of the caller."""
     caller = caller_of(request)
-    key = None if caller.key_id is None else keys.get(caller.project, caller.key_id)
+    of_key = caller.key_id is not None and not caller.is_person
+    key = keys.get(caller.project, str(caller.key_id)) if of_key else None
+    own = projects.limits(caller.project)
     rate = settings.rate_limit if caller.rate is None else caller.rate
     limits = LimitsView(
         requests_per_second=rate or None,
         open_requests=settings.max_open_requests,
         event_streams=settings.max_open_streams,
         uploads=settings.max_open_uploads,
-        queued_jobs=settings.max_queued_jobs,
-        stored_bytes=settings.max_project_bytes,
+        queued_jobs=_or(own.max_queued_jobs, settings.max_queued_jobs),
+        stored_bytes=_or(own.max_bytes, settings.max_project_bytes),
     )
-    shown = None if key is None else KeyView.of(key)
-    return MeView(project=caller.project, scope=caller.scope, key=shown, limits=limits)
+    return MeView(
+        project=caller.project,
+        scope=caller.scope,
+        person=caller.key_id if caller.is_person else None,
+        key=None if key is None else KeyView.of(key),
+        limits=limits,
+    )
 
 
 @router.get("/usage", operation_id="get_usage", summary="Get the usage")
-def get_usage(usage: UsageDep, project: ProjectDep, settings: SettingsDep) -> UsageView:
+def get_usage(
+    usage: UsageDep, projects: ProjectsDep, project: ProjectDep, settings: SettingsDep
+) -> UsageView:
     """Return the storage and the requests that the project has used, with its quotas."""
+    own = projects.limits(project)
     return UsageView.of(
         project,
         usage.of_project(project),
-        max_bytes=settings.max_project_bytes,
-        max_queued=settings.max_queued_jobs,
+        max_bytes=_or(own.max_bytes, settings.max_project_bytes),
+        max_queued=_or(own.max_queued_jobs, settings.max_queued_jobs),
     )
+
+
+def _or(own: int | None, usual: int) -> int:
+    return usual if own is None else own
+
+
+@router.get("/projects", operation_id="list_projects", summary="List projects")
+def list_projects(projects: ProjectsDep) -> ProjectList:
+    """List all projects of the service; needs a key with scope `admin` of the project `default`."""
+    return ProjectList(items=[ProjectView.of(one) for one in projects.list()])
+
+
+@router.get(
+    "/projects/{project}",
+    operation_id="get_project",
+    summary="Get a project",
+    responses=problem_responses("not-found"),
+)
+def get_project(project: Project, projects: ProjectsDep) -> ProjectView:
+    """Return a project; needs a key with scope `admin` of the project `default`."""
+    return ProjectView.of(projects.get(project))
+
+
+@router.put(
+    "/projects/{project}",
+    operation_id="put_project",
+    summary="Make or limit a project",
+    openapi_extra=json_request(ProjectRequest, examples=_LIMITS),
+    responses=problem_responses("not-found"),
+)
+def put_project(
+    body: Annotated[ProjectRequest, Depends(json_body(ProjectRequest))],
+    project: Project,
+    projects: ProjectsDep,
+) -> ProjectView:
+    """Make a project, or set its limits; needs a key with scope `admin` of the project `default`.
+
+    What it stores already stays, and it stores no more while that is above its limit.
+    """
+    limits = body.model_dump()
+    return ProjectView.of(projects.put(project, **limits))
+
+
+@router.post(
+    "/projects/{project}/keys",
+    operation_id="create_project_key",
+    summary="Create a key of a project",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=json_request(KeyRequest, examples=_NEW_KEY),
+    response_description="Key with its token, which is not shown again.",
+    responses=problem_responses("not-found", "conflict"),
+)
+def create_project_key(
+    body: Annotated[KeyRequest, Depends(json_body(KeyRequest))],
+    project: Project,
+    request: Request,
+    keys: KeysDep,
+    projects: ProjectsDep,
+    response: Response,
+) -> NewKeyView:
+    """Create a key for any project; needs a key with scope `admin` of the project `default`."""
+    projects.get(project)
+    return create_key(body, request, keys, project, response)
 
 
 @router.get(

@@ -9,6 +9,7 @@ from app.resources.listing import NEXT_CURSOR
 from models_store.audit import AuditRecord
 from models_store.computed import ProjectUsage
 from models_store.keys import ApiKey, NewKey, Scope
+from models_store.projects import Project
 
 _KEY_EXAMPLE: dict[str, Any] = {
     "id": "key_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
@@ -147,7 +148,12 @@ class MeView(BaseModel):
 
     project: str = Field(description="Project of the caller.")
     scope: Scope = Field(description="Scope of the caller.")
-    key: KeyView | None = Field(description="Key of the request; null if the service has no keys.")
+    person: str | None = Field(
+        description="`oidc:NAME` or `proxy:NAME` of somebody who signed in; null for a key."
+    )
+    key: KeyView | None = Field(
+        description="Key of the request; null if the service has no keys, or of somebody who signed in."
+    )
     limits: LimitsView = Field(description="Limits of the caller.")
 
 
@@ -198,11 +204,53 @@ class UsageView(BaseModel):
         )
 
 
+class ProjectRequest(BaseModel):
+    """Limits of a project."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**60,
+        description="Maximum number of bytes of its files; null for that of the service.",
+    )
+    max_queued_jobs: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Maximum number of jobs that wait; null for that of the service.",
+    )
+
+
+class ProjectView(ProjectRequest):
+    """Project of the service."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str = Field(description="Name of the project.")
+    stored_bytes: int = Field(description="Bytes of its files.")
+    keys: int = Field(description="Number of its keys, with those that are expired or revoked.")
+
+    @classmethod
+    def of(cls, project: Project) -> "ProjectView":
+        """Return the view of a project."""
+        return cls.model_validate(vars(project))
+
+
+class ProjectList(BaseModel):
+    """All projects by name: those that were made, and those that own something."""
+
+    items: list[ProjectView] = Field(description="Projects of the service.")
+
+
 class AuditRecordView(BaseModel):
     """Request that changed something."""
 
     time: datetime = Field(description="Time of its first change.")
-    key_id: str | None = Field(description="Id of the key of the caller; null without keys.")
+    key_id: str | None = Field(
+        description="Id of the key of the caller, or the person who signed in; null without keys."
+    )
     action: str = Field(description="HTTP method of the request.", examples=["DELETE"])
     resource: str = Field(description="Path of the request.", examples=["/v1/models/shuttle"])
     request_id: str = Field(description="Id of the request, as in its response and in the log.")

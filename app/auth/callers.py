@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from starlette.requests import Request
 from starlette.types import Scope as AsgiScope
 
+from app.auth.identity import Issuer, Person, Proxy
 from app.limits import Caller
 from app.problems.problem import Problem
 from models_store.errors import DatabaseError
@@ -21,6 +22,8 @@ DEFAULT_PROJECT = "default"
 KNOWN_FOR_S = 2.0
 """Seconds for which a key is valid without another query."""
 _SCHEME = b"bearer"
+_KEY = b"key_"
+_PROJECT = b"x-project"
 _MAX_KNOWN = 10_000
 _READERS = 2
 _MAX_NEW = 64  # queries for unknown keys that wait; more are refused
@@ -96,30 +99,49 @@ class Callers:
         anonymous: True if no key is needed as long as none was ever made.
         known_for_s: Seconds for which a key is valid without another query.
         stale_s: Seconds for which a key is valid while the database cannot be reached.
+        issuer: Issuer whose tokens are accepted beside keys.
+        proxy: Proxies whose word about who is signed in is taken.
     """
 
     def __init__(
-        self, keys: Keys, *, anonymous: bool, known_for_s: float = KNOWN_FOR_S, stale_s: float = 0.0
+        self,
+        keys: Keys,
+        *,
+        anonymous: bool,
+        known_for_s: float = KNOWN_FOR_S,
+        stale_s: float = 0.0,
+        issuer: Issuer | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._keys = keys
         self._anonymous = anonymous
         self._known_for_s = known_for_s
         self._stale_s = stale_s
-        self._known: dict[bytes, _Known[Caller | None]] = {}
+        self._known: dict[bytes, _Known[Caller | Person | None]] = {}
         self._new = 0
         self._used: set[str] = set()
+        self._issuer = issuer
+        self._proxy = proxy
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="keys")
+        # An issuer that is slow delays nobody who has a key.
+        self._issuer_pool = ThreadPoolExecutor(1, thread_name_prefix="issuer")
         self._keyless = _Known(lambda: not keys.exist(), self._pool, stale_s=stale_s)
 
     def close(self) -> None:
         """Read no further keys."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._issuer_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    async def identify(self, authorization: list[bytes]) -> Caller:
-        """Return the caller who sent these `Authorization` headers.
+    async def identify(self, authorization: list[bytes], scope: AsgiScope | None = None) -> Caller:
+        """Return the caller who sent these `Authorization` headers, or for whom a trusted proxy speaks.
+
+        Args:
+            authorization: The headers.
+            scope: Request, of whose other headers some count for those who signed in.
 
         Raises:
-            Problem: `unauthorized`, or `rate-limited` when too many unknown keys wait.
+            Problem: `unauthorized`, `rate-limited` when too many unknown keys wait, `forbidden` for
+                somebody who may not use the project, or `issuer-away`.
             DatabaseError: The keys cannot be read.
         """
         if self._anonymous:
@@ -128,9 +150,14 @@ class Callers:
             self._anonymous = bool(await self._keyless.get(fresh_s))  # keys are never deleted
             if self._anonymous:
                 return ANYBODY
+        person = None if authorization else self._proxied(scope)
+        if person is not None:
+            return person.caller(_wanted_project(scope))
         if len(authorization) != 1:
             raise _unauthorized("Send one `Authorization: Bearer` header with an API key.")
         caller = await self._bearer(_token(authorization[0]))
+        if isinstance(caller, Person):
+            return caller.caller(_wanted_project(scope))
         if caller is None:
             raise _unauthorized(
                 "The API key is not valid: it is unknown, revoked or expired, or the header is not `Authorization: Bearer key_...`.",
@@ -145,7 +172,14 @@ class Callers:
         used, self._used = self._used, set()
         return used
 
-    async def _bearer(self, token: bytes) -> Caller | None:
+    def _proxied(self, scope: AsgiScope | None) -> Person | None:
+        """Return the person for whom a trusted proxy sends a request."""
+        if self._proxy is None or scope is None:
+            return None
+        address = scope["client"][0] if scope.get("client") else None
+        return self._proxy.person(address, scope["headers"])
+
+    async def _bearer(self, token: bytes) -> Caller | Person | None:
         digest = hashlib.sha256(token).digest()
         known = self._known.get(digest)
         if known is not None:
@@ -154,8 +188,7 @@ class Callers:
             raise Problem("rate-limited", "Too many unknown API keys were sent. Try again.")
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-        look_up = partial(self._look_up, token)
-        known = self._known[digest] = _Known(look_up, self._pool, stale_s=self._stale_s)
+        known = self._known[digest] = self._reader_of(token)
         self._new += 1
         try:
             return await known.get(self._known_for_s)
@@ -163,6 +196,12 @@ class Callers:
             self._new -= 1
             if known.value is None:  # of texts that are no keys, any number can be sent
                 self._known.pop(digest, None)
+
+    def _reader_of(self, token: bytes) -> "_Known[Caller | Person | None]":
+        if self._issuer is not None and not token.startswith(_KEY):
+            read = partial(self._issuer.person, token.decode("latin-1"))
+            return _Known(read, self._issuer_pool, stale_s=0.0)
+        return _Known(partial(self._look_up, token), self._pool, stale_s=self._stale_s)
 
     def _look_up(self, token: bytes) -> Caller | None:
         key = self._keys.bearer(token.decode("latin-1"))
@@ -177,7 +216,7 @@ async def check_again(scope: AsgiScope) -> None:
     """
     callers: Callers = scope["app"].state.callers
     try:
-        await callers.identify(authorization_of(scope))
+        await callers.identify(authorization_of(scope), scope)
     except DatabaseError:
         return  # what has begun goes on
     except Problem as problem:
@@ -188,6 +227,14 @@ async def check_again(scope: AsgiScope) -> None:
 def authorization_of(scope: AsgiScope) -> list[bytes]:
     """Return the `Authorization` headers of a request."""
     return [value for name, value in scope["headers"] if name == b"authorization"]
+
+
+def _wanted_project(scope: AsgiScope | None) -> str | None:
+    """Return the project that somebody who may use several names in a header."""
+    if scope is None:
+        return None
+    found = [value for name, value in scope["headers"] if name == _PROJECT]
+    return found[0].decode("latin-1") if found else None
 
 
 def _token(authorization: bytes) -> bytes:

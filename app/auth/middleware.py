@@ -107,9 +107,11 @@ class AccessMiddleware:
             DatabaseError: The keys cannot be read.
         """
         callers: Callers = scope["app"].state.callers
-        caller = await callers.identify(authorization_of(scope))
+        caller = await callers.identify(authorization_of(scope), scope)
         if caller.key_id is None and self._local:
             _refuse_other_sites(scope)
+        elif caller.is_person and not authorization_of(scope):
+            _refuse_forged(scope)
         if not caller.scope.includes(needed):
             raise _forbidden(needed)
         if caller.project != DEFAULT_PROJECT and is_of_the_service(scope["path"]):
@@ -145,6 +147,22 @@ def _refuse_other_sites(scope: AsgiScope) -> None:
         for origin in _values(scope, b"origin"):
             if origin.decode("latin-1").partition("://")[2] != host:
                 raise Problem("foreign-site", "`Origin` is another site than `Host`.")
+
+
+def _refuse_forged(scope: AsgiScope) -> None:
+    """Refuse a change that a browser sends for the page of another site, with the cookie of a proxy."""
+    if scope["method"] in _SAFE:
+        return
+    said = _values(scope, b"sec-fetch-site")
+    if said:
+        foreign = said not in ([b"same-origin"], [b"none"])
+    else:  # an old browser, or one without TLS
+        hosts = {b"".join(_values(scope, name)) for name in (b"host", b"x-forwarded-host")}
+        foreign = any(
+            origin.partition(b"://")[2] not in hosts for origin in _values(scope, b"origin")
+        )
+    if foreign:
+        raise Problem("foreign-site", "The request comes from the page of another site.")
 
 
 def _values(scope: AsgiScope, wanted: bytes) -> list[bytes]:

@@ -231,6 +231,7 @@ class Me(Record):
 
     project: str
     scope: str
+    person: str | None
     key: Key | None
     limits: Limits
 
@@ -278,6 +279,16 @@ class Progress(Record):
     stages: int | None = None
     children_ended: int | None = None
     children: int | None = None
+
+
+class Project(Record):
+    """Project of the service."""
+
+    max_bytes: int | None = None
+    max_queued_jobs: int | None = None
+    name: str
+    stored_bytes: int
+    keys: int
 
 
 class Queue(Record):
@@ -502,6 +513,12 @@ class Preview(Record):
     options: dict[str, Any]
     first_rows: list[list[str | None]]
     last_rows: list[list[str | None]]
+
+
+class ProjectList(Record):
+    """All projects by name: those that were made, and those that own something."""
+
+    items: list[Project]
 
 
 class TargetPreview(Record):

@@ -471,10 +471,11 @@ def _check_limits(
     session: Session, row: JobRow, *, max_queued: int | None, max_bytes: int | None
 ) -> None:
     """Refuse the job that was queued if it exceeds a limit of its project; as `Jobs.submit`."""
-    hold_project(session, row.project)  # so that no two count the same jobs
+    own = hold_project(session, row.project).max_queued_jobs  # so that no two count the same jobs
     if row.role == JobRole.PARENT:
         check_open(session, row.project)
     if max_queued is not None:
+        max_queued = max_queued if own is None else own
         mine = JobRow.project == row.project, JobRow.role.is_distinct_from(JobRole.CHILD)
         waiting = select(func.count()).where(*mine, JobRow.state == JobState.QUEUED)
         if (session.scalar(waiting) or 0) > max_queued:

@@ -31,7 +31,7 @@ def bearer(key: NewKey | str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key if isinstance(key, str) else key.token}"}
 
 
-def stocked(client: TestClient) -> Version:
-    """The model `people` in the project `p` of a client's application."""
+def stocked(client: TestClient, project: str = "p") -> Version:
+    """The model `people` in a project of a client's application."""
     state: State = client.app.state  # type: ignore[attr-defined]  # a FastAPI
-    return registered(state.database, state.blobs, project="p")
+    return registered(state.database, state.blobs, project=project)

@@ -13,7 +13,7 @@ from anyio import to_thread
 from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
 from densityd.client.aio.models import AsyncModels
-from densityd.client.aio.project import AsyncKeys, AsyncWebhooks
+from densityd.client.aio.project import AsyncKeys, AsyncProjects, AsyncWebhooks
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
 from densityd.client.errors import ApiError
@@ -91,6 +91,7 @@ class AsyncClient:
         models: Trained models and their versions.
         webhooks: URLs that are notified when jobs end.
         keys: API keys of the project.
+        projects: Projects of the service, for its administrators.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class AsyncClient:
         self.models = AsyncModels(self._transport)
         self.webhooks = AsyncWebhooks(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.projects = AsyncProjects(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

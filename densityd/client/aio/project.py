@@ -1,4 +1,4 @@
-"""API keys and webhooks of the project."""
+"""API keys and webhooks of the project, and all projects for administrators of the service."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -10,12 +10,15 @@ from densityd.client.records import (
     Key,
     KeyList,
     NewKey,
+    Project,
+    ProjectList,
     SecretWebhook,
     Webhook,
     WebhookPage,
 )
 
 _KEYS = "/v1/keys"
+_PROJECTS = "/v1/projects"
 _WEBHOOKS = "/v1/webhooks"
 
 
@@ -68,6 +71,50 @@ class AsyncKeys:
     async def revoke(self, key_id: str) -> Key:
         """Revoke a key for good."""
         return await self._transport.send(Call("DELETE", build_path(_KEYS, key_id), Key.of))
+
+
+class AsyncProjects:
+    """Projects of the service, for administrators of the project `default`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> "Sequence[Project]":
+        """Return all projects by name."""
+        return (await self._transport.send(Call("GET", _PROJECTS, ProjectList.of))).items
+
+    async def get(self, name: str) -> Project:
+        """Return a project."""
+        return await self._transport.fetch(Project, _PROJECTS, name)
+
+    async def put(
+        self, name: str, *, max_bytes: int | None = None, max_queued_jobs: int | None = None
+    ) -> Project:
+        """Make a project, or set its limits.
+
+        Args:
+            name: Name of the project.
+            max_bytes: Most bytes of its files; None: as the service has it.
+            max_queued_jobs: Most jobs that wait; None: as the service has it.
+        """
+        body = encode_json({"max_bytes": max_bytes, "max_queued_jobs": max_queued_jobs})
+        call = Call("PUT", build_path(_PROJECTS, name), Project.of, body=body, retry=Retry.ALWAYS)
+        return await self._transport.send(call)
+
+    async def create_key(
+        self, name: str, scope: str = "read", *, label: str | None = None
+    ) -> NewKey:
+        """Create a key of a project, whose token is not shown again.
+
+        Args:
+            name: Name of the project, which exists.
+            scope: Scope of the key: `read`, `write` or `admin`.
+            label: Text for people.
+        """
+        body = encode_json({"scope": scope, "label": label})
+        path = build_path(_PROJECTS, name, "keys")
+        call = Call("POST", path, NewKey.of, body=body, retry=Retry.REFUSED)
+        return await self._transport.send(call)
 
 
 class AsyncWebhooks:

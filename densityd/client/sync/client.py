@@ -44,7 +44,7 @@ from densityd.client.settings import Settings
 from densityd.client.sync.datasets import Datasets
 from densityd.client.sync.jobs import Jobs
 from densityd.client.sync.models import Models
-from densityd.client.sync.project import Keys, Webhooks
+from densityd.client.sync.project import Keys, Projects, Webhooks
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.files import media_type_of, open_target
@@ -91,6 +91,7 @@ class Client:
         models: Trained models and their versions.
         webhooks: URLs that are notified when jobs end.
         keys: API keys of the project.
+        projects: Projects of the service, for its administrators.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Client:
         self.models = Models(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.keys = Keys(self._transport)
+        self.projects = Projects(self._transport)
 
     def __enter__(self) -> Self:
         return self

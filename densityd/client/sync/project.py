@@ -1,5 +1,5 @@
 # Generated from densityd/client/aio/project.py by tools/sync_client.py; do not edit.
-"""API keys and webhooks of the project."""
+"""API keys and webhooks of the project, and all projects for administrators of the service."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +10,8 @@ from densityd.client.records import (
     Key,
     KeyList,
     NewKey,
+    Project,
+    ProjectList,
     SecretWebhook,
     Webhook,
     WebhookPage,
@@ -17,6 +19,7 @@ from densityd.client.records import (
 from densityd.client.sync.transport import Transport
 
 _KEYS = "/v1/keys"
+_PROJECTS = "/v1/projects"
 _WEBHOOKS = "/v1/webhooks"
 
 
@@ -69,6 +72,48 @@ class Keys:
     def revoke(self, key_id: str) -> Key:
         """Revoke a key for good."""
         return self._transport.send(Call("DELETE", build_path(_KEYS, key_id), Key.of))
+
+
+class Projects:
+    """Projects of the service, for administrators of the project `default`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> "Sequence[Project]":
+        """Return all projects by name."""
+        return (self._transport.send(Call("GET", _PROJECTS, ProjectList.of))).items
+
+    def get(self, name: str) -> Project:
+        """Return a project."""
+        return self._transport.fetch(Project, _PROJECTS, name)
+
+    def put(
+        self, name: str, *, max_bytes: int | None = None, max_queued_jobs: int | None = None
+    ) -> Project:
+        """Make a project, or set its limits.
+
+        Args:
+            name: Name of the project.
+            max_bytes: Most bytes of its files; None: as the service has it.
+            max_queued_jobs: Most jobs that wait; None: as the service has it.
+        """
+        body = encode_json({"max_bytes": max_bytes, "max_queued_jobs": max_queued_jobs})
+        call = Call("PUT", build_path(_PROJECTS, name), Project.of, body=body, retry=Retry.ALWAYS)
+        return self._transport.send(call)
+
+    def create_key(self, name: str, scope: str = "read", *, label: str | None = None) -> NewKey:
+        """Create a key of a project, whose token is not shown again.
+
+        Args:
+            name: Name of the project, which exists.
+            scope: Scope of the key: `read`, `write` or `admin`.
+            label: Text for people.
+        """
+        body = encode_json({"scope": scope, "label": label})
+        path = build_path(_PROJECTS, name, "keys")
+        call = Call("POST", path, NewKey.of, body=body, retry=Retry.REFUSED)
+        return self._transport.send(call)
 
 
 class Webhooks:

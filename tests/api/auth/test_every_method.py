@@ -41,6 +41,8 @@ ABSENT = {
     "kind": "pairs",
     "slug": "nothing",
     "path": "nothing",
+    "project": "nobody-s",
+    "digest": "0" * 64,
 }
 NOWHERE = [
     "/nothing",
@@ -144,8 +146,8 @@ class Door:
 @pytest.fixture(scope="module")
 def door(shared_settings: ApiSettings) -> Iterator[Door]:
     with keyed(shared_settings) as (client, keys):
-        token = keys.create("p", Scope.ADMIN).token
-        version = stocked(client)
+        token = keys.create("default", Scope.ADMIN).token
+        version = stocked(client, "default")
         present = {
             "job_id": str(version.job_id),
             "name": "people",
@@ -156,6 +158,8 @@ def door(shared_settings: ApiSettings) -> Iterator[Door]:
             "kind": "images",
             "slug": "not-found",
             "path": "site.css",
+            "project": "default",
+            "digest": "0" * 64,
         }
         yield Door(client, token, present)
 

@@ -1,0 +1,232 @@
+"""Who signs in elsewhere: tokens of an issuer of our own on loopback, and headers of a proxy."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from models_store.keys import Scope
+from tests.api.conftest import assert_refused
+from tests.api.keyed import bearer, keyed
+
+AUDIENCE = "densityd-page"
+
+
+class OwnIssuer:
+    """An issuer on loopback, which can be away and change its keys."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.looks = 0
+        self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self.rotate("first")
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.looks += 1
+                self.send_response(503 if issuer.is_away else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(issuer.page(self.path)).encode())
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/realms/own"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def rotate(self, kid: str) -> None:
+        self.keys = {kid: ec.generate_private_key(ec.SECP256R1())}
+
+    def page(self, path: str) -> dict[str, Any]:
+        if path.endswith("/.well-known/openid-configuration"):
+            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+        algorithm = jwt.algorithms.ECAlgorithm
+        return {
+            "keys": [
+                {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
+                for kid, key in self.keys.items()
+            ]
+        }
+
+    def token(self, *, kid: str | None = None, key: Any = None, **claims: Any) -> str:
+        known = next(iter(self.keys))
+        usual = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": "ada",
+            "exp": time.time() + 600,
+            "groups": ["staff", "densityd:fraud:write"],
+        }
+        content = {name: value for name, value in (usual | claims).items() if value is not None}
+        headers = {"kid": kid or known}
+        return jwt.encode(content, key or self.keys[known], algorithm="ES256", headers=headers)
+
+
+@pytest.fixture
+def issuer() -> Iterator[OwnIssuer]:
+    issuer = OwnIssuer()
+    yield issuer
+    issuer.server.shutdown()
+    issuer.server.server_close()
+
+
+@pytest.fixture
+def client(settings: ApiSettings, issuer: OwnIssuer) -> Iterator[TestClient]:
+    """A service with the issuer, and a key in the project `p`."""
+    signing_in = settings.model_copy(update={"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE})
+    with keyed(signing_in) as (client, _):
+        yield client
+
+
+def test_a_token_opens_the_project_of_its_group_with_its_scope(client, issuer):
+    headers = bearer(issuer.token())
+    me = client.get("/v1/me", headers=headers).json()
+    assert (me["project"], me["scope"], me["person"], me["key"]) == (
+        *("fraud", "write", "oidc:ada", None),
+    )
+    made = client.post(
+        "/v1/datasets", content=b"a,b\n1,2\n3,4\n", headers={**headers, "Content-Type": "text/csv"}
+    )
+    assert made.status_code == 201
+    assert_refused(client.get("/v1/keys", headers=headers), 403, "forbidden")
+    admin = bearer(issuer.token(groups="densityd:fraud:read densityd:fraud:admin"))
+    [change] = client.get("/v1/audit", headers=admin).json()["items"]
+    assert change["key_id"] == "oidc:ada"
+    assert_refused(client.get("/metrics", headers=admin), 403, "forbidden")
+
+
+def test_somebody_in_several_projects_names_one(client, issuer):
+    headers = bearer(issuer.token(groups=["densityd:a:read", "densityd:b:write"]))
+    assert client.get("/v1/me", headers=headers).json()["project"] == "a"
+    named = client.get("/v1/me", headers={**headers, "X-Project": "b"}).json()
+    assert (named["project"], named["scope"]) == ("b", "write")
+    refused = client.get("/v1/me", headers={**headers, "X-Project": "fraud"})
+    assert_refused(refused, 403, "forbidden")
+    nobody = client.get("/v1/me", headers=bearer(issuer.token(groups=["staff", 3])))
+    assert_refused(nobody, 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": "https://elsewhere.example"},
+        {"aud": "another"},
+        {"aud": None},
+        {"exp": time.time() - 60},
+        {"exp": None},
+        {"sub": None},
+        {"sub": "two words"},
+        {"nbf": time.time() + 600},
+        {"kid": "unknown"},
+        {"key": ec.generate_private_key(ec.SECP256R1())},
+    ],
+    ids=str,
+)
+def test_what_is_not_for_this_service_or_not_signed_opens_nothing(client, issuer, claims):
+    assert_refused(
+        client.get("/v1/me", headers=bearer(issuer.token(**claims))), 401, "unauthorized"
+    )
+
+
+def test_unsigned_and_symmetric_tokens_open_nothing(client, issuer):
+    claims = {"iss": issuer.url, "aud": AUDIENCE, "sub": "a", "exp": time.time() + 600}
+    for token in (
+        jwt.encode(claims, "", algorithm="none", headers={"kid": "first"}),
+        jwt.encode(claims, "s" * 32, algorithm="HS256", headers={"kid": "first"}),
+        "a.b.c",
+        "nonsense",
+    ):
+        assert_refused(client.get("/v1/me", headers=bearer(token)), 401, "unauthorized")
+
+
+def test_keys_work_while_the_issuer_is_away_and_its_known_keys_do_too(settings, issuer):
+    signing_in = settings.model_copy(update={"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE})
+    with keyed(signing_in) as (client, keys):
+        issuer.is_away = True
+        key = keys.create("p", Scope.READ)
+        assert client.get("/v1/me", headers=bearer(key)).status_code == 200
+        assert_refused(client.get("/v1/me", headers=bearer(issuer.token())), 503, "issuer-away")
+        looks = issuer.looks
+        client.get("/v1/me", headers=bearer(issuer.token(sub="other")))
+        assert issuer.looks == looks, "it is not asked by each request"
+    issuer.is_away = False
+    with keyed(signing_in) as (client, _):
+        assert client.get("/v1/me", headers=bearer(issuer.token())).status_code == 200
+        issuer.is_away = True
+        assert client.get("/v1/me", headers=bearer(issuer.token(sub="bob"))).status_code == 200
+
+
+def test_a_service_with_an_issuer_serves_nobody_else_on_loopback(settings, issuer):
+    signing_in = settings.model_copy(update={"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE})
+    with keyed(signing_in, first=False) as (client, _):
+        assert_refused(client.get("/v1/me"), 401, "unauthorized")
+        assert client.get("/v1/me", headers=bearer(issuer.token())).status_code == 200
+
+
+PERSON = {"X-Forwarded-User": "grace", "X-Forwarded-Groups": "staff, densityd:fraud:write"}
+
+
+@pytest.fixture
+def proxied(settings: ApiSettings) -> ApiSettings:
+    return settings.model_copy(update={"trusted_proxies": "127.0.0.0/8, 10.1.0.0/16"})
+
+
+def test_a_trusted_proxy_says_who_is_signed_in(proxied):
+    app = create_app(proxied)
+    with TestClient(app, client=("10.1.2.3", 5)) as client:
+        me = client.get("/v1/me", headers=PERSON).json()
+        assert (me["project"], me["scope"], me["person"]) == ("fraud", "write", "proxy:grace")
+        assert_refused(client.get("/v1/me"), 401, "unauthorized")
+        for groups in ("", "staff"):
+            named = {**PERSON, "X-Forwarded-Groups": groups}
+            assert_refused(client.get("/v1/me", headers=named), 403, "forbidden")
+        # Whoever sends a key is its bearer.
+        both = {**PERSON, "Authorization": "Bearer key_x"}
+        assert_refused(client.get("/v1/me", headers=both), 401, "unauthorized")
+
+
+def test_anybody_else_who_sends_the_headers_is_not_believed(proxied, settings):
+    app = create_app(proxied)
+    with TestClient(app, client=("10.2.0.1", 5)) as client:
+        assert_refused(client.get("/v1/me", headers=PERSON), 401, "unauthorized")
+    with keyed(settings) as (client, _):
+        assert_refused(client.get("/v1/me", headers=PERSON), 401, "unauthorized")
+
+
+def test_a_page_of_another_site_changes_nothing_with_the_cookie_of_the_proxy(proxied):
+    with TestClient(create_app(proxied), client=("10.1.2.3", 5)) as client:
+        csv = {**PERSON, "Content-Type": "text/csv"}
+        for headers, status in (
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Sec-Fetch-Site": "same-origin", "Origin": "https://density.example"}, 201),
+            ({"Origin": "https://d.example", "X-Forwarded-Host": "d.example"}, 201),
+            ({}, 201),
+        ):
+            made = client.post("/v1/datasets", content=b"a\n1\n2\n", headers=csv | headers)
+            assert made.status_code == status, (headers, made.text)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"oidc_issuer": "https://a.example"}, "oidc_audience"),
+        ({"oidc_issuer": "a.example", "oidc_audience": "b"}, "oidc_issuer"),
+        ({"trusted_proxies": "all"}, "trusted_proxies"),
+    ],
+)
+def test_a_setting_that_would_let_others_in_is_refused(values, named):
+    with pytest.raises(ValueError, match=named):
+        ApiSettings(**values)
