@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.examples import COLUMNS, DATASET_ID, EXAMPLE_DESCRIPTION, EXAMPLE_TAGS, MODEL
+from app.models.verdict import VerdictView
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import VersionMetrics
@@ -49,6 +50,12 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "test_log_likelihood": 3.0,
         "test_standard_error": 0.01,
         "epoch": 88,
+    },
+    "verdict": {
+        "level": "usable",
+        "sentence": "Usable: it knows the dependence between the columns: rows are on average 12 times likelier than"
+        " if the columns had nothing to do with each other.",
+        "facts": [],
     },
     "held_out": {
         "rows": 4900,
@@ -195,6 +202,9 @@ class _Version(BaseModel):
     dim: int = Field(description="Number of columns that the version models.")
     parameters: int = Field(description="Number of weights of the flow.")
     metrics: VersionMetrics = Field(description=_METRICS)
+    verdict: VerdictView | None = Field(
+        description="Verdict on the version in plain words; null if its training did not tell enough for one."
+    )
     checkpoint: CheckpointView = Field(description="File of the weights.")
     aliases: list[str] = Field(description="Aliases that point at the version.")
     description: str | None = DESCRIPTION
@@ -327,4 +337,5 @@ class AliasChangePage(BaseModel):
 def _members(version: Version | VersionSummary) -> dict[str, Any]:
     """Return the fields of a version, grouped as callers see them."""
     checkpoint = {"sha256": version.checkpoint_sha256, "bytes": version.checkpoint_bytes}
-    return vars(version) | {"lineage": version, "checkpoint": checkpoint}
+    verdict = VerdictView.of(version.metrics, dim=version.dim)
+    return vars(version) | {"lineage": version, "checkpoint": checkpoint, "verdict": verdict}

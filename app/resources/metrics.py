@@ -60,6 +60,30 @@ class Comparison(Likelihoods):
         description="Robust mean log likelihood of test rows, or else validation rows, above that of one"
         " Gaussian, in nats a row; null if the rows have categories or missing values, or it is not finite.",
     )
+    gain_over_gaussian_standard_error: float | None = Field(
+        default=None, description="Standard error of `gain_over_gaussian` in nats per row."
+    )
+    gain_over_independent: float | None = Field(
+        default=None,
+        description="Robust mean log likelihood of these rows above that of columns which have nothing to do with"
+        " each other: shares of levels and kernel densities of values; in nats per row.",
+    )
+    gain_over_independent_standard_error: float | None = Field(
+        default=None, description="Standard error of `gain_over_independent` in nats per row."
+    )
+    rank_distance: float | None = Field(
+        default=None,
+        description="Largest difference, from 0 to 1, of the ranks of validation rows among test rows from even"
+        " ranks; null without a test part.",
+    )
+    rank_distance_limit: float | None = Field(
+        default=None,
+        description="Distance that chance exceeds less than once in 1,000 trainings if validation rows are like test"
+        " rows.",
+    )
+    gain_over_mixture_standard_error: float | None = Field(
+        default=None, description="Standard error of `gain_over_mixture` in nats per row."
+    )
     gain_over_mixture: float | None = Field(
         default=None,
         description="Robust mean log likelihood of these rows above that of a mixture of Gaussians, whose"

@@ -143,6 +143,8 @@ async def unusual_view(
                 per_month=None if period is None else round(count / period.months, 2),
             )
             for rank, count in zip(THRESHOLDS, kept["counts"] or [], strict=False)
+            # A lower rank than that below all held-out rows does not exist.
+            if held_out is not None and rank * (held_out.rows + 1) >= 1
         ],
         period=period,
     )
@@ -234,12 +236,16 @@ def _told(
     reasons = []
     for place in found or [place for place in order[:1] if judged[place, 0] < 0]:
         difference, low, high, *likeliest = judged[place]
+        value = cells[types[place].name]
         atoms = columns[place].atoms[[int(at) for at in likeliest if at >= 0]]
-        levels = None if np.isfinite(low) else decode_cells(atoms, types[place]).to_pylist()
+        levels = None
+        if not np.isfinite(low):
+            usual = decode_cells(atoms, types[place]).to_pylist()
+            levels = [level for level in usual if level != value]
         reasons.append(
             ReasonView(
                 column=types[place].name,
-                value=cells[types[place].name],
+                value=value,
                 difference=round(float(difference), 3),
                 usual=_usual(low, high, types[place]) if levels is None else None,
                 levels=levels,

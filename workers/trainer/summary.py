@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from flows import Flow, FlowSpec, compile_flow
-from flows.training.comparison import Gain, Gains, column_distances, gains_of
+from flows import CompiledFlow, Flow, FlowSpec, compile_flow
+from flows.training.comparison import Gain, Gains, column_distances, gains_of, ks_distance
 from models_store.requests.training import AcceptedTraining
 from workers.trainer.checkpoints import finite
 from workers.trainer.data import SplitRows, sample
@@ -48,9 +49,9 @@ def summarise(
     other = sample(rows, most).to(train.device)  # a small part may be on the device alone
     gains = None if spec.is_binary else gains_of(flow, train, other, seed=seed)
     if gains is not None:
-        mixture = gains.mixture
-        found["gain_over_gaussian"] = finite(gains.gaussian.mean)
-        found["gain_over_mixture"] = None if mixture is None else finite(mixture.mean)
+        for name, gain in vars(gains).items():
+            found[f"gain_over_{name}"] = None if gain is None else finite(gain.mean)
+            found[f"gain_over_{name}_standard_error"] = gain and finite(gain.standard_error)
         texts += told_gains(gains, part)
     compiled = compile_flow(flow, device=flow.device)
     distances = column_distances(compiled, other.cpu().numpy().astype(np.float64), seed=seed)
@@ -58,7 +59,16 @@ def summarise(
     found["column_distances"] = {columns[at]: value for at, value in worst.items()}
     if worst:
         texts.append(_told_columns(found["column_distances"], len(distances), part))
+    if parts.test is not None:
+        found |= _rank_distance(compiled, sample(parts.validation, most), other)
     return found | {"summary": texts}
+
+
+def _rank_distance(flow: CompiledFlow, validation: Tensor, test: Tensor) -> dict[str, Any]:
+    """Return how far the ranks of validation rows among test rows are from even ones (Kolmogorov, Smirnov)."""
+    scores = [flow.log_prob(rows.cpu().numpy()) for rows in (validation, test)]
+    distance, limit = ks_distance(*scores)
+    return {"rank_distance": round(distance, 4), "rank_distance_limit": round(limit, 4)}
 
 
 def is_rising(metrics: Mapping[str, Any]) -> bool:
@@ -69,7 +79,7 @@ def is_rising(metrics: Mapping[str, Any]) -> bool:
 
 def told_gains(gains: Gains, part: str) -> Sequence[str]:
     """Return what people are told of a model beside simple ones, a sentence or none."""
-    if not math.isfinite(gains.gaussian.mean):
+    if gains.gaussian is None or not math.isfinite(gains.gaussian.mean):
         return []
     told = f"On {_ROWS_OF[part]} the model is {_nats(gains.gaussian)} one Gaussian"
     mixture = gains.mixture

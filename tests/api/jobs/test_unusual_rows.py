@@ -89,10 +89,26 @@ def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, supervis
     assert scores == sorted(scores)
 
 
+def test_a_version_has_a_verdict_made_of_facts(client, supervisor):
+    trained(client, supervisor)
+    version = client.get("/v1/models/sales/versions/1").json()
+    verdict, metrics = version["verdict"], version["metrics"]
+    facts = {fact["name"]: fact for fact in verdict["facts"]}
+    gain = facts["independent"]
+    assert gain["value"] == metrics["gain_over_independent"] > 2
+    assert "times likelier than if the columns had nothing to do with each other" in gain["text"]
+    assert (facts["held_out"]["value"], facts["held_out"]["good"]) == (30, False)
+    assert verdict["level"] == "usable_with_care"
+    assert verdict["sentence"].startswith("Usable with care: ")
+    [listed] = client.get("/v1/models/sales/versions").json()["items"]
+    assert listed["verdict"] == verdict
+
+
 def test_thresholds_count_all_rows_and_those_a_month(client, supervisor):
     trained(client, supervisor)
     found = unusual(client, limit=100)
     below = next(one for one in found["thresholds"] if one["rank"] == 0.05)
+    assert found["thresholds"][0]["rank"] >= 1 / (found["held_out"]["rows"] + 1)
     flagged = unusual(client, limit=100, max_rank=0.05)["rows"]
     assert len(flagged) == below["rows"] > 0
     assert all(row["rank"] <= 0.05 for row in flagged)

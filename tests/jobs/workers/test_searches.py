@@ -259,14 +259,21 @@ def test_a_gaussian_gains_nothing_over_a_gaussian_and_a_flow_gains_where_data_be
         gains.append(gains_of(flow, train, held_out, seed=0))
         flows.append(flow)
     plain, bent = gains
-    assert plain is not None
-    assert bent is not None
+    assert plain.gaussian is not None
+    assert bent.gaussian is not None
+    assert plain.independent is not None
+    assert bent.independent is not None
+    assert (
+        plain.independent.mean < 0
+    )  # what bends is not correlated, and its margins are no Gaussians
+    assert bent.independent.is_sure
+    assert bent.independent.mean > 0.3
     assert plain.gaussian.mean == pytest.approx(0, abs=0.05)
     assert plain.mixture is not None
     assert plain.mixture.mean < -0.3
     assert bent.gaussian.mean > 0.5
     both = gains_of(ensemble_of(flows, [0.5, 0.5]), train, held_out, seed=0)
-    assert both is not None
+    assert both.gaussian is not None
     assert bent.gaussian.mean - math.log(2) < both.gaussian.mean < bent.gaussian.mean + 0.5
 
 
@@ -336,4 +343,4 @@ def test_a_training_that_was_cut_short_expects_to_gain_and_one_that_has_learnt_a
     ],
 )
 def test_a_gain_within_its_error_is_told_as_none(gaussian, mixture, part, told):
-    assert told_gains(Gains(gaussian, mixture), part) == [told]
+    assert told_gains(Gains(gaussian, mixture, None), part) == [told]
