@@ -40,7 +40,7 @@ from app.jobs import (
 )
 from app.limits import ROUTES_EACH, BodyMemory, OpenBound, Threads, Turns
 from app.metrics import Metrics
-from app.models import exports, imports, plot_routes as plots, routes as models
+from app.models import comparing, exports, imports, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.root_path import RootPathMiddleware
@@ -208,6 +208,7 @@ def _routes() -> list[BaseRoute]:
         jobs,
         job_results,
         models,
+        comparing,
         exports,
         imports,
         plots,

@@ -87,7 +87,7 @@ def _lowered(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _times(nats: float) -> str:
+def times_likelier(nats: float) -> str:
     """Return how many times likelier some nats are, in words."""
     times = math.exp(min(nats, 700.0))
     if times > _MOST_TIMES:
@@ -103,7 +103,7 @@ def _independent(metrics: _Metrics, gain: float, *, dim: int) -> Fact | None:
     text = "No dependence between the columns was found: each is judged alone."
     if is_sure and gain > 0:
         text = (
-            f"It knows the dependence between the columns: rows are on average {_times(gain)} likelier than"
+            f"It knows the dependence between the columns: rows are on average {times_likelier(gain)} likelier than"
             " if the columns had nothing to do with each other."
         )
     elif is_sure:
@@ -125,9 +125,9 @@ def _simple(metrics: _Metrics) -> Fact | None:
     if abs(gain) <= 2 * (error or 0.0):
         text = f"It is as good as {_SIMPLE[best]}, the best simple model."
     elif gain > 0:
-        text = f"Rows are on average {_times(gain)} likelier than by {_SIMPLE[best]}, the best simple model."
+        text = f"Rows are on average {times_likelier(gain)} likelier than by {_SIMPLE[best]}, the best simple model."
     else:
-        text = f"Rows are on average {_times(-gain)} likelier by {_SIMPLE[best]}: train longer, or choose that."
+        text = f"Rows are on average {times_likelier(-gain)} likelier by {_SIMPLE[best]}: train longer, or choose that."
     good = gain > -2 * (error or 0.0)
     return Fact(name="simple", good=good, text=text, value=gain, standard_error=error)
 
@@ -160,7 +160,7 @@ def _data(metrics: _Metrics, part: str) -> Fact | None:
     text = "It fits rows that it has not seen as well as those that it was trained on."
     if gap > max(2 * error, _SMALL_GAP):
         text = (
-            f"More rows would probably help: it gives those that it was trained on {_times(gap)} the density of"
+            f"More rows would probably help: it gives those that it was trained on {times_likelier(gap)} the density of"
             " others."
         )
         good = None if gap <= _LARGE_GAP else False

@@ -25,6 +25,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
+from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
 from tests.api.serving import registered
 from tests.store.makers import (
@@ -126,6 +127,7 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
     for number in range(2):
         registered(database, blobs, name=f"model-{number}")
     Aliases(database).set(PROJECT, "model-0", "live", version=1, reason="na\u00efve \U0001f600")
+    Reviews(database).set(PROJECT, "model-0", "0" * 64, "confirmed")
     Webhooks(database).create(PROJECT, "https://example.org/", events=["job.cancelled"])
     Usage(database).add_rows({PROJECT: 2**40})
     key = Idempotency(key="k", fingerprint="f")

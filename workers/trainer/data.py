@@ -18,6 +18,7 @@ from models_store.files.checkpoints import load_model
 from models_store.requests.search import Member
 from models_store.requests.training import AcceptedSplit
 from models_store.requests.training_rows import most_rows
+from models_store.splits import split_rows
 from tabular.cells import recode
 from tabular.columns import Column
 from tabular.errors import TableError
@@ -139,24 +140,6 @@ def numbered_as(
 def sample(table: Tensor, most: int) -> Tensor:
     """Return at most `most` rows, evenly spread."""
     return table[:: max(1, -(-len(table) // most))]
-
-
-def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
-    """Return the row numbers of training, validation and test; equal for equal seeds, on any machine.
-
-    Rows that rounding leaves over go to training, unless the fractions leave some out anyway.
-    """
-    order: Rows = (
-        np.random.default_rng(split.seed).permutation(rows) if split.shuffle else np.arange(rows)
-    )
-    validation, test = int(rows * split.validation), int(rows * split.test)
-    everything = split.train + split.validation + split.test > 1 - 1e-9
-    train = rows - validation - test if everything else int(rows * split.train)
-    return (
-        order[:train],
-        order[train : train + validation],
-        order[train + validation : train + validation + test],
-    )
 
 
 def moments(

@@ -11,8 +11,9 @@ from models_store.files.blobs import Blobs
 from models_store.least_rows import LeastRows
 from models_store.requests.search import AcceptedEnsemble
 from models_store.requests.training import AcceptedTraining
+from models_store.splits import split_rows
 from workers.protocol import EnsembleTask, TrainingTask
-from workers.trainer.data import numbered_as, open_table, split_rows
+from workers.trainer.data import numbered_as, open_table
 
 # Chunks of a flow between two signs of life.
 _CHUNKS = 8

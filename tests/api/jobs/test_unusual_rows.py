@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,11 @@ import openpyxl  # type: ignore[import-untyped] # it ships no type information
 import pytest
 from starlette.testclient import TestClient
 
+from app.settings import ApiSettings
+from models_store.database.database import Database
 from tests.api.conftest import CSV, JSON, assert_refused
+from tests.jobs.workers.crash_child import InlineTrainers
+from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
 RANDOM = np.random.default_rng(5)
@@ -34,7 +39,27 @@ def sales() -> bytes:
 
 
 TABLE = sales()
-OPTIONS = {"max_epochs": 40, "seed": 3}
+COLUMNS = ["city", "shop", "units", "total"]
+OPTIONS = {"max_epochs": 25, "seed": 3, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def client(shared_client: TestClient) -> TestClient:
+    return shared_client
+
+
+@pytest.fixture(scope="module")
+def supervisor(shared_settings: ApiSettings) -> Iterator[Supervisor]:
+    database = Database(shared_settings.resolved_database_url)
+    own = WorkerSettings(data_dir=shared_settings.data_dir, device="cpu", trainer_nice=0)
+    yield Supervisor(database, own, worker="tester", trainers=InlineTrainers())
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def dataset(client: TestClient, supervisor: Supervisor) -> str:
+    """The dataset of `sales:1`, whose version all tests read."""
+    return trained(client, supervisor, uploaded(client))
 
 
 def uploaded(client: TestClient, table: bytes = TABLE) -> str:
@@ -49,25 +74,22 @@ def started(client: TestClient, kind: str, **body: Any) -> str:
     return str(response.json()["id"])
 
 
-def trained(client: TestClient, supervisor: Supervisor, **body: Any) -> str:
-    """The id of the dataset of the model `sales`."""
-    dataset = uploaded(client)
-    columns = ["city", "shop", "units", "total"]
-    body = {"model_name": "sales", "dataset_id": dataset, "columns": columns} | body
-    job = started(client, "training", optimisation=OPTIONS, **body)
+def trained(client: TestClient, supervisor: Supervisor, dataset: str, **body: Any) -> str:
+    """Train the next version of a model on a dataset, whose id is returned."""
+    body = {"model_name": "sales", "dataset_id": dataset, "columns": COLUMNS} | body
+    job = started(client, "training", **{"optimisation": OPTIONS} | body)
     assert supervisor.run_next()
     assert client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
     return dataset
 
 
-def unusual(client: TestClient, path: str = "/v1/models/sales/unusual", **query: Any) -> Any:
+def unusual(client: TestClient, path: str = "/v1/models/sales:1/unusual", **query: Any) -> Any:
     response = client.get(path, params=query)
     assert response.status_code == 200, response.text
     return response.json()
 
 
-def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, supervisor):
-    dataset = trained(client, supervisor)
+def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, dataset):
     found = unusual(client, limit=5)
     assert (found["model"], found["dataset_id"], found["total_rows"]) == ("sales:1", dataset, ROWS)
     assert found["columns"] == ["id", "day", "city", "shop", "units", "total"]
@@ -89,8 +111,7 @@ def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, supervis
     assert scores == sorted(scores)
 
 
-def test_a_version_has_a_verdict_made_of_facts(client, supervisor):
-    trained(client, supervisor)
+def test_a_version_has_a_verdict_made_of_facts(client, dataset):
     version = client.get("/v1/models/sales/versions/1").json()
     verdict, metrics = version["verdict"], version["metrics"]
     facts = {fact["name"]: fact for fact in verdict["facts"]}
@@ -100,13 +121,14 @@ def test_a_version_has_a_verdict_made_of_facts(client, supervisor):
     assert (facts["held_out"]["value"], facts["held_out"]["good"]) == (30, False)
     assert verdict["level"] == "usable_with_care"
     assert verdict["sentence"].startswith("Usable with care: ")
-    [listed] = client.get("/v1/models/sales/versions").json()["items"]
+    listed = client.get("/v1/models/sales/versions").json()["items"][-1]
     assert listed["verdict"] == verdict
+    assert version["lineage"]["dataset_id"] == dataset
 
 
-def test_thresholds_count_all_rows_and_those_a_month(client, supervisor):
-    trained(client, supervisor)
+def test_thresholds_count_all_rows_and_those_a_month(client, dataset):
     found = unusual(client, limit=100)
+    assert found["dataset_id"] == dataset
     below = next(one for one in found["thresholds"] if one["rank"] == 0.05)
     assert found["thresholds"][0]["rank"] >= 1 / (found["held_out"]["rows"] + 1)
     flagged = unusual(client, limit=100, max_rank=0.05)["rows"]
@@ -122,14 +144,14 @@ def test_thresholds_count_all_rows_and_those_a_month(client, supervisor):
     assert [row["row"] for row in second] == [row["row"] for row in found["rows"][1:3]]
 
 
-def test_a_review_is_shown_by_later_versions_and_scorings(client, supervisor):
-    dataset = trained(client, supervisor)
+def test_a_review_is_shown_by_later_versions_and_scorings(client, supervisor, dataset):
     [worst] = unusual(client, limit=1)["rows"]
     path = f"/v1/models/sales/reviews/{worst['digest']}"
     given = client.put(path, content='{"review": "confirmed"}', headers=JSON)
     assert given.json()["review"] == "confirmed"
-    trained(client, supervisor)
-    by_row = {row["row"]: row for row in unusual(client, limit=100)["rows"]}
+    trained(client, supervisor, dataset)
+    later = unusual(client, "/v1/models/sales:2/unusual", limit=100)
+    by_row = {row["row"]: row for row in later["rows"]}
     assert by_row[worst["row"]]["review"] == "confirmed"
     job = started(client, "scoring", model="sales:2", dataset_id=dataset)
     assert supervisor.run_next()
@@ -142,10 +164,9 @@ def test_a_review_is_shown_by_later_versions_and_scorings(client, supervisor):
     assert_refused(client.delete(path), 404, "not-found")
 
 
-def test_what_is_flagged_is_a_file_for_spreadsheets(client, supervisor):
-    trained(client, supervisor)
+def test_what_is_flagged_is_a_file_for_spreadsheets(client, dataset):
     query = {"max_rank": 0.05, "limit": 1000}
-    path = "/v1/models/sales/unusual"
+    path = f"/v1/models/sales:1/unusual?dataset_id={dataset}"
     text = client.get(path, params=query, headers={"Accept": "text/csv"})
     assert text.headers["content-disposition"].endswith('"sales-1-unusual.csv"')
     lines = text.content.decode("utf-8-sig").splitlines()
@@ -163,22 +184,40 @@ def test_what_is_flagged_is_a_file_for_spreadsheets(client, supervisor):
     assert "usual here" in worst["reasons"]
 
 
-def test_refusals_say_what_to_do(client, supervisor):
-    dataset = trained(client, supervisor)
+def test_two_versions_are_compared_on_rows_that_neither_has_seen(client, supervisor, dataset):
+    brief = {"model_name": "brief", "optimisation": {"max_epochs": 1, "seed": 3}}
+    trained(client, supervisor, dataset, **brief)
+    path, query = "/v1/models/sales:1/compare", {"with": "brief"}
+    found = client.get(path, params=query).json()
+    assert (found["model"], found["with"], found["better"]) == ("sales:1", "brief:1", "sales:1")
+    assert (found["rows"], found["unseen"], found["sure"]) == (60, True, True)
+    assert found["difference"] > 2 * found["standard_error"] > 0
+    assert "sales:1 is better" in found["sentence"]
+    back = client.get("/v1/models/brief/compare?with=sales:1").json()
+    assert back["difference"] == pytest.approx(-found["difference"])
+    lines = TABLE.decode().split("\n")
+    other = uploaded(client, "\n".join([lines[0], *lines[200:]]).encode())
+    assert client.get(path, params=query | {"dataset_id": other}).json()["rows"] == 101
+    assert_refused(client.get(path, params={"with": "sales:1"}), 409, "compare-unavailable")
+    trained(client, supervisor, dataset, **brief | {"columns": COLUMNS[:3]})
+    assert_refused(client.get(path, params={"with": "brief:2"}), 409, "compare-unavailable")
+
+
+def test_refusals_say_what_to_do(client, supervisor, dataset):
     other = uploaded(client, TABLE.replace(b"A0,", b"B0,"))
-    refused = client.get(f"/v1/models/sales/unusual?dataset_id={other}")
+    refused = client.get(f"/v1/models/sales:1/unusual?dataset_id={other}")
     assert_refused(refused, 409, "unusual-not-scored")
-    job = started(client, "scoring", model="sales", dataset_id=other)
+    job = started(client, "scoring", model="sales:1", dataset_id=other)
     assert_refused(client.get(f"/v1/jobs/{job}/rows"), 409, "result-not-ready")
     assert supervisor.run_next()
     assert unusual(client, dataset_id=other)["job_id"] == job
-    assert_refused(client.get("/v1/models/sales/unusual?limit=101"), 422, "validation")
-    assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
-    refused = client.get("/v1/models/sales/unusual")
+    assert_refused(client.get("/v1/models/sales:1/unusual?limit=101"), 422, "validation")
+    brief = {"model_name": "orphan", "optimisation": {"max_epochs": 1}}
+    gone = trained(client, supervisor, uploaded(client), **brief)
+    assert gone != dataset
+    assert client.delete(f"/v1/datasets/{gone}").status_code == 204
+    refused = client.get("/v1/models/orphan/unusual")
     assert_refused(refused, 409, "unusual-unavailable")
     assert "deleted" in refused.json()["detail"]
-    digest = "0" * 64
-    refused = client.put(
-        f"/v1/models/other/reviews/{digest}", content='{"review": "confirmed"}', headers=JSON
-    )
-    assert_refused(refused, 404, "not-found")
+    path, review = f"/v1/models/other/reviews/{'0' * 64}", '{"review": "confirmed"}'
+    assert_refused(client.put(path, content=review, headers=JSON), 404, "not-found")

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from models_store.splits import split_rows
 from tests.jobs.workers.tasks import split_of
 from workers.errors import TrainingError
-from workers.trainer.data import SplitRows, moments, split_rows
+from workers.trainer.data import SplitRows, moments
 from workers.trainer.discrete import column_noise
 from workers.trainer.progress import Progress, RowProgress
 

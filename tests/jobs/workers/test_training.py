@@ -17,6 +17,7 @@ from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model, load_state, save_state
 from models_store.records import Dataset
 from models_store.requests.training import AcceptedSplit, AcceptedTraining
+from models_store.splits import split_rows
 from tests.jobs.workers.place import Place
 from tests.jobs.workers.tasks import EPOCHS, epochs, ref, result, run, split_of, task_of
 from workers.errors import TrainingError, UnfitError
@@ -29,7 +30,6 @@ from workers.protocol import (
     Tick,
 )
 from workers.trainer.checkpoints import Checkpoints
-from workers.trainer.data import split_rows
 from workers.trainer.devices import training_device
 from workers.trainer.progress import Teller
 from workers.trainer.training import train
