@@ -136,6 +136,16 @@ class EventPage(Record):
     ended: bool
 
 
+class Fact(Record):
+    """Fact behind a verdict."""
+
+    name: str
+    good: bool | None
+    text: str
+    value: float | None
+    standard_error: float | None
+
+
 class HeldOut(Record):
     """Log densities of rows that a version was not trained on."""
 
@@ -338,6 +348,14 @@ class Usage(Record):
     computed_rows: ComputedRows
 
 
+class Verdict(Record):
+    """Verdict on a version."""
+
+    level: str
+    sentence: str
+    facts: list[Fact]
+
+
 class VersionInfo(Record):
     """Version of the service."""
 
@@ -354,6 +372,7 @@ class VersionSummary(VersionRecord):
     dim: int
     parameters: int
     metrics: dict[str, Any]
+    verdict: Verdict | None
     checkpoint: Checkpoint
     aliases: list[str]
     description: str | None
@@ -375,6 +394,7 @@ class Version(VersionRecord):
     dim: int
     parameters: int
     metrics: dict[str, Any]
+    verdict: Verdict | None
     checkpoint: Checkpoint
     aliases: list[str]
     description: str | None
