@@ -33,6 +33,7 @@ async function load(path, count, row, signal) {
 export function UnusualRows({ path, address, row }) {
   const more = useMore(FIRST, PAGE);
   const loaded = useLoaded((signal) => load(path, more.shown, row, signal), [path, more.shown]);
+  if (loaded.problem?.type?.endsWith("/unusual-unavailable")) return html`<p class="note">${loaded.problem.message}</p>`;
   return html`<${Loaded} of=${loaded}>${(found) => html`<${Listed} found=${found} path=${path} address=${address} row=${row} more=${{ ...more, shown: found.rows.length }} />`}<//>`;
 }
 
