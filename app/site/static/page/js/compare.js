@@ -60,6 +60,7 @@ function Better({ name, chosen }) {
   const [one, other] = [...chosen].sort((a, b) => b - a);
   const path = `/v1/models/${name}:${one}/compare?with=${name}:${other}`;
   const loaded = useJson(path);
+  if (loaded.problem?.type?.endsWith("/compare-unavailable")) return html`<p class="note">${loaded.problem.message}</p>`;
   return html`<${Loaded} of=${loaded}>${({ model, better, sure, difference, standard_error: error, rows, unseen, sentence }) => html`
     <section class=${`note ${better === null || !sure ? "" : "good"}`} aria-label="Which is better"><p><strong>${sentence}</strong></p>
       ${better && html`<p><a class="button" href=${`#/models/${better.replace(":", "/")}`}>Look at version ${better.split(":")[1]}</a></p>`}

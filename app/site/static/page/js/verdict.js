@@ -14,7 +14,8 @@ export function Badge({ of: { verdict } }) {
 export function Verdict({ of: { verdict } }) {
   const [kind, name] = LEVELS[verdict?.level] ?? [];
   if (!name) return null;
-  return html`<section class=${`note ${kind}`} aria-label="Verdict"><p><strong>${name}.</strong> ${verdict.sentence}</p>
+  const [opening, ...reason] = verdict.sentence.split(": ");
+  return html`<section class=${`note ${kind}`} aria-label="Verdict"><p><strong>${opening}</strong>: ${reason.join(": ")}</p>
     ${verdict.facts.length > 0 && html`<details><summary>Why</summary><ul class="marks">${verdict.facts.map(({ name: fact, good, text }) => html`<li key=${fact}>
       <span class=${`state ${MARKS[good][0]}`}>${MARKS[good][1]}</span><span>${text}</span></li>`)}</ul></details>`}</section>`;
 }
