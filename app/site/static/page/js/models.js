@@ -100,7 +100,7 @@ function Facts({ found, again }) {
     ["Columns", found.columns.join(", ")],
     ["Given columns", found.context_columns?.length ? found.context_columns.join(", ") : null],
     ["Parameters", number(found.parameters)],
-    ["Data", lineage.dataset_id && html`<a href=${`#/datasets/${lineage.dataset_id}`}>${lineage.dataset_id}</a>`],
+    ["Dataset", lineage.dataset_id && html`<a href=${`#/datasets/${lineage.dataset_id}`}>${lineage.dataset_id}</a>`],
     ["Job", lineage.job_id ? html`<a href=${`#/jobs/${lineage.job_id}`}>${lineage.job_id}</a>` : "none; it was imported"],
     ["Seed", lineage.seed],
     ["Weights", `${bytes(found.checkpoint.bytes)}, SHA-256 ${found.checkpoint.sha256}`],
