@@ -52,21 +52,24 @@ function comparison(versions) {
 export function Compare({ name, chosen }) {
   return html`<${Crumbs} path=${[["Models", "#/models"], [name, `#/models/${name}`]]} /><h1>Versions of ${name}</h1>
     ${chosen.length === 2 && html`<${Better} name=${name} chosen=${chosen} />`}
-    ${chosen.length ? html`<${Chosen} name=${name} chosen=${chosen} />` : html`<${All} name=${name} />`}`;
+    ${chosen.length ? html`<${Chosen} name=${name} chosen=${chosen} />` : html`<${All} name=${name} />`}
+    ${chosen.length === 2 && html`<${Elsewhere} curl=${`curl -s "${origin}${pathOf(name, ...chosen)}"`} shell=${`densityd call GET "${pathOf(name, ...chosen)}"`} />
+      <p><a href=${`#/models/${name}/compare`}>All versions side by side</a></p>`}`;
 }
+
+const pathOf = (name, one, other) => `/v1/models/${name}:${one}/compare?with=${name}:${other}`;
 
 /** Which of two versions is better, by how much and how surely. */
 function Better({ name, chosen }) {
   const [one, other] = [...chosen].sort((a, b) => b - a);
-  const path = `/v1/models/${name}:${one}/compare?with=${name}:${other}`;
-  const loaded = useJson(path);
+  const loaded = useJson(pathOf(name, one, other));
   if (loaded.problem?.type?.endsWith("/compare-unavailable")) return html`<p class="note">${loaded.problem.message}</p>`;
-  return html`<${Loaded} of=${loaded}>${({ model, better, sure, difference, standard_error: error, rows, unseen, sentence }) => html`
+  return html`<${Loaded} of=${loaded}>${({ model, better, sure, difference, standard_error: error, rows, unseen, sentence, dataset_id: dataset }) => html`
     <section class=${`note ${better === null || !sure ? "" : "good"}`} aria-label="Which is better"><p><strong>${sentence}</strong></p>
+      <p>${sure ? "This is sure" : "This is not sure"}: the difference is ${number(Math.abs(difference) / error)} standard errors, on ${plural(rows, "row")} ${unseen ? "that neither was trained on" : "of which some were trained on"}.</p>
       ${better && html`<p><a class="button" href=${`#/models/${better.replace(":", "/")}`}>Look at version ${better.split(":")[1]}</a></p>`}
       <details><summary>Details</summary><dl class="facts"><dt>Difference of the log density of a row</dt><dd>${nats(Math.abs(difference))} ± ${nats(error)} nats, in favour of ${difference > 0 ? model : `${name}:${other}`}</dd>
-        <dt>Compared on</dt><dd>${plural(rows, "row")} ${unseen ? "that neither was trained on" : "of which at least one was trained on some"}</dd></dl></details></section>`}<//>
-    <${Elsewhere} curl=${`curl -s "${origin}${path}"`} shell=${`densityd call GET "${path}"`} />`;
+        <dt>Dataset of the rows</dt><dd><a href=${`#/datasets/${dataset}`}>${dataset}</a></dd></dl></details></section>`}<//>`;
 }
 
 function Chosen({ name, chosen }) {
