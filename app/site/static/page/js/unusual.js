@@ -17,27 +17,34 @@ export const Unusual = ({ version: { name, version }, row }) => html`
   <${UnusualRows} path=${`/v1/models/${name}:${version}/unusual?`} address=${`#/models/${name}/${version}/unusual`} row=${row} />
   <${Elsewhere} curl=${`curl -s "${origin}/v1/models/${name}:${version}/unusual?limit=${FIRST}"`} shell=${`densityd unusual ${name}:${version}`} />`;
 
-/** Load the first rows of a list, and those up to a certain one. */
-async function load(path, count, row, signal) {
-  let found = null;
-  for (;;) {
+/** Load the first rows of a list, and those up to a certain one, after those that are known. */
+async function load(path, count, row, known, signal) {
+  for (let found = known; ; ) {
+    const isFound = row === undefined || found?.rows.some((one) => one.row === row - 1);
+    if (found && isFound && found.rows.length >= Math.min(count, found.kept_rows)) return found;
+    if (found && found.rows.length >= found.kept_rows) return { ...found, rows: found.rows.slice(0, count) };
     const offset = found?.rows.length ?? 0;
-    const page = await call(`${path}limit=${Math.min(PAGE, Math.max(count - offset, FIRST))}&offset=${offset}`, { signal });
-    found = { ...page, rows: [...(found?.rows ?? []), ...page.rows] };
-    const isFound = row === undefined || found.rows.some((one) => one.row === row - 1);
-    if (!page.rows.length || found.rows.length >= found.kept_rows || (found.rows.length >= count && isFound)) return found;
+    const page = await call(`${path}limit=${offset ? PAGE : Math.min(PAGE, count)}&offset=${offset}`, { signal });
+    found = { ...page, kept_rows: page.rows.length ? page.kept_rows : offset, rows: [...(found?.rows ?? []), ...page.rows] };
   }
 }
 
 /** Rows of a list of unusual ones; `row` counts from 1 and is shown explained, at its own address. */
 export function UnusualRows({ path, address, row }) {
   const more = useMore(FIRST, PAGE);
-  const loaded = useLoaded((signal) => load(path, more.shown, row, signal), [path, more.shown]);
+  const known = useRef(undefined);
+  const loaded = useLoaded(async (signal) => { known.current = await load(path, more.shown, row, known.current, signal); return known.current; }, [path, more.shown]);
+  const asked = useRef(row);
+  useEffect(() => {
+    if (row === asked.current) return;
+    asked.current = row;
+    if (row !== undefined && !loaded.value?.rows.some((one) => one.row === row - 1)) loaded.again();
+  }, [row]);
   if (loaded.problem?.type?.endsWith("/unusual-unavailable")) return html`<p class="note">${loaded.problem.message}</p>`;
-  return html`<${Loaded} of=${loaded}>${(found) => html`<${Listed} found=${found} path=${path} address=${address} row=${row} more=${{ ...more, shown: found.rows.length }} />`}<//>`;
+  return html`<${Loaded} of=${loaded}>${(found) => html`<${Listed} found=${found} path=${path} address=${address} row=${row} loading=${loaded.loading} more=${{ ...more, shown: found.rows.length }} />`}<//>`;
 }
 
-function Listed({ found, path, address, row, more }) {
+function Listed({ found, path, address, row, loading, more }) {
   const { thresholds, total_rows: total, kept_rows: kept, held_out: heldOut } = found;
   const [place, setPlace] = useState(() => Math.max(0, thresholds.findLastIndex(({ rank }) => rank <= RARE), thresholds.findIndex(({ rows }) => rows > 0)));
   const threshold = thresholds[place];
@@ -60,7 +67,7 @@ function Listed({ found, path, address, row, more }) {
       <output for="threshold">${flagged(threshold, total)}</output>
       <span class="row">${FILES.map(([title, suffix, type]) => html`<button key=${suffix} type="button" disabled=${download.busy || !threshold.rows} aria-label=${`Download the flagged rows as ${title}`} onClick=${() => download.run(suffix, type)}>Download ${title}</button>`)}</span></div>`}
     <${ProblemNote} problem=${download.problem ?? review.problem} />
-    ${row !== undefined && !opened && html`<p class="note warn">Row ${row} is not among the ${number(kept)} least likely rows.</p>`}
+    ${row !== undefined && !opened && html`<p class="note warn" role="status">${loading ? `Looking for row ${row}…` : `Row ${row} is not among the ${number(kept)} least likely rows.`}</p>`}
     <div class="scroll unusual" tabindex="0" role="region" aria-label="Unusual rows"><table>
       <thead><tr><th scope="col" class="number">Row</th><th scope="col" class="number">Rank</th><th scope="col">Reasons</th><th scope="col">Review</th>
         ${found.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
