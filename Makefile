@@ -17,9 +17,11 @@ $(BIN)/pip:
 # A stamp a set of packages: what runs the service, and what develops it. All are pinned, and but
 # for torch, whose build depends on the machine, known by their hashes.
 LOCKS := requirements/run.lock requirements/dev.lock requirements/torch.txt
+# pip shows the progress of each download.
 $(VENV)/.run-stamp: pyproject.toml $(LOCKS) | $(BIN)/pip
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements/run.lock
-	$(BIN)/pip install --quiet --requirement requirements/torch.txt
+	@echo "Installing what densityd needs: 220 MB, then PyTorch: 160 MB for processors, 3 GB with CUDA."
+	$(BIN)/pip install --require-hashes --requirement requirements/run.lock
+	$(BIN)/pip install --requirement requirements/torch.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -27,19 +29,11 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.lock
 	touch $@
 
-# Compiled once here, not by the first process that computes; what serves and what trains share nothing.
-LOOPS := $(wildcard flows/engine/*.py flows/engine/*/*.py)
-COMPILED := $(VENV)/.training-loops-stamp $(VENV)/.loops-stamp
-$(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.engine.serving.kernels'
-	touch $@
-$(VENV)/.training-loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	$(BIN)/python -c 'import flows.engine.training.kernels'
-	touch $@
-# Each kind of map is compiled where a model first needs it; in the tests three processes would do so at once.
-$(VENV)/.maps-stamp: $(VENV)/.loops-stamp
-	$(BIN)/python -c 'from flows.engine.maps.registry import compile_all; compile_all()'
-	touch $@
+# Compiled once here, not by the first process that computes; `densityd up` does so by itself.
+$(VENV)/.loops-stamp: $(wildcard flows/engine/*.py flows/engine/*/*.py) | $(VENV)/.run-stamp
+	@echo "Compiling kernels for this processor, once: about a minute on two cores."
+	@$(BIN)/python -m flows.engine.compiling
+	@touch $@
 
 # The generator is no part of what runs the service; a guide that is there serves.
 GUIDE := app/site/guide
@@ -50,11 +44,9 @@ endef
 $(GUIDE): | $(VENV)/.run-stamp
 	$(BUILD_GUIDE)
 
-install: $(VENV)/.dev-stamp ## Make the environment, development tools included
-	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED) $(VENV)/.maps-stamp
+install: $(VENV)/.dev-stamp $(VENV)/.loops-stamp ## Make the environment, development tools included
 
-up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
-	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED) $(GUIDE)
+up: $(VENV)/.run-stamp $(GUIDE) ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
@@ -124,7 +116,7 @@ lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrad
 	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
 	$(UV) --output-file requirements/docs.lock --constraint requirements/dev.lock --group docs
 
-dist: install ## Build the service, its client alone, its flows alone, and a list of what an image holds, in dist/
+dist: install docs ## Build the service, its client alone, its flows alone, and a list of what an image holds, in dist/
 	$(BIN)/pip install --quiet --group supply
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist densityd/client

@@ -13,7 +13,7 @@ _Item = TypeVar("_Item")
 class Record(BaseModel):
     """The base of all responses; members that a newer service adds are kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=(), defer_build=True)
 
     @classmethod
     def of(cls, response: Response) -> Self:

@@ -4,13 +4,14 @@ import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from densityd.client.call import JSON, Call, new_key
 from densityd.client.errors import TimedOutError, TransportError, UnreachableError
 from densityd.client.retrying import Attempts, Retries
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _CONNECT_TIMEOUT_S = 5.0
@@ -42,6 +43,8 @@ class Settings:
     request_ids: Callable[[], str] = new_key
 
     def __post_init__(self) -> None:
+        import httpx  # noqa: PLC0415 - it takes a while; whoever makes a client needs it
+
         url = self.url or os.environ.get("DENSITYD_URL") or DEFAULT_URL
         try:
             parsed = httpx.URL(url)
@@ -60,6 +63,8 @@ class Settings:
 
     def http_options(self) -> dict[str, Any]:
         """Return the arguments of httpx's client."""
+        import httpx  # noqa: PLC0415 - as above
+
         headers = {"Accept": JSON, "User-Agent": "densityd-client"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -91,8 +96,10 @@ class Settings:
         longest_s = self._silence_s(call) if call.retry_s is None else call.retry_s
         return Attempts(self.retries, call.retry, longest_s=longest_s)
 
-    def wrap_error(self, error: httpx.RequestError) -> TransportError:
+    def wrap_error(self, error: "httpx.RequestError") -> TransportError:
         """Return the error to raise for a failure of the connection."""
+        import httpx  # noqa: PLC0415 - as above
+
         reason = str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
             return UnreachableError(self.address, f"cannot connect: {reason}")
@@ -103,7 +110,9 @@ class Settings:
     def _silence_s(self, call: Call[Any]) -> float:
         return max(self.timeout_s, call.read_timeout_s or 0.0)
 
-    def _timeout(self, timeout_s: float) -> httpx.Timeout:
+    def _timeout(self, timeout_s: float) -> "httpx.Timeout":
+        import httpx  # noqa: PLC0415 - as above
+
         return httpx.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from densityd.commands.options import AsJson, ModelName, Url, check_dataset_id
-from densityd.terminal import echo_outcome, note, service, tell_dataset, wait_for
+from densityd.terminal import (
+    echo_outcome,
+    echo_table,
+    format_value,
+    note,
+    service,
+    tell_dataset,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from densityd.client import Client, Dataset
@@ -173,21 +182,54 @@ def demo(
     model: Annotated[str, typer.Option(help="Model that gets a new version.")] = "penguins",
     url: Url = None,
 ) -> None:
-    """Train a model of 344 penguins on the service, and print what to do with it.
+    """Train a model of 344 penguins on the service, and show its most unusual row, with the reasons.
 
     Example: densityd demo
     """
+    import numpy as np  # noqa: PLC0415 - it takes some time, and help none
+
     from densityd.client import Settings  # noqa: PLC0415 - it takes a third of a second
 
     with service(url) as client, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "penguins.csv"
         file.write_bytes(client.call("GET", f"/{_TABLE}").content)
         dataset = upload(client, file, {})
-        job = wait_for(client, client.jobs.train(model, dataset.id, missing="any").id)
-        drawn = client.sample(model, 3, to="table", seed=7).to_pylist()
+        note("training a model of them; it takes less than a minute")
+        started = client.jobs.train(model, dataset.id, missing="any", quality="fast")
+        job = wait_for(client, started.id)
+        rows = client.datasets.rows(dataset.id, to="table", limit=dataset.rows)
+        found = client.explain(str(job.ref), rows)
+        drawn = client.sample(str(job.ref), 3, to="table", seed=7).to_pylist()
         address = Settings(url).address
-    typer.echo(f"{job.ref} is ready. Its page: {address}/#/models/{model}\n")
-    typer.echo("Three rows that it drew:")
-    for row in drawn:
-        typer.echo("  " + ", ".join("" if cell is None else str(cell) for cell in row.values()))
-    typer.echo(f"\nMore of them:\n  densityd sample {model} -n 100 --seed 7")
+    number = int(np.nanargmin(found.log_prob))
+    reasons = found.reasons(number)
+    typer.echo(
+        f"\nThe most unusual of {dataset.rows} penguins is number {number + 1}: {found.log_prob[number]:.1f} nats,"
+        f" where {np.nanmedian(found.log_prob):.1f} is usual.\n"
+    )
+    cells = rows.slice(number, 1).to_pylist()[0]
+    echo_table(
+        ("column", "value", "how likely, given the others"),
+        [
+            (name, "missing" if cell is None else format_value(cell), _describe(reasons.get(name)))
+            for name, cell in cells.items()
+        ],
+    )
+    typer.echo(f"\nThree rows that {job.ref} drew:\n")
+    echo_table(
+        list(cells),
+        [["missing" if cell is None else cell for cell in row.values()] for row in drawn],
+    )
+    typer.echo(
+        f"\nIts page           {address}/#/models/{model}\n"
+        f"More such rows     densityd sample {model} -n 100 --seed 7\n"
+        "Your own table     densityd train table.csv --model mine\n"
+        "                   densityd score mine table.csv --explain"
+    )
+
+
+def _describe(nats: float | None) -> str:
+    """Return how likely a cell is beside what is usual in its column, whose logarithms differ by `nats`."""
+    if nats is None or nats > -1.0:
+        return "as usual"
+    return f"1/{math.exp(-nats):.3g} of what is usual"

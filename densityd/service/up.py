@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.settings import ApiSettings
 from densityd.errors import InterruptedStartError, StartError
-from densityd.service import private_redis
+from densityd.service import kernels, private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, format_banner, free_port, wants_key, why_unready
@@ -45,6 +45,7 @@ class Service:
         self._redis: Child | None = None
         if settings.broker_url is None:
             self._redis = _child("redis", private_redis.build_command(settings.redis_socket), logs)
+        self._compiler = _child("kernels", _python("flows.engine.compiling"), logs)
         self._api = _child("api", _python("app"), logs)
         self._worker = _child("worker", _python("workers"), logs)
         self._children = [
@@ -82,10 +83,31 @@ class Service:
                 signals,
             )
         _prepare_stores(self._settings)
+        self._compile_kernels(signals)
         _start(self._api)
         _start(self._worker)
         url = build_url(self._settings.host, self._settings.port)
         self._wait("the API", lambda: why_unready(url), _API_START_S, signals)
+
+    def _compile_kernels(self, signals: Signals) -> None:
+        """Compile the kernels before the first start, and say how far that is.
+
+        Where it fails, the API tells what is wrong, or works without them.
+        """
+        if kernels.are_compiled(self._settings.data_dir):
+            return
+        self._say("Compiling kernels for this processor, once: about a minute on two cores.")
+        told = self._compiler.read_last_message()
+        _start(self._compiler)
+        while self._compiler.running:
+            if signals.asked_to_end:
+                raise InterruptedStartError
+            signals.wait(0.5)
+            if (line := self._compiler.read_last_message()) not in ("", told):
+                told = line
+                self._say(f"  {line}")
+        if self._compiler.succeeded:
+            kernels.mark_compiled(self._settings.data_dir)
 
     def _wait(
         self, name: str, why_unready: Callable[[], str | None], limit_s: float, signals: Signals
@@ -127,7 +149,10 @@ class Service:
         asked = signals.asked_to_end
         drain_s = max(0.0, self._settings.drain_delay_s + self._settings.drain_s - _DRAIN_S)
         end_all(
-            [[self._worker, self._api], [] if self._redis is None else [self._redis]],
+            [
+                [self._compiler, self._worker, self._api],
+                [] if self._redis is None else [self._redis],
+            ],
             grace_s=[_WORK_GRACE_S + drain_s, _REDIS_GRACE_S],
             pause=signals.wait,
             # A second signal ends the wait.

@@ -4,9 +4,11 @@ numba itself stamps a compiled function with the file that it is in, but a loop 
 calls of other files.
 """
 
+import fcntl
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,19 @@ def install() -> None:
 
 
 install()
+
+
+@contextmanager
+def one_process(part: str) -> Iterator[None]:
+    """Have one process at a time compile a part of the engine; the next ones load what it has kept.
+
+    Args:
+        part: Name of a subfolder of the engine.
+    """
+    with (_ENGINE / part / "__init__.py").open() as source:
+        with suppress(OSError):  # a file system without locks: some may compile the same
+            fcntl.flock(source, fcntl.LOCK_EX)
+        yield
 
 
 def jit(*signature: Any) -> Callable[..., Any]:

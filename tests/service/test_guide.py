@@ -84,4 +84,5 @@ def test_the_demo_leaves_a_model_that_can_be_asked(up: Up, monkeypatch: pytest.M
     result = CliRunner().invoke(app, ["demo", "--model", "shown"])
     assert result.exit_code == 0, result.output
     assert f"{up.url}/#/models/shown" in result.output
+    assert "bill_depth_mm      missing    1/" in result.output  # the reasons of the row
     assert CliRunner().invoke(app, ["sample", "shown", "-n", "2"]).exit_code == 0

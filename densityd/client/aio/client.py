@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
-import httpx
 import numpy as np
 from anyio import to_thread
 
@@ -14,7 +13,6 @@ from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
 from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.project import AsyncKeys, AsyncProjects, AsyncWebhooks
-from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
 from densityd.client.errors import ApiError
 from densityd.client.record import Page
@@ -53,6 +51,7 @@ from densityd.client.wire.parts import JoinedResults
 from densityd.client.wire.problems import of_part
 
 if TYPE_CHECKING:
+    import httpx
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 _Chunk = TypeVar("_Chunk")
@@ -98,8 +97,12 @@ class AsyncClient:
         self,
         service: Settings | str | None = None,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
     ) -> None:
+        from densityd.client.aio.transport import (  # noqa: PLC0415 - httpx takes a while
+            AsyncTransport,
+        )
+
         settings = service if isinstance(service, Settings) else Settings(service)
         self._transport = AsyncTransport(settings, transport)
         self._rows_per_request = settings.rows_per_request

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal, Unpack, overload
 
 import orjson
 
-from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
     ARROW,
     LONG_S,
@@ -28,8 +27,10 @@ from densityd.client.rows import encode_rows
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # httpx takes a while, and pyarrow too
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+    from densityd.client.aio.transport import AsyncTransport
 
 _PATH = "/v1/datasets"
 _MAX_NAME = 128
@@ -38,7 +39,7 @@ _MAX_NAME = 128
 class AsyncDatasets:
     """Uploaded tables."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
     async def upload(

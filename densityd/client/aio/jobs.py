@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 import anyio
 
-from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
     EVENTS,
     LONG_S,
@@ -39,13 +38,16 @@ from densityd.client.records import Event, EventPage, Job, JobSummary, TargetPre
 from densityd.client.waiting import RECONNECT_S, EventDecoder, Watch
 from densityd.client.wire.files import guess_media_type
 
+if TYPE_CHECKING:  # httpx takes a while
+    from densityd.client.aio.transport import AsyncTransport
+
 _PATH = "/v1/jobs"
 
 
 class AsyncJobs:
     """Jobs that run in the background."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
     async def train(

@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO, Literal, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
 
-from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
     LONG_S,
     Call,
@@ -25,6 +24,9 @@ from densityd.client.record import Page
 from densityd.client.records import Alias, AliasChange, Model, Version, VersionSummary
 from densityd.client.wire.files import read_file
 
+if TYPE_CHECKING:  # httpx takes a while
+    from densityd.client.aio.transport import AsyncTransport
+
 _PATH = "/v1/models"
 _CHECKPOINT = "application/octet-stream"
 
@@ -32,7 +34,7 @@ _CHECKPOINT = "application/octet-stream"
 class AsyncModels:
     """Trained models: their versions, aliases and weights."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
     def list(self, **filters: Unpack[NamedFilters]) -> AsyncIterator[Model]:

@@ -1,8 +1,8 @@
 """API keys and webhooks of the project, and all projects for administrators of the service."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
-from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import Call, Retry, build_deletion, build_path, encode_json
 from densityd.client.record import Page
 from densityd.client.records import (
@@ -17,6 +17,9 @@ from densityd.client.records import (
     WebhookPage,
 )
 
+if TYPE_CHECKING:  # httpx takes a while
+    from densityd.client.aio.transport import AsyncTransport
+
 _KEYS = "/v1/keys"
 _PROJECTS = "/v1/projects"
 _WEBHOOKS = "/v1/webhooks"
@@ -25,7 +28,7 @@ _WEBHOOKS = "/v1/webhooks"
 class AsyncKeys:
     """API keys of the project."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
     async def create(
@@ -120,7 +123,7 @@ class AsyncProjects:
 class AsyncWebhooks:
     """URLs that are notified when jobs end."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
     async def create(

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
-import httpx
 import numpy as np
 
 from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
@@ -45,7 +44,6 @@ from densityd.client.sync.datasets import Datasets
 from densityd.client.sync.jobs import Jobs
 from densityd.client.sync.models import Models
 from densityd.client.sync.project import Keys, Projects, Webhooks
-from densityd.client.sync.transport import Transport
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.files import media_type_of, open_target
 from densityd.client.wire.frames import Rows
@@ -53,6 +51,7 @@ from densityd.client.wire.parts import JoinedResults
 from densityd.client.wire.problems import of_part
 
 if TYPE_CHECKING:
+    import httpx
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 _Chunk = TypeVar("_Chunk")
@@ -98,8 +97,12 @@ class Client:
         self,
         service: Settings | str | None = None,
         *,
-        transport: httpx.BaseTransport | None = None,
+        transport: "httpx.BaseTransport | None" = None,
     ) -> None:
+        from densityd.client.sync.transport import (  # noqa: PLC0415 - httpx takes a while
+            Transport,
+        )
+
         settings = service if isinstance(service, Settings) else Settings(service)
         self._transport = Transport(settings, transport)
         self._rows_per_request = settings.rows_per_request

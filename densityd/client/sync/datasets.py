@@ -25,12 +25,13 @@ from densityd.client.options import Labels, UploadOptions
 from densityd.client.record import Page
 from densityd.client.records import ColumnPage, Dataset, DatasetSummary, Preview
 from densityd.client.rows import encode_rows
-from densityd.client.sync.transport import Transport
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # httpx takes a while, and pyarrow too
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+    from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/datasets"
 _MAX_NAME = 128
@@ -39,7 +40,7 @@ _MAX_NAME = 128
 class Datasets:
     """Uploaded tables."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
     def upload(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from densityd.client.call import (
     EVENTS,
@@ -35,9 +35,11 @@ from densityd.client.options import (
 )
 from densityd.client.record import Page
 from densityd.client.records import Event, EventPage, Job, JobSummary, TargetPreview
-from densityd.client.sync.transport import Transport
 from densityd.client.waiting import RECONNECT_S, EventDecoder, Watch
 from densityd.client.wire.files import guess_media_type
+
+if TYPE_CHECKING:  # httpx takes a while
+    from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/jobs"
 
@@ -45,7 +47,7 @@ _PATH = "/v1/jobs"
 class Jobs:
     """Jobs that run in the background."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
     def train(

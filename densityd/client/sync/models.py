@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
 
 from densityd.client.call import (
     LONG_S,
@@ -23,8 +23,10 @@ from densityd.client.filters import NamedFilters, VersionFilters, format_filters
 from densityd.client.options import Labels
 from densityd.client.record import Page
 from densityd.client.records import Alias, AliasChange, Model, Version, VersionSummary
-from densityd.client.sync.transport import Transport
 from densityd.client.wire.files import read_file
+
+if TYPE_CHECKING:  # httpx takes a while
+    from densityd.client.sync.transport import Transport
 
 _PATH = "/v1/models"
 _CHECKPOINT = "application/octet-stream"
@@ -33,7 +35,7 @@ _CHECKPOINT = "application/octet-stream"
 class Models:
     """Trained models: their versions, aliases and weights."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
     def list(self, **filters: Unpack[NamedFilters]) -> Iterator[Model]:

@@ -2,6 +2,7 @@
 """API keys and webhooks of the project, and all projects for administrators of the service."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from densityd.client.call import Call, Retry, build_deletion, build_path, encode_json
 from densityd.client.record import Page
@@ -16,7 +17,9 @@ from densityd.client.records import (
     Webhook,
     WebhookPage,
 )
-from densityd.client.sync.transport import Transport
+
+if TYPE_CHECKING:  # httpx takes a while
+    from densityd.client.sync.transport import Transport
 
 _KEYS = "/v1/keys"
 _PROJECTS = "/v1/projects"
@@ -26,7 +29,7 @@ _WEBHOOKS = "/v1/webhooks"
 class Keys:
     """API keys of the project."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
     def create(
@@ -119,7 +122,7 @@ class Projects:
 class Webhooks:
     """URLs that are notified when jobs end."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
     def create(

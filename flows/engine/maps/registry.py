@@ -6,6 +6,7 @@ from typing import Any, no_type_check
 from numba import cfunc, types
 from numba.extending import intrinsic
 
+from flows.engine.loop_cache import one_process
 from flows.engine.maps import affine, levels, mixture, sigmoids, spline, tails
 from flows.engine.maps.loops import Map, emit_run, emit_step
 
@@ -70,9 +71,10 @@ def step_address(kind: str) -> int | None:
 
 def compile_all() -> None:
     """Compile all maps, for numba's cache."""
-    for kind in MAPS:
-        map_address(kind)
-        step_address(kind)
+    with one_process("maps"):
+        for kind in MAPS:
+            map_address(kind)
+            step_address(kind)
 
 
 # What is compiled must outlive its address.

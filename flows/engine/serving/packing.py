@@ -28,7 +28,10 @@ MOST_LEVELS = 2048
 def load_kernels() -> ModuleType | None:
     """Return the compiled kernels, or None, after a log message, if numba cannot provide them."""
     try:
-        from flows.engine.serving import kernels  # noqa: PLC0415  importing it compiles
+        from flows.engine.loop_cache import one_process  # noqa: PLC0415  numba may be missing
+
+        with one_process("serving"):
+            from flows.engine.serving import kernels  # noqa: PLC0415  importing it compiles
     except Exception as error:  # noqa: BLE001  numba raises many kinds; PyTorch does the same work
         log.warning("PyTorch computes in the place of numba's kernels: %r", error)
         return None

@@ -35,7 +35,10 @@ def load_kernels() -> ModuleType | None:
         import numba  # noqa: PLC0415  it may be missing
 
         numba.njit(cache=True)(_nothing)  # raises where there is no folder to keep loops in
-        from flows.engine.training import kernels  # noqa: PLC0415  importing it compiles
+        from flows.engine.loop_cache import one_process  # noqa: PLC0415  as numba
+
+        with one_process("training"):
+            from flows.engine.training import kernels  # noqa: PLC0415  importing it compiles
     except Exception as error:  # noqa: BLE001  numba raises many kinds; autograd does the same work
         log.warning("autograd trains in the place of numba's kernels: %r", error)
         return None
