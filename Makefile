@@ -60,7 +60,12 @@ $(VENV)/generator:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet openapi-python-client==0.29.1
 
-slow: install $(GUIDE) $(VENV)/generator ## Run the tests that take longer, and those in a browser
+# So has the tracking server of MLflow, which wants an older pyarrow.
+$(VENV)/mlflow:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet mlflow==3.17.2
+
+slow: install $(GUIDE) $(VENV)/generator $(VENV)/mlflow ## Run the tests that take longer, and those in a browser
 	$(PYTEST) -m "(slow or browser) and not cluster and not gpu"
 	$(PYTEST) --jaxtyping-packages=flows,beartype.beartype tests/flows/test_conformance.py  # types and shapes
 

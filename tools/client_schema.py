@@ -57,6 +57,7 @@ _OPTIONS = {
     "SamplingOptions": ("SamplingRequest", "model", "n"),
     "Labels": ("LabelsRequest",),
 }
+_JSON_OF_QUERY = re.compile(r",? (repeated or )?as a JSON (object|list)")
 _COMMON = ["--use-annotated", "--target-python-version=3.11", "--use-union-operator"]
 _COMMON += ["--use-standard-collections", "--use-schema-description", "--disable-timestamp"]
 _COMMON += ["--input-file-type=openapi", "--formatters=builtin", "--enum-field-as-literal=all"]
@@ -120,7 +121,10 @@ def _options(document: Json) -> Json:
     schemas["FlowOptions"] = {"anyOf": flow["anyOf"], "description": "Flow: its family and fields."}
     for request in ("TrainingRequest", "SweepRequest"):
         choices = [{"$ref": f"{_REFERENCE}FlowOptions"}, {"const": "auto", "type": "string"}]
-        schemas[request]["properties"]["flow"] = {"anyOf": choices}
+        schemas[request]["properties"]["flow"] = {
+            "anyOf": choices,
+            "description": 'Family of the flow and its fields, or `"auto"` for a search.',
+        }
     for schema in schemas.values():
         if "const" in schema.get("properties", {}).get("family", {}):
             schema["required"] = ["family"]
@@ -131,16 +135,13 @@ def _options(document: Json) -> Json:
             field: one for field, one in schema["properties"].items() if field not in left_out
         }
         schema.pop("required", None)
-        schemas[name] = {**schema, "description": f"Options of a request, as of `{source}`."}
+        schemas[name] = _documented(schema, f"Options of a request, as of `{source}`.")
         wanted.append(name)
     upload = document["paths"]["/v1/datasets"]["post"]["parameters"]
     properties = {one["name"]: _parsed(one) for one in upload if one["in"] == "query"}
     properties.pop("name")
-    schemas["UploadOptions"] = {
-        "type": "object",
-        "properties": properties,
-        "description": "Options of an upload.",
-    }
+    upload_options = {"type": "object", "properties": properties}
+    schemas["UploadOptions"] = _documented(upload_options, "Options of an upload.")
     targets = schemas["VariationalRequest"]["properties"]["target"]["oneOf"]
     schemas["Target"] = {"anyOf": targets, "description": "Density that a flow is fitted to."}
     ranges = schemas["SweepRequest"]["properties"]["ranges"]["additionalProperties"]
@@ -149,6 +150,16 @@ def _options(document: Json) -> Json:
     text = json.dumps(_loosened(reached, literals=True))
     text = re.sub(rf'"(({_REFERENCE})?(\w*Optimisation|Split))Request"', r'"\1"', text)
     return dict(json.loads(text))
+
+
+def _documented(schema: Json, title: str) -> Json:
+    """Return a schema whose description has that of each member: a typed dictionary keeps no others."""
+    members = {
+        name: _JSON_OF_QUERY.sub("", field.get("description", "").split(". ")[0].rstrip("."))
+        for name, field in schema["properties"].items()
+    }
+    lines = [f"    {name}: {text}." for name, text in members.items() if text]
+    return {**schema, "description": "\n".join([title, "", "Attributes:", *lines])}
 
 
 def _parsed(parameter: Json) -> Json:

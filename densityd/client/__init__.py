@@ -4,6 +4,7 @@ It depends on none of the service's own packages.
 """
 
 from densityd.client.aio.client import AsyncClient as AsyncClient
+from densityd.client.aio.fitted import AsyncFittedModel as AsyncFittedModel
 from densityd.client.call import new_key as new_key
 from densityd.client.errors import (
     ApiError as ApiError,
@@ -78,6 +79,7 @@ from densityd.client.retrying import Retries as Retries
 from densityd.client.rows import Context as Context, Extra as Extra, Space as Space
 from densityd.client.settings import Settings as Settings
 from densityd.client.sync.client import Client as Client
+from densityd.client.sync.fitted import FittedModel as FittedModel
 from densityd.client.waiting import (
     JobFailedError as JobFailedError,
     WaitTimeoutError as WaitTimeoutError,

@@ -116,7 +116,12 @@ class Interval(TypedDict):
 
 
 class Labels(TypedDict):
-    """Options of a request, as of `LabelsRequest`."""
+    """Options of a request, as of `LabelsRequest`.
+
+    Attributes:
+        description: New description; null removes it.
+        tags: New values of tags by name; null removes a tag, others stay.
+    """
 
     description: NotRequired[str | None]
     tags: NotRequired[Mapping[str, str | None]]
@@ -337,7 +342,17 @@ class Resources(TypedDict):
 
 
 class SamplingOptions(TypedDict):
-    """Options of a request, as of `SamplingRequest`."""
+    """Options of a request, as of `SamplingRequest`.
+
+    Attributes:
+        priority: Priority among waiting jobs of the project: higher ones are taken first.
+        resources: Resources that the job needs from its worker.
+        description: Description of the job.
+        tags: Values of the job's tags by name.
+        seed: Seed; the same seed gives the same rows.
+        output: Format of the result.
+        context: Context of a conditional model: one row for all samples, or a list of one row for each sample.
+    """
 
     priority: NotRequired[int]
     resources: NotRequired[Resources]
@@ -353,7 +368,18 @@ class SamplingOptions(TypedDict):
 
 
 class ScoringOptions(TypedDict):
-    """Options of a request, as of `ScoringRequest`."""
+    """Options of a request, as of `ScoringRequest`.
+
+    Attributes:
+        priority: Priority among waiting jobs of the project: higher ones are taken first.
+        resources: Resources that the job needs from its worker.
+        description: Description of the job.
+        tags: Values of the job's tags by name.
+        output: Format of the result.
+        include_rows: Write the columns of the dataset before the scores.
+        parts: Write the two parts of each log density: `discrete` of the categories, missing values and spikes of the row, `continuous` of its other values given those.
+        explain: Write for each column `explanation.NAME`, the log density of its value given the others of the row, and `difference.NAME`, that minus the usual one, as `score` does with `explain`.
+    """
 
     priority: NotRequired[int]
     resources: NotRequired[Resources]
@@ -405,7 +431,26 @@ class SylvesterSpec(TypedDict):
 
 
 class UploadOptions(TypedDict):
-    """Options of an upload."""
+    """Options of an upload.
+
+    Attributes:
+        description: Description of the dataset.
+        tags: Tags of the dataset: name to value.
+        header: For CSV: true if the first line names the columns, false if it is a row: then, and with the Content-Type `text/csv; header=absent`, the columns are named `x1` to `xD`.
+        delimiter: For CSV: delimiter between values.
+        encoding: For CSV: encoding of the text.
+        sheet: For Excel: name of the sheet.
+        columns: Names of the columns to model; the others are kept but ignored.
+        exclude: Names of columns to ignore.
+        types: Types of columns: name to `number`, `integer`, `boolean`, `category`, `datetime` or `ignored`.
+        na_values: Texts that mean a missing value, besides empty ones, NA, null and the like;.
+        decimal: Character before the decimals of numbers in text.
+        thousands: Character between groups of three digits of numbers in text.
+        datetime_format: Format of dates in the directives of `strptime`, such as `%d/%m/%Y`.
+        max_levels: Largest number of levels of a category; rarer ones become the level `*other*`.
+        missing: `keep` to model missing values as data, `error` to refuse them, `drop` to drop their rows.
+        constant: `keep` to model constant columns as one value, `error` to refuse them, `drop` to drop them.
+    """
 
     description: NotRequired[str | None]
     tags: NotRequired[Mapping[str, str]]
@@ -469,7 +514,16 @@ class VariationalOptimisation(TypedDict):
 
 
 class VariationalOptions(TypedDict):
-    """Options of a request, as of `VariationalRequest`."""
+    """Options of a request, as of `VariationalRequest`.
+
+    Attributes:
+        priority: Priority among waiting jobs of the project: higher ones are taken first.
+        resources: Resources that the job needs from its worker.
+        description: Description of the job.
+        tags: Values of the job's tags by name.
+        flow: Family of the flow and its fields; null for one that suits the target.
+        optimisation: Options of the optimisation; absent and null options suit the target.
+    """
 
     priority: NotRequired[int]
     resources: NotRequired[Resources]
@@ -578,7 +632,28 @@ Range: TypeAlias = Choices | Interval
 
 
 class SweepOptions(TypedDict):
-    """Options of a request, as of `SweepRequest`."""
+    """Options of a request, as of `SweepRequest`.
+
+    Attributes:
+        priority: Priority among waiting jobs of the project: higher ones are taken first.
+        resources: Resources that the job needs from its worker.
+        description: Description of the job.
+        tags: Values of the job's tags by name.
+        columns: Columns to model, in this order; null for all except the context columns.
+        context_columns: Columns that the density is conditioned on: p(columns | context columns).
+        split: Split of the rows into training, validation and test rows.
+        preprocessing: Preprocessing layers between the data and the flow.
+        flow: Family of the flow and its fields, or `"auto"` for a search.
+        quality: Trade-off of time and quality: `fast` takes a quarter of the epochs, `best` four times as many; a search then also tries more flows.
+        discrete: Network of the probabilities of categories, missing values and single values.
+        missing: Cells that may be missing in rows to score: `observed`, those of the columns that lacked some in training; `any`, all: cells are hidden at random in training, so that rows that lack any have densities, and `explain` says which column makes a row unlikely.
+        optimisation: Options of the training; absent and null options suit the data.
+        method: Points of a scrambled Sobol sequence, which fill the ranges evenly, or random ones.
+        trials: Number of points; equal ones are tried once.
+        reduction: Successive halving: each stage divides the number of trials by this factor, keeps the best, and multiplies their epochs by it.
+        ensemble: Maximum number of flows whose probabilities are averaged; 1 for the best flow alone.
+        seed: Seed of the points; null lets the server choose one.
+    """
 
     priority: NotRequired[int]
     resources: NotRequired[Resources]
@@ -604,7 +679,23 @@ Target: TypeAlias = PotentialTarget | DensityTarget | PosteriorTarget | LatentTa
 
 
 class TrainingOptions(TypedDict):
-    """Options of a request, as of `TrainingRequest`."""
+    """Options of a request, as of `TrainingRequest`.
+
+    Attributes:
+        priority: Priority among waiting jobs of the project: higher ones are taken first.
+        resources: Resources that the job needs from its worker.
+        description: Description of the job.
+        tags: Values of the job's tags by name.
+        columns: Columns to model, in this order; null for all except the context columns.
+        context_columns: Columns that the density is conditioned on: p(columns | context columns).
+        split: Split of the rows into training, validation and test rows.
+        preprocessing: Preprocessing layers between the data and the flow.
+        flow: Family of the flow and its fields, or `"auto"` for a search.
+        quality: Trade-off of time and quality: `fast` takes a quarter of the epochs, `best` four times as many; a search then also tries more flows.
+        discrete: Network of the probabilities of categories, missing values and single values.
+        missing: Cells that may be missing in rows to score: `observed`, those of the columns that lacked some in training; `any`, all: cells are hidden at random in training, so that rows that lack any have densities, and `explain` says which column makes a row unlikely.
+        optimisation: Options of the training; absent and null options suit the data.
+    """
 
     priority: NotRequired[int]
     resources: NotRequired[Resources]

@@ -21,8 +21,8 @@ class ProgressBar:
             client.jobs.wait(job.id, on_progress=bar)
 
     Args:
-        console: Console to write to; None for standard error. Nothing is shown if it is not a
-            terminal.
+        console: Console to write to; None for standard error. Nothing is shown if it is neither a
+            terminal nor a notebook.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -33,7 +33,7 @@ class ProgressBar:
             TaskProgressColumn(),
             TextColumn("{task.description}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal or console.is_jupyter),
         )
         self._task = self._bar.add_task("", total=1.0, state="waiting")
         self._shown = 0

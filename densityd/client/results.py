@@ -9,6 +9,8 @@ from densityd.client.call import parse_json
 from densityd.client.errors import UnexpectedAnswerError
 from densityd.client.wire.arrays import Floats
 
+_REASONS = 3
+_TOLD_NATS = 1.0  # below the usual, from which on a column is a reason
 _Columns = TypeVar("_Columns", "Conditionals", "Explained")
 
 
@@ -110,6 +112,17 @@ class Explained(NamedTuple):
         found = {name: float(values[row]) for name, values in self.differences.items()}
         known = {name: value for name, value in found.items() if not np.isnan(value)}
         return dict(sorted(known.items(), key=lambda item: item[1]))
+
+    def describe(self, row: int) -> str:
+        """Return the columns that make a row unlikely, the worst first, as `Total ($) -18.5; Units -12.0`.
+
+        These are at most three, each with the nats by which its cell is less likely than usual, at least one.
+
+        Args:
+            row: Number of the row, from 0.
+        """
+        worst = [(name, nats) for name, nats in self.reasons(row).items() if nats <= -_TOLD_NATS]
+        return "; ".join(f"{name} {nats:.1f}" for name, nats in worst[:_REASONS])
 
 
 def count_rows(chunk: object) -> int:

@@ -1,7 +1,9 @@
 """The wait for a job: when to fetch it again, when to stop, and its events as they come."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 from densityd.client.call import parse_json
 from densityd.client.errors import ClientError, TransportError
@@ -113,3 +115,17 @@ def _parse(block: bytes) -> Event | None:
         return None  # an event without an id is about the stream, not the job
     number, kind = fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode()
     return Event.read({"id": number, "event": kind, "data": parse_json(fields[b"data"])})
+
+
+@contextmanager
+def shown_progress(
+    on_progress: Callable[[Job], object] | None,
+) -> Iterator[Callable[[Job], object] | None]:
+    """Give what is called with a job while it runs: what the caller wants, or a progress bar if rich is there."""
+    if on_progress is not None or find_spec("rich") is None:
+        yield on_progress
+        return
+    from densityd.client.progress import ProgressBar  # noqa: PLC0415 - it belongs to an extra
+
+    with ProgressBar() as bar:
+        yield bar

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from densityd.commands.options import AsJson, ModelName, ModelRef, Url
-from densityd.commands.things import find_version
 from densityd.terminal import echo_json, echo_table, service
 
 _SUFFIXES = (".safetensors", ".onnx")
@@ -37,7 +36,7 @@ def export(
     if output is not None and output.suffix.lower() not in _SUFFIXES:
         raise typer.BadParameter(f"{output}: the name must end in {' or '.join(_SUFFIXES)}.")
     with service(url) as client:
-        version = find_version(client, model)
+        version = client.models.find(model)
         target = output or Path(f"{version.name}-{version.version}.safetensors")
         as_onnx = target.suffix.lower() == ".onnx"
         write = client.models.export_onnx if as_onnx else client.models.export

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _JOB_FORMATS = ("csv", "npy", "parquet")
 _MANY_ROWS = 1_000_000
-_REASONS = 3
-_TOLD_NATS = 1.0  # below the usual, from which on a column is a reason
 _WHY = (
     "A row that lacks a value of a column without gaps in training, or has an infinite one, has none, nor"
     " has one that is too far from the training data."
@@ -240,16 +238,6 @@ def find_job_format(output: Path) -> Literal["csv", "npy", "parquet"]:
     return cast("Literal['csv', 'npy', 'parquet']", kind)
 
 
-def format_reasons(reasons: dict[str, float]) -> str:
-    """Return the columns that make a row unlikely, the worst first, as `Total ($) -18.5; Units -12.0`.
-
-    Args:
-        reasons: Nats by column, below 0 if the value is less likely than usual.
-    """
-    worst = [(name, nats) for name, nats in reasons.items() if nats <= -_TOLD_NATS]
-    return "; ".join(f"{name} {nats:.1f}" for name, nats in worst[:_REASONS])
-
-
 def _write_reasons(explained: "Explained", target: Path | BinaryIO) -> None:
     import numpy as np  # noqa: PLC0415 - the client is loaded by now
 
@@ -262,7 +250,7 @@ def _write_reasons(explained: "Explained", target: Path | BinaryIO) -> None:
         for row, (log_prob, rank) in enumerate(
             zip(explained.log_prob, explained.quantile, strict=True)
         ):
-            writer.writerow([log_prob, rank, format_reasons(explained.reasons(row))])
+            writer.writerow([log_prob, rank, explained.describe(row)])
         text.detach()
     tell_unscored(int(np.count_nonzero(~np.isfinite(explained.log_prob))))
 

@@ -11,13 +11,11 @@ import typer
 
 from densityd.commands.options import AsJson, Url, Yes
 from densityd.terminal import (
-    FAILED,
     confirm,
     echo_facts,
     echo_json,
     echo_outcome,
     echo_table,
-    fail,
     service,
     wait_for,
 )
@@ -119,7 +117,7 @@ def show(thing: Thing, url: Url = None, as_json: AsJson = False) -> None:
             job = client.jobs.get(thing)
             return echo_json(_json(job)) if as_json else _echo_job(job)
         if ":" in thing or "@" in thing:
-            version = find_version(client, thing)
+            version = client.models.find(thing)
             return echo_json(_json(version)) if as_json else _echo_version(version)
         return _echo_model(client, thing, as_json=as_json)
 
@@ -148,7 +146,7 @@ def delete(thing: Thing, yes: Yes = False, url: Url = None) -> None:
             confirm(f"Delete {job.kind} job {job.id}, which is {job.state}?", yes=yes)
             client.jobs.delete(thing)
         elif ":" in thing:
-            version = find_version(client, thing)
+            version = client.models.find(thing)
             confirm(f"Delete version {thing}?", yes=yes)
             client.models.delete_version(version.name, version.version)
         else:
@@ -208,20 +206,6 @@ def download(
             output = Path(f"{job}.{client.jobs.get(job).request.get('output', 'file')}")
         client.jobs.download(job, output)
         typer.echo(output)
-
-
-def find_version(client: "Client", ref: str) -> "Version":
-    """Return the version that a reference names."""
-    name, colon, number = ref.partition(":")
-    if colon:
-        if not (number.isascii() and number.isdecimal()):
-            fail(f"{ref}: a version is a number, as in {name}:1.", status=FAILED)
-        return client.models.version(name, int(number))
-    name, at, label = ref.partition("@")
-    if at:
-        return client.models.version(name, client.models.alias(name, label).version)
-    model = client.models.get(name)
-    return client.models.version(name, model.aliases.get("production", model.latest_version))
 
 
 def _echo_dataset(found: "Dataset") -> None:

@@ -36,6 +36,7 @@ from models_store.requests.mixed import (
 from models_store.requests.training import (
     AcceptedSplit,
     AcceptedTraining,
+    OptimisationRequest,
     Quality,
     SplitRequest,
     TrainingRequest,
@@ -100,7 +101,13 @@ def accept_training(
     preprocessing = accept_preprocessing(
         request.preprocessing, flow, [c for c in dataset.columns if c["name"] in modelled]
     )
-    optimisation = _optimisation(request, flow, train_rows, len(columns))
+    optimisation = choose_optimisation(
+        request.optimisation,
+        quality=request.quality,
+        flow=flow,
+        train_rows=train_rows,
+        dim=len(columns),
+    )
     check_memory(
         described,
         batch_size=optimisation.batch_size,
@@ -270,16 +277,14 @@ def chosen_norm(wanted: float | Literal["none"] | None, *, default: float) -> fl
     return None if wanted == "none" else wanted or default
 
 
-def _optimisation(
-    training: TrainingRequest, flow: FlowSpec, train_rows: int, dim: int
+def choose_optimisation(
+    request: OptimisationRequest, *, quality: Quality, flow: FlowSpec, train_rows: int, dim: int
 ) -> FitOptions:
-    request = training.optimisation
+    """Return the options of a training, with values that suit the data where the request leaves them open."""
     chosen = 500 if train_rows >= LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
-    chosen_epochs = ceil(
-        _EPOCHS[training.quality] * default_epochs(flow, dim, rows=train_rows, steps=steps)
-    )
+    chosen_epochs = ceil(_EPOCHS[quality] * default_epochs(flow, dim, rows=train_rows, steps=steps))
     max_epochs = request.max_epochs or min(chosen_epochs, _MOST_EPOCHS)
     return FitOptions(
         optimiser=request.optimiser,
@@ -288,7 +293,7 @@ def _optimisation(
         max_gradient_norm=chosen_norm(request.max_gradient_norm, default=5.0),
         batch_size=batch_size,
         max_epochs=max_epochs,
-        patience=request.patience or max(10, min(_PATIENCE[training.quality], max_epochs // 3)),
+        patience=request.patience or max(10, min(_PATIENCE[quality], max_epochs // 3)),
         max_seconds=request.max_seconds,
         schedule=request.schedule,
         row_loss_bound=ROW_LOSS_BOUND if request.robust else None,

@@ -1,6 +1,6 @@
 """`AsyncClient`, the entry to the API."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +10,15 @@ import numpy as np
 from anyio import to_thread
 
 from densityd.client.aio.datasets import AsyncDatasets
+from densityd.client.aio.fitted import AsyncFittedModel
 from densityd.client.aio.jobs import AsyncJobs
 from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.project import AsyncKeys, AsyncProjects, AsyncWebhooks
 from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
 from densityd.client.errors import ApiError
+from densityd.client.options import TrainingOptions, UploadOptions
 from densityd.client.record import Page
-from densityd.client.records import AuditRecord, Me, Usage, VersionInfo
+from densityd.client.records import AuditRecord, Job, Me, Usage, VersionInfo
 from densityd.client.results import (
     Conditionals,
     Evidence,
@@ -44,6 +46,8 @@ from densityd.client.rows import (
     tell,
 )
 from densityd.client.settings import Settings
+from densityd.client.signatures import shows_options
+from densityd.client.waiting import shown_progress
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.files import media_type_of, open_target
 from densityd.client.wire.frames import Rows
@@ -128,6 +132,57 @@ class AsyncClient:
         """Close all connections."""
         await self._transport.close()
 
+    @shows_options(TrainingOptions)
+    async def fit(
+        self,
+        rows: Source,
+        name: str,
+        *,
+        types: Mapping[str, str] | None = None,
+        exclude: Sequence[str] = (),
+        on_progress: Callable[[Job], object] | None = None,
+        **options: Unpack[TrainingOptions],
+    ) -> AsyncFittedModel:
+        """Upload rows, train a model on them, and wait for it.
+
+        Unless `missing` says otherwise, the model is trained for values that are missing anywhere, so that
+        every row can be scored and every column explained. Stopping the wait leaves the job running.
+
+        Example:
+            model = await client.fit(frame, "claims")
+            await model.score(frame)
+
+        Args:
+            rows: Data frame, table, records, array, or the path of a file.
+            name: Name of the dataset, and of the model, which gets a new version.
+            types: Types of columns, such as `{"zip": "category"}`; the others are found from their values.
+            exclude: Columns to leave out.
+            on_progress: Called with the job each time it is fetched; None for a progress bar, at a terminal
+                or in a notebook.
+            **options: Options of the training; those left out are chosen from the data.
+
+        Raises:
+            ApiError: The service refuses the rows or the options.
+            JobFailedError: The training failed.
+        """
+        request: TrainingOptions = {"missing": "any", **options}
+        upload: UploadOptions = {} if types is None else {"types": types}
+        if exclude:
+            upload["exclude"] = exclude
+        dataset = await self.datasets.upload(rows, name=name, **upload)
+        job = await self.jobs.train(name, dataset.id, **request)
+        with shown_progress(on_progress) as show:
+            ended = await self.jobs.wait(job.id, on_progress=show)
+        return AsyncFittedModel(self, str(ended.ref))
+
+    def model(self, ref: str) -> AsyncFittedModel:
+        """Return a model of the service as `fit` does.
+
+        Args:
+            ref: Reference of the model.
+        """
+        return AsyncFittedModel(self, ref)
+
     async def me(self) -> Me:
         """Return the caller as the service sees it: project, scope, key and limits."""
         return await self._transport.fetch(Me, "/v1/me")
@@ -177,6 +232,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
     ) -> None: ...
 
+    @shows_options(RowOptions)
     async def log_prob(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
     ) -> Floats | None:
@@ -204,6 +260,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
+    @shows_options(ExtraOption)
     async def parts(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Parts | None:
@@ -222,6 +279,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
     ) -> None: ...
 
+    @shows_options(RowOptions)
     async def conditionals(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
     ) -> Conditionals | None:
@@ -249,6 +307,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
+    @shows_options(ExtraOption)
     async def score(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Scores | None:
@@ -271,6 +330,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
+    @shows_options(ExtraOption)
     async def explain(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Explained | None:
@@ -293,6 +353,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[EvidenceOptions]
     ) -> None: ...
 
+    @shows_options(EvidenceOptions)
     async def evidence(
         self,
         ref: str,
@@ -328,6 +389,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[SpaceOption]
     ) -> None: ...
 
+    @shows_options(SpaceOption)
     async def inverse(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[SpaceOption]
     ) -> Transformed | None:
@@ -345,6 +407,7 @@ class AsyncClient:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[SpaceOption]
     ) -> None: ...
 
+    @shows_options(SpaceOption)
     async def forward(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[SpaceOption]
     ) -> Transformed | None:

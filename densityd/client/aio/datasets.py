@@ -24,6 +24,7 @@ from densityd.client.options import Labels, UploadOptions
 from densityd.client.record import Page
 from densityd.client.records import ColumnPage, Dataset, DatasetSummary, Preview
 from densityd.client.rows import encode_rows
+from densityd.client.signatures import shows_options
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
 
@@ -42,6 +43,7 @@ class AsyncDatasets:
     def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
+    @shows_options(UploadOptions)
     async def upload(
         self,
         source: str | Path | Rows,
@@ -80,6 +82,7 @@ class AsyncDatasets:
         )
         return await self._transport.send(call)
 
+    @shows_options(UploadOptions)
     async def preview(self, source: str | Path | Rows, **options: Unpack[UploadOptions]) -> Preview:
         """Return what an upload would make of a table: types, warnings with what mends them, first rows.
 
@@ -95,6 +98,7 @@ class AsyncDatasets:
         )
         return await self._transport.send(call)
 
+    @shows_options(DatasetFilters)
     def list(self, **filters: Unpack[DatasetFilters]) -> AsyncIterator[DatasetSummary]:
         """Return an iterator over datasets, newest first; pages are fetched as needed."""
         params = format_filters(filters)
@@ -110,6 +114,7 @@ class AsyncDatasets:
         params: dict[str, int] = {"offset": offset, "limit": limit}
         return await self._transport.send(Call("GET", path, ColumnPage.of, params=params))
 
+    @shows_options(Labels)
     async def update(
         self,
         dataset_id: str,

@@ -18,10 +18,12 @@ from densityd.client.call import (
     parse_json,
     read_content,
 )
+from densityd.client.errors import ClientError
 from densityd.client.filters import NamedFilters, VersionFilters, format_filters
 from densityd.client.options import Labels
 from densityd.client.record import Page
 from densityd.client.records import Alias, AliasChange, Model, Version, VersionSummary
+from densityd.client.signatures import shows_options
 from densityd.client.wire.files import read_file
 
 if TYPE_CHECKING:  # httpx takes a while
@@ -37,6 +39,7 @@ class AsyncModels:
     def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
+    @shows_options(NamedFilters)
     def list(self, **filters: Unpack[NamedFilters]) -> AsyncIterator[Model]:
         """Return an iterator over models, newest first; pages are fetched as needed."""
         return self._transport.iter_items(_PATH, Page[Model].of, format_filters(filters))
@@ -45,6 +48,7 @@ class AsyncModels:
         """Return a model: its newest version and its aliases."""
         return await self._transport.fetch(Model, _PATH, name)
 
+    @shows_options(Labels)
     async def update(
         self, name: str, *, etag: str | None = None, **labels: Unpack[Labels]
     ) -> Model:
@@ -58,6 +62,7 @@ class AsyncModels:
         path = build_path(_PATH, name)
         return await self._transport.send(build_change(path, Model.of, labels, etag))
 
+    @shows_options(VersionFilters)
     def versions(
         self, name: str, **filters: Unpack[VersionFilters]
     ) -> AsyncIterator[VersionSummary]:
@@ -68,12 +73,34 @@ class AsyncModels:
         path = build_path(_PATH, name, "versions")
         return self._transport.iter_items(path, Page[VersionSummary].of, format_filters(filters))
 
+    @shows_options(Labels)
     async def update_version(
         self, name: str, number: int, *, etag: str | None = None, **labels: Unpack[Labels]
     ) -> Version:
         """Describe and tag a version; arguments as for `update`."""
         path = build_path(_PATH, name, "versions", number)
         return await self._transport.send(build_change(path, Version.of, labels, etag))
+
+    async def find(self, ref: str) -> Version:
+        """Return the version that a reference stands for now.
+
+        Args:
+            ref: `name:version`, `name@alias`, or `name`: its alias `production` if set, else the newest version.
+
+        Raises:
+            ClientError: What follows the colon is no number.
+            ApiError: There is no such model, version or alias.
+        """
+        name, colon, number = ref.partition(":")
+        if colon:
+            if not (number.isascii() and number.isdecimal()):
+                raise ClientError(f"{ref}: a version is a number, as in {name}:1")
+            return await self.version(name, int(number))
+        name, at, label = ref.partition("@")
+        if at:
+            return await self.version(name, (await self.alias(name, label)).version)
+        model = await self.get(name)
+        return await self.version(name, model.aliases.get("production", model.latest_version))
 
     async def version(self, name: str, number: int) -> Version:
         """Return a version of a model."""

@@ -1,7 +1,7 @@
 # Generated from densityd/client/aio/client.py by tools/sync_client.py; do not edit.
 """`Client`, the entry to the API."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +11,9 @@ import numpy as np
 
 from densityd.client.call import ARROW, JSON, NPY, Body, Call, Response, parse_json
 from densityd.client.errors import ApiError
+from densityd.client.options import TrainingOptions, UploadOptions
 from densityd.client.record import Page
-from densityd.client.records import AuditRecord, Me, Usage, VersionInfo
+from densityd.client.records import AuditRecord, Job, Me, Usage, VersionInfo
 from densityd.client.results import (
     Conditionals,
     Evidence,
@@ -40,10 +41,13 @@ from densityd.client.rows import (
     tell,
 )
 from densityd.client.settings import Settings
+from densityd.client.signatures import shows_options
 from densityd.client.sync.datasets import Datasets
+from densityd.client.sync.fitted import FittedModel
 from densityd.client.sync.jobs import Jobs
 from densityd.client.sync.models import Models
 from densityd.client.sync.project import Keys, Projects, Webhooks
+from densityd.client.waiting import shown_progress
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.files import media_type_of, open_target
 from densityd.client.wire.frames import Rows
@@ -128,6 +132,57 @@ class Client:
         """Close all connections."""
         self._transport.close()
 
+    @shows_options(TrainingOptions)
+    def fit(
+        self,
+        rows: Source,
+        name: str,
+        *,
+        types: Mapping[str, str] | None = None,
+        exclude: Sequence[str] = (),
+        on_progress: Callable[[Job], object] | None = None,
+        **options: Unpack[TrainingOptions],
+    ) -> FittedModel:
+        """Upload rows, train a model on them, and wait for it.
+
+        Unless `missing` says otherwise, the model is trained for values that are missing anywhere, so that
+        every row can be scored and every column explained. Stopping the wait leaves the job running.
+
+        Example:
+            model = client.fit(frame, "claims")
+            model.score(frame)
+
+        Args:
+            rows: Data frame, table, records, array, or the path of a file.
+            name: Name of the dataset, and of the model, which gets a new version.
+            types: Types of columns, such as `{"zip": "category"}`; the others are found from their values.
+            exclude: Columns to leave out.
+            on_progress: Called with the job each time it is fetched; None for a progress bar, at a terminal
+                or in a notebook.
+            **options: Options of the training; those left out are chosen from the data.
+
+        Raises:
+            ApiError: The service refuses the rows or the options.
+            JobFailedError: The training failed.
+        """
+        request: TrainingOptions = {"missing": "any", **options}
+        upload: UploadOptions = {} if types is None else {"types": types}
+        if exclude:
+            upload["exclude"] = exclude
+        dataset = self.datasets.upload(rows, name=name, **upload)
+        job = self.jobs.train(name, dataset.id, **request)
+        with shown_progress(on_progress) as show:
+            ended = self.jobs.wait(job.id, on_progress=show)
+        return FittedModel(self, str(ended.ref))
+
+    def model(self, ref: str) -> FittedModel:
+        """Return a model of the service as `fit` does.
+
+        Args:
+            ref: Reference of the model.
+        """
+        return FittedModel(self, ref)
+
     def me(self) -> Me:
         """Return the caller as the service sees it: project, scope, key and limits."""
         return self._transport.fetch(Me, "/v1/me")
@@ -177,6 +232,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
     ) -> None: ...
 
+    @shows_options(RowOptions)
     def log_prob(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
     ) -> Floats | None:
@@ -204,6 +260,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
+    @shows_options(ExtraOption)
     def parts(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Parts | None:
@@ -222,6 +279,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
     ) -> None: ...
 
+    @shows_options(RowOptions)
     def conditionals(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
     ) -> Conditionals | None:
@@ -249,6 +307,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
+    @shows_options(ExtraOption)
     def score(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Scores | None:
@@ -271,6 +330,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[ExtraOption]
     ) -> None: ...
 
+    @shows_options(ExtraOption)
     def explain(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ExtraOption]
     ) -> Explained | None:
@@ -293,6 +353,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[EvidenceOptions]
     ) -> None: ...
 
+    @shows_options(EvidenceOptions)
     def evidence(
         self,
         ref: str,
@@ -328,6 +389,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[SpaceOption]
     ) -> None: ...
 
+    @shows_options(SpaceOption)
     def inverse(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[SpaceOption]
     ) -> Transformed | None:
@@ -345,6 +407,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[SpaceOption]
     ) -> None: ...
 
+    @shows_options(SpaceOption)
     def forward(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[SpaceOption]
     ) -> Transformed | None:

@@ -25,6 +25,7 @@ from densityd.client.options import Labels, UploadOptions
 from densityd.client.record import Page
 from densityd.client.records import ColumnPage, Dataset, DatasetSummary, Preview
 from densityd.client.rows import encode_rows
+from densityd.client.signatures import shows_options
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.frames import Rows
 
@@ -43,6 +44,7 @@ class Datasets:
     def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
+    @shows_options(UploadOptions)
     def upload(
         self,
         source: str | Path | Rows,
@@ -81,6 +83,7 @@ class Datasets:
         )
         return self._transport.send(call)
 
+    @shows_options(UploadOptions)
     def preview(self, source: str | Path | Rows, **options: Unpack[UploadOptions]) -> Preview:
         """Return what an upload would make of a table: types, warnings with what mends them, first rows.
 
@@ -96,6 +99,7 @@ class Datasets:
         )
         return self._transport.send(call)
 
+    @shows_options(DatasetFilters)
     def list(self, **filters: Unpack[DatasetFilters]) -> Iterator[DatasetSummary]:
         """Return an iterator over datasets, newest first; pages are fetched as needed."""
         params = format_filters(filters)
@@ -111,6 +115,7 @@ class Datasets:
         params: dict[str, int] = {"offset": offset, "limit": limit}
         return self._transport.send(Call("GET", path, ColumnPage.of, params=params))
 
+    @shows_options(Labels)
     def update(
         self,
         dataset_id: str,

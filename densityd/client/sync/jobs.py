@@ -35,6 +35,7 @@ from densityd.client.options import (
 )
 from densityd.client.record import Page
 from densityd.client.records import Event, EventPage, Job, JobSummary, TargetPreview
+from densityd.client.signatures import shows_options
 from densityd.client.waiting import RECONNECT_S, EventDecoder, Watch
 from densityd.client.wire.files import guess_media_type
 
@@ -50,6 +51,7 @@ class Jobs:
     def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
+    @shows_options(TrainingOptions)
     def train(
         self,
         model_name: str,
@@ -74,6 +76,7 @@ class Jobs:
         body = {"model_name": model_name, "dataset_id": dataset_id, **options}
         return self._start("training", body, idempotency_key)
 
+    @shows_options(SweepOptions)
     def sweep(
         self,
         model_name: str,
@@ -96,6 +99,7 @@ class Jobs:
         body = {"model_name": model_name, "dataset_id": dataset_id, "ranges": ranges, **options}
         return self._start("sweep", body, idempotency_key)
 
+    @shows_options(VariationalOptions)
     def variational(
         self,
         model_name: str,
@@ -116,6 +120,7 @@ class Jobs:
         body = {"model_name": model_name, "target": target, **options}
         return self._start("variational", body, idempotency_key)
 
+    @shows_options(ScoringOptions)
     def score(
         self,
         ref: str,
@@ -135,6 +140,7 @@ class Jobs:
         body = {"model": ref, "dataset_id": dataset_id, **options}
         return self._start("scoring", body, idempotency_key)
 
+    @shows_options(SamplingOptions)
     def sample(
         self,
         ref: str,
@@ -171,6 +177,7 @@ class Jobs:
         """Delete the file of a scoring or sampling job; the job stays."""
         self._transport.send(build_deletion(_PATH, job_id, "result"))
 
+    @shows_options(JobFilters)
     def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
         """Return an iterator over jobs, newest first; pages are fetched as needed."""
         return self._transport.iter_items(_PATH, Page[JobSummary].of, format_filters(filters))
@@ -184,6 +191,7 @@ class Jobs:
         """
         return self._transport.send(_get(job_id, wait_s=wait_s))
 
+    @shows_options(Labels)
     def update(self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Job:
         """Describe and tag a job.
 

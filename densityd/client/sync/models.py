@@ -19,10 +19,12 @@ from densityd.client.call import (
     parse_json,
     read_content,
 )
+from densityd.client.errors import ClientError
 from densityd.client.filters import NamedFilters, VersionFilters, format_filters
 from densityd.client.options import Labels
 from densityd.client.record import Page
 from densityd.client.records import Alias, AliasChange, Model, Version, VersionSummary
+from densityd.client.signatures import shows_options
 from densityd.client.wire.files import read_file
 
 if TYPE_CHECKING:  # httpx takes a while
@@ -38,6 +40,7 @@ class Models:
     def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
+    @shows_options(NamedFilters)
     def list(self, **filters: Unpack[NamedFilters]) -> Iterator[Model]:
         """Return an iterator over models, newest first; pages are fetched as needed."""
         return self._transport.iter_items(_PATH, Page[Model].of, format_filters(filters))
@@ -46,6 +49,7 @@ class Models:
         """Return a model: its newest version and its aliases."""
         return self._transport.fetch(Model, _PATH, name)
 
+    @shows_options(Labels)
     def update(self, name: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Model:
         """Describe and tag a model.
 
@@ -57,6 +61,7 @@ class Models:
         path = build_path(_PATH, name)
         return self._transport.send(build_change(path, Model.of, labels, etag))
 
+    @shows_options(VersionFilters)
     def versions(self, name: str, **filters: Unpack[VersionFilters]) -> Iterator[VersionSummary]:
         """Return an iterator over versions of a model, newest first.
 
@@ -65,12 +70,34 @@ class Models:
         path = build_path(_PATH, name, "versions")
         return self._transport.iter_items(path, Page[VersionSummary].of, format_filters(filters))
 
+    @shows_options(Labels)
     def update_version(
         self, name: str, number: int, *, etag: str | None = None, **labels: Unpack[Labels]
     ) -> Version:
         """Describe and tag a version; arguments as for `update`."""
         path = build_path(_PATH, name, "versions", number)
         return self._transport.send(build_change(path, Version.of, labels, etag))
+
+    def find(self, ref: str) -> Version:
+        """Return the version that a reference stands for now.
+
+        Args:
+            ref: `name:version`, `name@alias`, or `name`: its alias `production` if set, else the newest version.
+
+        Raises:
+            ClientError: What follows the colon is no number.
+            ApiError: There is no such model, version or alias.
+        """
+        name, colon, number = ref.partition(":")
+        if colon:
+            if not (number.isascii() and number.isdecimal()):
+                raise ClientError(f"{ref}: a version is a number, as in {name}:1")
+            return self.version(name, int(number))
+        name, at, label = ref.partition("@")
+        if at:
+            return self.version(name, (self.alias(name, label)).version)
+        model = self.get(name)
+        return self.version(name, model.aliases.get("production", model.latest_version))
 
     def version(self, name: str, number: int) -> Version:
         """Return a version of a model."""

@@ -121,6 +121,31 @@ def _to_texts(cells: Iterable[object]) -> "pa.Array":
     return pa.array([None if _is_gap(cell) else str(cell) for cell in cells], pa.string())
 
 
+def frame_like(rows: object, columns: Mapping[str, Any]) -> Any:  # noqa: ANN401  of the caller's library
+    """Return columns as a frame of the library of some rows, with their index.
+
+    Args:
+        rows: Rows that the caller gave: a frame of polars gives one of polars, a table of pyarrow a table,
+            everything else a data frame of pandas, or a table of pyarrow where pandas is not installed.
+        columns: Columns by name.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
+    table = pa.table(dict(columns))
+    library = type(rows).__module__.partition(".")[0]
+    if library == "pyarrow":
+        return table
+    if library == "polars":
+        return type(rows)(table)  # type: ignore[call-arg] # its constructor takes a table
+    try:
+        frame = table.to_pandas()
+    except ImportError:
+        return table
+    if library == "pandas":
+        frame.index = rows.index  # type: ignore[attr-defined] # a frame of pandas
+    return frame
+
+
 def _is_gap(cell: object) -> bool:
     # Not-a-number, and what pandas puts in place of a missing date, differ from themselves.
     return cell is None or type(cell).__name__ == "NAType" or bool(cell != cell)

@@ -1,0 +1,83 @@
+# Generated from densityd/client/aio/fitted.py by tools/sync_client.py; do not edit.
+"""A model of the service as data scientists use one: data frames in, data frames out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densityd.client.errors import ApiError
+from densityd.client.results import Explained
+from densityd.client.rows import Context, Extra
+from densityd.client.wire.frames import Rows, frame_like
+
+if TYPE_CHECKING:
+    from densityd.client.sync.client import Client
+
+
+class FittedModel:
+    """A model that scores and draws data frames.
+
+    Its frames are of the library of the rows that it is given, polars or pyarrow, else pandas.
+
+    Attributes:
+        ref: Reference of the model, such as `claims:2`, as all methods of the client take it.
+    """
+
+    def __init__(self, client: "Client", ref: str) -> None:
+        self.ref = ref
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"<model {self.ref}>"
+
+    def score(
+        self,
+        rows: Rows | Path,
+        *,
+        reasons: bool | None = None,
+        extra: Extra | None = None,
+    ) -> Any:  # noqa: ANN401  of the caller's library
+        """Return a data frame with one row for each row given, in their order.
+
+        Its columns are `log_prob` (log density in nats), `rank` (among rows that the model was not trained on:
+        0.01 is as unlikely as the least likely hundredth) and `reasons` (columns whose cells are less likely
+        than is usual there, the worst first, with the difference in nats).
+
+        Args:
+            rows: Data frame, table, records, array, or the path of a file.
+            reasons: Give reasons, which takes longer; None gives them if the model can.
+            extra: Treatment of columns that the model does not have.
+
+        Raises:
+            ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses the rows.
+        """
+        found = None
+        if reasons is not False:
+            found = self._explain(rows, extra, required=bool(reasons))
+        if found is None:
+            scores = self._client.score(self.ref, rows, extra=extra)
+            return frame_like(rows, {"log_prob": scores.log_prob, "rank": scores.quantile})
+        told = [found.describe(row) for row in range(len(found.log_prob))]
+        columns = {"log_prob": found.log_prob, "rank": found.quantile, "reasons": told}
+        return frame_like(rows, columns)
+
+    def _explain(
+        self, rows: Rows | Path, extra: Extra | None, *, required: bool
+    ) -> Explained | None:
+        """Return explained scores; None if the model has none and they are not required."""
+        try:
+            return self._client.explain(self.ref, rows, extra=extra)
+        except ApiError as error:
+            if required or not error.type.endswith("/explanation-unavailable"):
+                raise
+            return None
+
+    def sample(self, n: int, *, seed: int | None = None, context: Context = None) -> Any:  # noqa: ANN401  as above
+        """Return a data frame of rows that the model draws, with the columns and values of its data.
+
+        Args:
+            n: Number of rows.
+            seed: Seed that gives the same rows from the same version again; None for a random one.
+            context: Context of a conditional model: one row for all samples, or one for each.
+        """
+        table = self._client.sample(self.ref, n, to="table", seed=seed, context=context)
+        return frame_like(None, dict(zip(table.column_names, table.columns, strict=True)))
