@@ -444,6 +444,8 @@ class UploadOptions(TypedDict):
         exclude: Names of columns to ignore.
         types: Types of columns: name to `number`, `integer`, `boolean`, `category`, `datetime` or `ignored`.
         na_values: Texts that mean a missing value, besides empty ones, NA, null and the like;.
+        drop_rows: Texts of which one as a cell tells that a row is to be left out, such as `Total`;.
+        merge_levels: Names of columns whose texts are one level where they differ in case or blanks alone, such as `West` and `west`;.
         decimal: Character before the decimals of numbers in text.
         thousands: Character between groups of three digits of numbers in text.
         datetime_format: Format of dates in the directives of `strptime`, such as `%d/%m/%Y`.
