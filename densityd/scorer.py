@@ -30,6 +30,7 @@ from tabular.rows import read_rows
 from tabular.typed_rows import check_codes
 
 Doubles = NDArray[np.float64]
+Floating = NDArray[np.floating[Any]]
 
 _CHUNK_ROWS = 100_000
 _NO_BOUND = 2**62
@@ -96,13 +97,13 @@ class Scorer:
             columns["rank"] = rank_among(log_prob, quantiles, rows=self._held_out.rows)
         return frame_like(rows, columns)
 
-    def _numbers(self, rows: NDArray[Any]) -> NDArray[Any]:
+    def _numbers(self, rows: NDArray[Any]) -> Floating:
         if rows.shape[1] != len(self.columns):
             raise ValueError(
                 f"the rows have {rows.shape[1]} values, the model {len(self.columns)} columns"
             )
         single = rows.dtype.kind == "f" and rows.dtype.itemsize <= np.dtype(np.float32).itemsize
-        numbers = rows.astype(np.float32 if single else np.float64)
+        numbers: Floating = rows.astype(np.float32 if single else np.float64)
         with _told():
             check_codes(numbers, self._types)
         return numbers

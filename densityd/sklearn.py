@@ -20,7 +20,7 @@ from models_store.requests.training import OptimisationRequest
 Doubles = NDArray[np.float64]
 
 
-class DensityEstimator(OutlierMixin, BaseEstimator):
+class DensityEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Density of the rows of a table of numbers, by a normalising flow.
 
     The flow and its training are those that the service chooses for a table of this size. Scores are log

@@ -84,6 +84,6 @@ def test_help_and_dir_show_what_there_is() -> None:
         assert {"fit", "model", "datasets", "jobs", "models", "keys", "webhooks"} <= set(
             dir(client)
         )
-        text = pydoc.render_doc(client.jobs.train, renderer=pydoc.plaintext)
+        text = pydoc.plain(pydoc.render_doc(client.jobs.train))
     assert "quality: Literal['fast', 'balanced', 'best'] = Ellipsis" in text
     assert "quality: Trade-off of time and quality: `fast` takes a quarter of the epochs" in text
