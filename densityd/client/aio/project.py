@@ -79,7 +79,7 @@ class AsyncKeys:
 class AsyncProjects:
     """Projects of the service, for administrators of the project `default`."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
 
     async def list(self) -> "Sequence[Project]":

@@ -80,7 +80,7 @@ class Keys:
 class Projects:
     """Projects of the service, for administrators of the project `default`."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: "Transport") -> None:
         self._transport = transport
 
     def list(self) -> "Sequence[Project]":
