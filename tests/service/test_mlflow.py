@@ -2,22 +2,27 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
-import densityd.mlflow
 from densityd.client import Client
 from tests.client.conftest import Service, service as service  # noqa: PLC0414 - a fixture
 from tests.service.up import succeeds
 from tests.support.ports import free_port
 from tests.support.servers import tied
 from tests.support.waiting import wait_until
+
+with warnings.catch_warnings():  # MLflow warns of its own types
+    warnings.simplefilter("ignore")
+    import mlflow
+
+    import densityd.mlflow
 
 # In an environment of its own: it wants an older pyarrow than the service may have.
 SERVER = Path(sys.prefix) / "mlflow" / "bin" / "mlflow"
