@@ -119,6 +119,7 @@ lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrad
 	$(BIN)/pip install --quiet --group supply
 	echo 'setuptools>=80' | $(UV) --output-file requirements/run.lock pyproject.toml -
 	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
+	$(UV) --output-file requirements/image.lock --constraint requirements/dev.lock requirements/run.lock pyproject.toml --extra traces
 	$(UV) --output-file requirements/docs.lock --constraint requirements/dev.lock --group docs
 
 dist: install docs ## Build the service, its client alone, its flows alone, and a list of what an image holds, in dist/

@@ -108,21 +108,22 @@ class Metrics:
             ["route", "by"],
             registry=self.registry,
         )
-        self._model_requests = Counter(
-            "densityd_model_requests_total",
-            "Requests to models that were responded to, of the first models that were asked for.",
+        self._model_failures = Counter(
+            "densityd_model_request_failures_total",
+            "Requests to models that were refused or failed.",
             ["project", "model", "status"],
             registry=self.registry,
         )
         self._model_seconds = Histogram(
             "densityd_model_request_seconds",
-            "Time from the headers of a request to a model to the end of its response.",
+            "Time from the headers of a request to a model to the end of its response, of the first"
+            " models that were asked for.",
             ["project", "model"],
             buckets=_BUCKETS_MODEL_S,
             registry=self.registry,
         )
         self._models: set[tuple[str, str]] = set()
-        self._of_models: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._of_models: dict[tuple[str, str], Histogram] = {}
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge(
             "densityd_http_requests_in_flight",
@@ -161,19 +162,14 @@ class Metrics:
             status: Status of the response.
             seconds: Duration of the request.
         """
-        key = project, model, status
-        known = self._of_models.get(key)
+        pair = project, model
+        known = self._of_models.get(pair)
         if known is None:
             pair = self.bounded(project, model, is_there=status != 404)
-            known = (
-                self._model_requests.labels(*pair, f"{status // 100}xx"),
-                self._model_seconds.labels(*pair),
-            )
-            if pair == (project, model):
-                self._of_models[key] = known
-        counter, histogram = known
-        counter.inc()
-        histogram.observe(seconds)
+            known = self._of_models[pair] = self._model_seconds.labels(*pair)
+        known.observe(seconds)
+        if status >= 400:
+            self._model_failures.labels(*pair, f"{status // 100}xx").inc()
 
     def bounded(self, project: str, model: str, *, is_there: bool = True) -> tuple[str, str]:
         """Return the labels of a project's model: its own if it is one of the first, else those of all others."""

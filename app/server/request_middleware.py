@@ -31,7 +31,6 @@ _TRACEPARENT = re.compile(
 # Whoever puts a key into a path has no use for it, but it need not be in the log.
 _KEY_SECRET = re.compile(r"(key_[0-9a-f]{32})\.[0-9a-f]+")
 _MODELS = ("/v1/models/", "/v2/models/")
-_END_OF_NAME = re.compile("[@:]")
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -159,7 +158,7 @@ def _model_of(scope: Scope) -> str | None:
     if not scope["path"].startswith(_MODELS) or scope["method"] != "POST":
         return None
     ref: str | None = scope.get("path_params", {}).get("ref")
-    return None if ref is None else _END_OF_NAME.split(ref, maxsplit=1)[0]
+    return None if ref is None else ref.partition("@")[0].partition(":")[0]
 
 
 def _span_of(scope: Scope) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
-from numba import types
+from numba import config, types
 
 from flows.engine.fields import PANEL
 from flows.engine.loop_cache import intrinsic, jit
@@ -21,7 +21,11 @@ from flows.engine.vectors import INT, WORD, Emitter, Vector, erf, exp, in_vector
 # Rows in a vector.
 LANES = 16
 # With 32 wide registers a block has 8 units x 2 vectors of rows, otherwise 4 units x 1 vector.
-_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+_WIDE = (
+    bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+    if config.CPU_NAME is None
+    else config.CPU_NAME == "x86-64-v4"  # loops for other processors than this one
+)
 UNITS, VECTORS = (8, 2) if _WIDE else (4, 1)
 # Rows of a block that has all vectors: of a full tile, and of a panel of a training step.
 ROWS = LANES * VECTORS

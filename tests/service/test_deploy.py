@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -334,12 +335,25 @@ def test_the_first_try_makes_a_key_that_the_pods_read() -> None:
     assert claim["accessModes"] == ["ReadWriteOnce"]
 
 
+@pytest.mark.cluster
+def test_the_workflow_that_publishes_is_right() -> None:
+    program = Path(sys.executable).with_name("actionlint")
+    files = [str(file) for file in (ROOT / ".github" / "workflows").glob("*.yml")]
+    # Without the linters of scripts that a machine may have.
+    command = [str(program), "-shellcheck=", "-pyflakes=", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert files
+    assert done.returncode == 0, done.stdout
+
+
 def test_what_the_image_is_made_of_is_sent_to_its_build() -> None:
     sent = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
     }
     lines = re.findall(
-        r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+        r"^COPY (?!--from)(?:--chmod=\d+ )?(.*) \S+$",
+        (ROOT / "Dockerfile").read_text(),
+        re.MULTILINE,
     )
     copied = {path for line in lines for path in line.split()} - {"requirements"}
     assert {"flows", "tabular", "pyproject.toml"} <= copied <= sent

@@ -198,11 +198,10 @@ def test_metrics_count_requests_by_project_and_model_of_those_that_there_are(cli
         client.post(f"/v1/models/junk-{number}/log_prob", json=body)
     text = client.get("/metrics").text
     ours = 'model="people",project="default"'
-    assert f'densityd_model_requests_total{{{ours},status="2xx"}} 2.0' in text
-    assert f'densityd_model_requests_total{{{ours},status="4xx"}} 1.0' in text
+    assert f'densityd_model_request_failures_total{{{ours},status="4xx"}} 1.0' in text
     assert f"densityd_model_request_seconds_count{{{ours}}} 3.0" in text
     others = 'model="other",project="other",status="4xx"'
-    assert f"densityd_model_requests_total{{{others}}} 3.0" in text
+    assert f"densityd_model_request_failures_total{{{others}}} 3.0" in text
     assert "junk" not in text
 
 

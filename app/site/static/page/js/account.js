@@ -21,8 +21,8 @@ const Meter = ({ name, used, limit, as }) => html`${as(used)}${limit !== null &&
 
 export function Keys() {
   const me = useJson("/v1/me");
-  return html`<${Loaded} of=${me}>${({ scope, key }) => scope === "admin" && html`<section class="card"><h2>Keys of this project</h2>
-    ${key === null ? html`<p>This service has no keys: everybody who reaches it may do everything. Its administrator makes the first one on its machine, with <code>densityd keys create</code>.</p>` : html`<${KeyList} />`}</section>`}<//>`;
+  return html`<${Loaded} of=${me}>${({ scope, key, person }) => scope === "admin" && html`<section class="card"><h2>Keys of this project</h2>
+    ${key === null && person === null ? html`<p>This service has no keys: everybody who reaches it may do everything. Its administrator makes the first one on its machine, with <code>densityd keys create</code>.</p>` : html`<${KeyList} />`}</section>`}<//>`;
 }
 
 const GRACE_S = 86400; // in which a key that was replaced still works
