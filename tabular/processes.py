@@ -37,7 +37,8 @@ _INHERITED_PREFIXES = (
     *("CUBLAS_", "CUDA_", "CUDNN_", "KMP_", "MKL_", "NCCL_", "NUMBA_", "NVIDIA_", "OMP_"),
     *("OPENBLAS_", "PYTHON", "PYTORCH_", "TORCH"),
 )
-_PRELOADED = ["numpy", "pyarrow.csv", "pyarrow.parquet", "tabular.ingest.storing"]
+# pyarrow imports pandas where it is installed, which takes longer than reading a small file.
+_PRELOADED = ["numpy", "pandas", "pyarrow.csv", "pyarrow.parquet", "tabular.ingest.storing"]
 _TASKS = 50  # of a process that stays
 _IDLE_S = 60.0
 _NO_MEMORY = 77  # exit status

@@ -20,6 +20,9 @@ def _load() -> None:
     os.environ["TOKIO_WORKER_THREADS"] = "2"
     import torch  # noqa: PLC0415 - after what they read
 
+    with suppress(ImportError):  # which pyarrow does where it is installed, in each trainer
+        import pandas  # noqa: F401, PLC0415
+
     from flows.engine.serving import packing  # noqa: PLC0415
     from flows.engine.training import step  # noqa: PLC0415
     from workers.trainer import work  # noqa: F401, PLC0415
