@@ -404,21 +404,18 @@ def _about_total(profile: TextProfile) -> Iterator[TableWarning]:
     rows = sum(found.values())
     if not rows or 2 * rows > profile.known:
         return
-    last = f"The last row, {profile.rows}, names" if rows == 1 else f"{rows} rows name"
-    if rows == 1 and not _TOTAL.fullmatch(profile.last):
-        last = "A row names"
-    are = (
-        "is modelled like the others: if it sums them up, it is"
-        if rows == 1
-        else ("are modelled like the others: if they sum these up, they are")
-    )
+    names = f"{rows} rows name a total, and are"
+    if rows == 1:
+        which = f"The last row, {profile.rows}," if _TOTAL.fullmatch(profile.last) else "A row"
+        names = f"{which} names a total, and is"
     texts = list(found)
-    named = ", ".join(f"drop_rows={text}" for text in texts)
+    named = " and ".join(f"drop_rows={text}" for text in texts)
     label = f"Leave out the rows of {', '.join(map(repr, texts))}"
+    detail = f"{names} modelled like the others. If it sums them up, leave it out by {named}."
     yield warning(
         "totals",
         profile.name,
-        f"{last} a total, and {are} left out by {named}.",
+        detail,
         remedy("drop_rows", texts, label),
     )
 

@@ -55,18 +55,19 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     page.goto("/")
     page.locator("input[type=file]").set_input_files(PENGUINS)
     expect(page.get_by_role("heading", name="penguins", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Use this table", exact=True).click()
+    page.get_by_role("button", name="species", exact=True).click()
     column = page.get_by_label("Column species", exact=True)
-    expect(column).to_contain_text("category")
     expect(column.get_by_role("img")).to_contain_text("Adelie")
-    page.get_by_role("button", name="Change the type of year", exact=True).click()
+    page.get_by_role("button", name="year", exact=True).click()
     page.get_by_label("Type of year", exact=True).select_option("category")
-    column = page.get_by_label("Column year", exact=True)
-    column.get_by_role("button", name="Change", exact=True).click()
-    expect(column).to_contain_text("category")
+    columns = page.get_by_role("region", name="Columns", exact=True)
+    year = columns.get_by_role("row").filter(has=page.get_by_role("button", name="year"))
+    expect(year).to_contain_text("category")
 
     page.get_by_role("link", name="Train a model", exact=True).click()
     page.get_by_label("Name of the model", exact=True).fill("birds")
-    page.get_by_text("More options", exact=True).click()
+    page.get_by_text("Advanced", exact=True).click()
     page.get_by_label("Most passes over the data", exact=True).fill("5")
     page.get_by_role("button", name="Start training", exact=True).click()
     expect(page.get_by_role("heading", name="birds version 1", exact=True)).to_be_visible(
@@ -113,6 +114,55 @@ def score_and_draw(page: Page) -> None:
     page.get_by_role("button", name="Draw rows", exact=True).click()
     expect(page.get_by_text(re.compile("^7 rows that the model drew"))).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="7 rows drawn")).to_be_visible()
+
+
+MESSY = (
+    "Datum;Region;Umsatz;Kunden\r\n"
+    + "".join(
+        f"{day % 28 + 1:02}.{day // 28 % 12 + 1:02}.2025;{['West', 'West', 'west', 'Süd'][day % 4]};"
+        f"{900 + day * 37 % 613},{day % 100:02};{-999 if day % 20 == 7 else 20 + day * 7 % 31}\r\n"
+        for day in range(300)
+    )
+    + "Gesamtsumme;;361.000,00;\r\n"
+)
+
+
+def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(
+    page: Page, up: Up, tmp_path: Path
+) -> None:
+    file = tmp_path / "umsatz.csv"
+    file.write_text(MESSY, "cp1252", newline="")
+    page.goto("/")
+    page.locator("input[type=file]").set_input_files(file)
+    warnings = page.get_by_role("region", name="Warnings", exact=True)
+    for remedy in (
+        *("Leave out the rows of 'Gesamtsumme'", "Merge these values: Region"),
+        "Take -999 as missing: Kunden",
+    ):
+        button = warnings.get_by_role("button", name=remedy)
+        button.first.click()
+        expect(button).to_have_count(0)
+    changes = page.get_by_role("group", name="Changes", exact=True)
+    expect(changes.get_by_role("button")).to_have_count(3)
+    assert findings_of_axe(page) == ""
+    page.get_by_label("Type of Kunden", exact=True).select_option("left out")
+    page.get_by_role("button", name="Use this table", exact=True).click()
+    expect(page.get_by_text("drop_rows Gesamtsumme")).to_be_visible()
+    page.get_by_role("button", name="Region", exact=True).click()
+    expect(page.get_by_label("Column Region", exact=True)).to_contain_text("are merged")
+    assert findings_of_axe(page) == ""
+    dataset = page.url.rpartition("/")[2]
+    found = httpx.get(f"{up.url}/v1/datasets/{dataset}", timeout=60).json()
+    assert [column["type"] for column in found["columns"]] == [
+        *("datetime", "category", "number", "ignored")
+    ]
+    assert (found["rows"], found["columns"][1]["levels"]) == (300, ["West", "Süd"])
+    assert found["options"] == {
+        "drop_rows": ["Gesamtsumme"],
+        "exclude": ["Kunden"],
+        "merge_levels": ["Region"],
+        "na_values": ["-999"],
+    }
 
 
 def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None:
@@ -345,8 +395,7 @@ def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
     page.goto(f"/#/datasets/{dataset.id}/train")
     page.get_by_label("Name of the model", exact=True).fill("searched")
     page.get_by_label("Quality", exact=True).select_option("best")  # it runs until it is cancelled
-    page.get_by_text("More options", exact=True).click()
-    page.get_by_label("Kind of flow", exact=True).select_option("auto")
+    page.get_by_label("Search", exact=True).check()
     page.get_by_role("button", name="Start training", exact=True).click()
     trials = page.get_by_role("region", name="Trials", exact=True).locator("tbody tr")
     expect(trials.first).to_be_visible(timeout=SOON_MS)
@@ -416,9 +465,13 @@ def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_pat
         page.set_viewport_size({"width": 390, "height": 844})
         page.goto("/")
         page.locator("input[type=file]").set_input_files(file)
-        histograms = page.get_by_role("img", name=re.compile("Histogram"))
-        expect(histograms).to_have_count(50)
-        texts = histograms.first.locator("text").all_text_contents()  # powers of ten
+        page.get_by_role("button", name="Use this table", exact=True).click()
+        columns = page.get_by_role("region", name="Columns", exact=True)
+        expect(columns.locator("tbody tr")).to_have_count(50)
+        columns.get_by_role("button").first.click()
+        histogram = page.get_by_role("img", name=re.compile("Histogram"))
+        expect(histogram).to_be_visible()
+        texts = histogram.locator("text").all_text_contents()  # powers of ten
         assert {"0.001", "0.1", "10"} <= set(texts), texts
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -473,7 +526,14 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
         f"models/{model}/1{tab}" for tab in ("", "/fit", "/score", "/sample", "/facts", "/versions")
     ]
     views = [
-        *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
+        *(
+            "",
+            "datasets",
+            "datasets/new",
+            f"datasets/{dataset}",
+            f"datasets/{dataset}/train",
+            "jobs",
+        ),
         *(f"jobs/{job}", "jobs/variational", "models", f"models/{model}", *models),
         *(f"models/{model}/compare", "settings"),
     ]

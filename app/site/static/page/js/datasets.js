@@ -8,7 +8,7 @@ import { counted, Elsewhere, Loaded, More, origin, Parts, useList } from "./widg
 export function Datasets() {
   const [wanted, setWanted] = useState("");
   const loaded = useList(`/v1/datasets${searchOf(wanted)}`);
-  return html`<h1>Data</h1><${Drop} />
+  return html`<h1>Datasets</h1><${Drop} />
     <${Elsewhere} curl=${`curl -s "${origin}/v1/datasets?name=mine" -H 'Content-Type: text/csv' --data-binary @mine.csv`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    dataset = client.datasets.upload("mine.csv")`}
       shell="densityd call POST /v1/datasets mine.csv -o name=mine" />
@@ -20,7 +20,7 @@ export function Datasets() {
           <span class="soft" role="status">${counted({ items, total }, "dataset")}</span></p>
         <div class="scroll" tabindex="0" role="region" aria-label="Datasets"><table>
           <thead><tr><th scope="col">Name</th><th scope="col" class="number">Rows</th><th scope="col" class="number">Columns</th>
-            <th scope="col" class="number">Size</th><th scope="col">Tags</th><th scope="col">Sent</th></tr></thead>
+            <th scope="col" class="number">Size</th><th scope="col">Tags</th><th scope="col">Uploaded</th></tr></thead>
           <tbody><${Parts} of=${items}>${(dataset) => html`<tr key=${dataset.id}>
             <td><a href=${`#/datasets/${dataset.id}`}>${dataset.name ?? dataset.id}</a></td>
             <td class="number">${number(dataset.rows)}</td><td class="number">${number(dataset.column_count)}</td>

@@ -9,6 +9,7 @@ import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
 import { Model, Models } from "./models.js";
+import { NewDataset } from "./preview.js";
 import { Settings } from "./settings.js";
 import { Train } from "./train.js";
 import { Variational } from "./variational.js";
@@ -39,6 +40,7 @@ showTheme();
 const VIEWS = [
   [/^$/, () => ["Start", html`<${Home} />`]],
   [/^datasets$/, () => ["Datasets", html`<${Datasets} />`]],
+  [/^datasets\/new$/, () => ["New dataset", html`<${NewDataset} />`]],
   [/^datasets\/(\w[\w.-]*)$/, (id) => ["Dataset", html`<${Dataset} key=${id} id=${id} />`]],
   [/^datasets\/(\w[\w.-]*)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
   [/^jobs$/, () => ["Jobs", html`<${Jobs} />`]],

@@ -58,7 +58,7 @@ function TableFields({ values, change }) {
   const chosen = useLoaded(async (signal) => dataset && call(`/v1/datasets/${dataset}`, { signal }), [dataset]);
   const columns = (chosen.value?.columns ?? []).filter(({ type }) => type !== "ignored").map(({ name }) => name);
   return html`<${Loaded} of=${tables}>${({ items, isWhole }) => html`
-      <${Field} id="dataset" label="Dataset" hint=${items.length === 0 ? html`None yet: <a href="#/datasets">send a table</a> first.` : isWhole ? "" : "The newest 1,000."}>
+      <${Field} id="dataset" label="Dataset" hint=${items.length === 0 ? html`None yet: <a href="#/datasets">upload a table</a> first.` : isWhole ? "" : "The newest 1,000."}>
         <select id="dataset" required value=${dataset} onChange=${change("dataset")}><option value="">choose one</option>
           ${items.map(({ id, name, rows, column_count: count }) => html`<option key=${id} value=${id}>${name ?? id}: ${plural(rows, "row")}, ${plural(count, "column")}</option>`)}</select><//>`}<//>
     ${kind === "latent" ? html`<${LatentFields} values=${values} change=${change} columns=${columns} />` : html`

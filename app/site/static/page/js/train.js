@@ -1,12 +1,17 @@
 // The start of a training: a name is enough; each other option says what it does.
-import { html, useState } from "../vendor/vendor.js";
+import { html, useEffect, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
+import { plural, seconds } from "./format.js";
 import { quoted } from "./rows.js";
 import { Crumbs, Elsewhere, Field, Loaded, More, origin, ProblemNote, useAction, useJson, useMore } from "./widgets.js";
 
+const KINDS = [
+  ["", "Default", "Chosen from the data: right for most tables."],
+  ["auto", "Search", "Tries several kinds and sizes, and keeps the best or a mean of the best few. Takes several times as long."],
+  ["gaussian_mixture", "Gaussian mixture", "Fast and smooth, with exact reasons for unusual values; misses sharp edges."],
+];
+
 const FAMILIES = [
-  ["", "Chosen from the data", "Splines; a masked autoregressive flow for many columns, a mixture of Gaussians for one."],
-  ["auto", "The best of many", "Tries mixtures, autoregressive flows, splines and couplings, and keeps the best or a mean of the best few. Takes several times as long."],
   ["maf", "MAF", "Masked autoregressive flow: fast to score and to train."],
   ["nsf", "NSF", "Neural spline flow: the most flexible; slower."],
   ["realnvp", "Real NVP", "Coupling layers: as fast to sample as to score."],
@@ -22,7 +27,7 @@ const QUALITIES = [
   ["best", "Best", "Four times the usual time, and more patience."],
 ];
 
-const nameOf = (text) => (text ?? "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+|[^a-z0-9]+$/g, "").slice(0, 64) || "model";
+export const nameOf = (text) => (text ?? "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+|[^a-z0-9]+$/g, "").slice(0, 64) || "model";
 
 const ROLES = [["model", "modelled"], ["given", "given"], ["out", "left out"]];
 
@@ -67,9 +72,22 @@ function commandOf({ model_name: name, dataset_id: dataset, columns = [], contex
   ].join(" ");
 }
 
+/** About how long a training takes, a moment after the last change. */
+function Estimate({ request }) {
+  const { model_name: _, ...rest } = request;
+  const wanted = JSON.stringify(rest);
+  const [found, setFound] = useState(null);
+  useEffect(() => {
+    const stop = new AbortController();
+    const timer = setTimeout(() => call("/v1/jobs/training/estimate", { method: "POST", json: { ...rest, model_name: "model" }, signal: stop.signal }).then(setFound, () => stop.signal.aborted || setFound(null)), 300);
+    return () => { clearTimeout(timer); stop.abort(); };
+  }, [wanted]);
+  return html`<p class="soft" role="status">${found && `Takes about ${seconds(found.seconds)}${found.queued ? `, after ${plural(found.queued, "job")} that ${found.queued === 1 ? "waits" : "wait"}` : ""}.`}</p>`;
+}
+
 export function Train({ id }) {
   const loaded = useJson(`/v1/datasets/${id}`);
-  return html`<${Crumbs} path=${[["Data", "#/datasets"], ["Dataset", `#/datasets/${id}`]]} />
+  return html`<${Crumbs} path=${[["Datasets", "#/datasets"], ["Dataset", `#/datasets/${id}`]]} />
     <${Loaded} of=${loaded}>${(dataset) => html`<${Form} dataset=${dataset} />`}<//>`;
 }
 
@@ -85,19 +103,24 @@ function Form({ dataset }) {
     window.location.hash = `#/jobs/${job.id}`;
   });
   const setRole = (name) => (event) => setValues({ ...values, roles: { ...values.roles, [name]: event.target.value } });
+  const family = FAMILIES.find(([one]) => one === values.family);
   return html`<h1>Train a model</h1>
-    <p class="soft">On ${dataset.name ?? dataset.id}. A name is enough; everything else is chosen from the data, and shown once the job is accepted.</p>
+    <p class="soft">On ${dataset.name ?? dataset.id}. A name is enough; everything else is chosen from the data.</p>
     <form class="card" onSubmit=${(event) => { event.preventDefault(); start.run(); }}>
       <${Field} id="name" label="Name of the model" hint="Small letters, digits, dot, dash and underscore. A known name gets a new version.">
         <input id="name" type="text" required pattern="[a-z0-9][a-z0-9._\\-]{0,63}" value=${values.name} onInput=${change("name")} aria-describedby="name-hint" /><//>
+      <fieldset class="field choices"><legend class="label">Kind</legend>${KINDS.map(([kind, title, text]) => html`<label key=${kind}>
+        <input type="radio" name="kind" value=${kind} checked=${values.family === kind} onChange=${change("family")} aria-label=${title} />
+        <span>${title}<br /><span class="hint">${text}</span></span></label>`)}</fieldset>
       <${Field} id="quality" label="Quality" hint=${QUALITIES.find(([quality]) => quality === values.quality)[2]}>
         <select id="quality" value=${values.quality} onChange=${change("quality")} aria-describedby="quality-hint">${QUALITIES.map(([quality, title]) => html`<option key=${quality} value=${quality}>${title}</option>`)}</select><//>
       <div class="field"><label><input type="checkbox" checked=${values.gaps} onChange=${change("gaps")} /> Explain rows, and score rows with any values missing</label>
         <p class="hint">Hides cells at random while training, so that the model can say which value makes a row unlikely. Costs a little accuracy for complete rows.</p></div>
-      <details><summary>More options</summary>
+      <details><summary>Advanced</summary>
         <div class="fields">
-          <${Field} id="family" label="Kind of flow" hint=${FAMILIES.find(([family]) => family === values.family)[2]}>
-            <select id="family" value=${values.family} onChange=${change("family")} aria-describedby="family-hint">${FAMILIES.map(([family, title]) => html`<option key=${family} value=${family}>${title}</option>`)}</select><//>
+          <${Field} id="family" label="Family of flows" hint=${family?.[2] ?? "In place of the kind above."}>
+            <select id="family" value=${family?.[0] ?? ""} onChange=${change("family")} aria-describedby="family-hint"><option value="">as above</option>
+              ${FAMILIES.map(([one, title]) => html`<option key=${one} value=${one}>${title}</option>`)}</select><//>
           <${Field} id="minutes" label="Most minutes of training" hint="The best model so far is kept. Empty: no limit.">
             <input id="minutes" type="number" min="0.1" step="any" value=${values.minutes} onInput=${change("minutes")} aria-describedby="minutes-hint" /><//>
           <${Field} id="epochs" label="Most passes over the data" hint="Training ends earlier when nothing improves.">
@@ -111,6 +134,7 @@ function Form({ dataset }) {
             <select aria-label=${`Role of ${name}`} value=${values.roles[name]} onChange=${setRole(name)}>
             ${ROLES.map(([role, title]) => html`<option key=${role} value=${role}>${title}</option>`)}</select> ${name}</p>`)}</div>
           <${More} of=${more} total=${known.length} what="columns" /></fieldset>
+        <p class="hint">Other ways to a model: <a href="#/jobs/variational">variational inference</a>, for a density without data, coefficients of a regression or latent variables of rows; a sweep over options, by <code>densityd call POST /v1/jobs/sweep</code>.</p>
       </details>
       <p class="row"><button class="first" disabled=${start.busy || !some}>${start.busy ? "Starting…" : "Start training"}</button>
         ${!some && html`<span class="wrong">One column at least must be modelled.</span>`}</p>

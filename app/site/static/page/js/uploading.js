@@ -1,7 +1,6 @@
-// Sending a table: by dropping a file, choosing one, or pasting its text.
-import { html, useRef, useState } from "../vendor/vendor.js";
-import { Problem, upload } from "./api.js";
-import { bytes, percent } from "./format.js";
+// Tables on their way to the service: the place to drop a file on, what kind of file it is, and the upload.
+import { html, signal, useRef, useState } from "../vendor/vendor.js";
+import { call, Problem, upload } from "./api.js";
 import { ProblemNote, useAction } from "./widgets.js";
 
 const TYPES = {
@@ -10,51 +9,68 @@ const TYPES = {
   xlsx: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 };
 const SHEETS = ["xls", "ods"];
+const BY_LINES = ["text/csv", "application/x-ndjson"];
+const WHOLE_BYTES = 4 << 20; // that are previewed whole
+const PART_BYTES = 1 << 20; // of a longer file of lines
+
+/** The file that was dropped last, while it is looked at. */
+export const dropped = signal(null);
 
 /** Return the media type of a file by its name; throw a Problem for one that is no table. */
-function typeOf(name) {
+export function typeOf(name) {
   const suffix = name.toLowerCase().split(".").pop();
-  if (SHEETS.includes(suffix)) throw new Problem(415, { title: "This is a spreadsheet", detail: "Save it as .xlsx or as CSV and send that file." });
-  if (["gz", "zip", "zst"].includes(suffix)) throw new Problem(415, { title: "This file is compressed", detail: "Unpack it first, or send it by curl with Content-Encoding." });
+  if (SHEETS.includes(suffix)) throw new Problem(415, { title: "This is a spreadsheet", detail: "Save it as .xlsx or as CSV and upload that file." });
+  if (["gz", "zip", "zst"].includes(suffix)) throw new Problem(415, { title: "This file is compressed", detail: "Unpack it first, or upload it by curl with Content-Encoding." });
   return TYPES[suffix] ?? "text/csv";
 }
 
-/** Upload a file as a dataset and show it. */
-async function send(file, onProgress = () => {}) {
-  const name = file.name.replace(/\.[^.]*$/, "").slice(0, 200);
-  const dataset = await upload(`/v1/datasets?name=${encodeURIComponent(name)}`, file, typeOf(file.name), onProgress);
-  window.location.hash = `#/datasets/${dataset.id}`;
-  return dataset;
+/** Return the name of a dataset by that of its file. */
+export const labelOf = (file) => file.name.replace(/\.[^.]*$/, "").slice(0, 128);
+
+/** Return options as the query of an upload: lists and objects as JSON, without those that are empty. */
+export function queryOf(options) {
+  const given = Object.entries(options).filter(([, value]) => value !== "" && value !== undefined && (typeof value !== "object" || Object.keys(value).length));
+  return new URLSearchParams(given.map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)])).toString();
 }
 
-/** A place to drop a file on, or to choose one. */
+/** Return the part of a file that is looked at before it is uploaded: all of it, or the first lines of a long text. */
+export async function partOf(file) {
+  const start = file.slice(0, PART_BYTES);
+  if (file.size <= WHOLE_BYTES || !BY_LINES.includes(typeOf(file.name))) return file;
+  const bytes = new Uint8Array(await start.arrayBuffer());
+  const isWide = bytes[0] + bytes[1] === 0xfe + 0xff; // UTF-16, whose lines end in two bytes
+  return isWide ? file : file.slice(0, bytes.lastIndexOf(10) + 1);
+}
+
+/** Return what an upload of a file, or of a part of it, would make of it. */
+export const preview = (file, part, options, signal) =>
+  call(`/v1/datasets/preview?${queryOf(options)}`, { method: "POST", body: part, headers: { "Content-Type": typeOf(file.name) }, signal });
+
+/** Upload a file as a dataset, and return that. */
+export const send = (file, options, onProgress) =>
+  upload(`/v1/datasets?${queryOf({ name: labelOf(file), ...options })}`, file, typeOf(file.name), onProgress);
+
+/** A place to drop a file on, or to choose one: what it holds is shown before anything is stored. */
 export function Drop() {
   const chooser = useRef(null);
   const [over, setOver] = useState(false);
-  const [sent, setSent] = useState(null);
-  const [file, setFile] = useState(null);
-  const sending = useAction((chosen) => send(chosen, setSent));
-  const start = (chosen) => {
-    if (!chosen) return;
-    setFile(chosen);
-    setSent(0);
-    sending.run(chosen);
-  };
+  const looking = useAction(async (file) => {
+    if (!file) return;
+    typeOf(file.name);
+    dropped.value = file;
+    window.location.hash = "#/datasets/new";
+  });
   const onDrop = (event) => {
     event.preventDefault();
     setOver(false);
-    start(event.dataTransfer.files[0]);
+    looking.run(event.dataTransfer.files[0]);
   };
   return html`
     <div class=${`drop ${over ? "over" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${onDrop}>
-      ${sending.busy
-        ? html`<p role="status"><strong>${sent < 1 ? `Sending ${file.name}` : `Reading ${file.name}`}</strong><br />
-            <span class="soft">${bytes(file.size)}, ${sent < 1 ? `${percent(sent)} sent` : "looking at the types of its columns"}</span></p>
-            ${sent < 1 ? html`<progress value=${sent} max="1" aria-label="Sent"></progress>` : html`<progress aria-label="Reading"></progress>`}`
-        : html`<strong>Drop a table here</strong>
-            <span class="soft">CSV, Parquet, Arrow, JSON, NDJSON or npy; texts, dates and missing values are fine as they are</span>
-            <input ref=${chooser} type="file" hidden id="file" onChange=${(event) => { start(event.target.files[0]); event.target.value = ""; }} />
-            <button type="button" class="first" onClick=${() => chooser.current.click()}>Choose a file</button>`}
+      <strong>Drop a table here</strong>
+      <span class="soft">CSV, Excel, Parquet, Arrow, JSON, NDJSON or npy. You see how it is read, and mend it, before anything is stored.</span>
+      <input ref=${chooser} type="file" hidden id="file" onChange=${(event) => { looking.run(event.target.files[0]); event.target.value = ""; }} />
+      <button type="button" class="first" onClick=${() => chooser.current.click()}>Choose a file</button>
     </div>
-    <${ProblemNote} problem=${sending.problem} />`;
+    <${ProblemNote} problem=${looking.problem} />`;
 }
