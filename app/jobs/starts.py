@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, status
+from pydantic import BaseModel, Field
 
 from app.http.json_body import json_body, json_request
 from app.jobs.examples import (
@@ -21,6 +22,7 @@ from app.jobs.submission import (
 )
 from app.jobs.views import JobView
 from app.limits import FairRoute
+from app.problems.problem import problem_responses
 from app.rows.context import context_cells, context_rows
 from models_store.job_states import JobKind, JobRole
 from models_store.jobs.memory import (
@@ -29,6 +31,7 @@ from models_store.jobs.memory import (
     training_memory,
     variational_memory,
 )
+from models_store.jobs.times import search_s, training_s
 from models_store.records import Dataset, Version
 from models_store.requests.accept_bulk import (
     accept_sampling,
@@ -48,16 +51,32 @@ from models_store.requests.bulk import (
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import AutoFlow, TrainingRequest
 from models_store.requests.variational import VariationalRequest
+from tabular.slugs import Slug
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 
-_TRAINING_RESPONSES = start_responses(
+_TRAINING_REFUSALS: tuple[Slug, ...] = (
     *FIT_REFUSALS,
     "dataset-constant-column",
     "split-invalid",
     "split-too-small",
     "preprocessing-unsuitable",
 )
+_TRAINING_RESPONSES = start_responses(*_TRAINING_REFUSALS)
+
+
+class TrainingEstimate(BaseModel):
+    """What a training would take."""
+
+    seconds: float = Field(
+        description="About how long it takes here, without the time in the queue; half or twice as long on some"
+        " tables."
+    )
+    trainings: int = Field(
+        description="Number of earlier trainings that tell the pace of this service; with 0 it is that of a usual core."
+    )
+    queued: int = Field(description="Number of jobs that wait for a worker now.")
+    memory_bytes: int = Field(description="Memory that a worker needs for it.")
 
 
 @router.post(
@@ -83,21 +102,48 @@ def start_training(
     for all epochs. Their probabilities are averaged if that is better than the best one alone. The
     metrics of the job list what was tried.
     """
+    return submission.start(JobKind.TRAINING, body, lambda: _accepted(body, submission))
 
-    def accept() -> Accepted:
-        dataset, held_out, tables = _read(body, submission)
-        if isinstance(body.flow, AutoFlow):
-            search = accept_auto(body, dataset, limits=submission.limits, held_out=held_out)
-            return _searching(search, tables)
-        accepted = accept_training(body, dataset, limits=submission.limits, held_out=held_out)
-        return Accepted(
-            request=accepted,
-            model_name=body.model_name,
-            datasets=tables,
-            memory_bytes=training_memory(accepted, tables),
-        )
 
-    return submission.start(JobKind.TRAINING, body, accept)
+@router.post(
+    "/training/estimate",
+    operation_id="estimate_training",
+    summary="Estimate the time of a training",
+    response_description="What the training would take.",
+    openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
+    responses=problem_responses(*_TRAINING_REFUSALS),
+)
+def estimate_training(
+    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))], submission: SubmissionDep
+) -> TrainingEstimate:
+    """Return how long the training of the same body would take, and start nothing.
+
+    The time follows from the rows, the flow and its epochs, early stopping included, and from how long the
+    latest trainings of this service took.
+    """
+    accepted, outlook = _accepted(body, submission), submission.outlook()
+    return TrainingEstimate(
+        seconds=(accepted.estimate_s or 0.0) * outlook.pace,
+        trainings=outlook.trainings,
+        queued=outlook.queued,
+        memory_bytes=accepted.memory_bytes,
+    )
+
+
+def _accepted(body: TrainingRequest, submission: JobSubmission) -> Accepted:
+    """Return a training, or a search over several, as it is accepted."""
+    dataset, held_out, tables = _read(body, submission)
+    if isinstance(body.flow, AutoFlow):
+        search = accept_auto(body, dataset, limits=submission.limits, held_out=held_out)
+        return _searching(search, tables)
+    accepted = accept_training(body, dataset, limits=submission.limits, held_out=held_out)
+    return Accepted(
+        request=accepted,
+        model_name=body.model_name,
+        datasets=tables,
+        memory_bytes=training_memory(accepted, tables),
+        estimate_s=training_s(accepted, tables),
+    )
 
 
 @router.post(
@@ -147,6 +193,7 @@ def _searching(search: AcceptedSearch, tables: list[Dataset]) -> Accepted:
         model_name=search.model_name,
         datasets=tables,
         memory_bytes=search_memory(search, tables),
+        estimate_s=search_s(search, tables),
         role=JobRole.PARENT,
     )
 

@@ -16,6 +16,7 @@ from app.root_path import rooted
 from app.settings import ApiSettings
 from app.state import state_of
 from models_store.job_states import Idempotency, JobKind, JobRole, NewJob
+from models_store.jobs.queue import Outlook
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import Placed
@@ -91,6 +92,10 @@ class JobSubmission:
             NotFoundError: There is no such dataset.
         """
         return self._state.registry.dataset(self._project, dataset_id)
+
+    def outlook(self) -> Outlook:
+        """Return what earlier trainings and the queue tell of the time that a new one takes."""
+        return self._state.jobs.outlook()
 
     def start(self, kind: JobKind, body: Placed, accept: Callable[[], Accepted]) -> Response:
         """Accept a job, store it durably and announce it; return the response that shows it.

@@ -32,7 +32,7 @@ from models_store.job_states import (
     Submitted,
 )
 from models_store.jobs.parents import cancel_children, check_open, end_child, resume_children
-from models_store.jobs.queue import QueuePlace, place_of
+from models_store.jobs.queue import Outlook, QueuePlace, outlook, place_of
 from models_store.jobs.retention import delete_with_children
 from models_store.jobs.rows import (
     add,
@@ -166,6 +166,11 @@ class Jobs:
     def place(self, session: Session, project: str, job_id: str) -> QueuePlace | None:
         """Return the place of a job in the queue; None if it does not wait for a worker."""
         return place_of(session, find(session, project, job_id))
+
+    @reading
+    def outlook(self, session: Session) -> Outlook:
+        """Return what earlier trainings of all projects, and the queue, tell of the time that a new one takes."""
+        return outlook(session)
 
     @reading
     def summary(self, session: Session, project: str, job_id: str) -> JobSummary:

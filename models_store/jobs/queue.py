@@ -1,6 +1,7 @@
 """The queue: the order in which workers take jobs, the jobs that suit a worker, and the place of a job that waits."""
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from sqlalchemy import (
@@ -20,7 +21,7 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.dialects import constant
 from models_store.database.schema import JobRow, ProjectRow, WorkerRow
-from models_store.job_states import Accelerator, JobRole, JobState
+from models_store.job_states import Accelerator, JobKind, JobRole, JobState
 from models_store.jobs.live_workers import LIVE_S
 
 SHORT_S = 60.0
@@ -29,7 +30,7 @@ SHORT_S = 60.0
 PREFERENCE_S = 10.0
 """Seconds for which a job waits longer for the kind of worker that it prefers."""
 
-_RECENT_JOBS = 50
+_RECENT_JOBS, _RECENT_TRAININGS = 50, 20
 
 
 def within_project() -> tuple[SQLColumnExpression[Any], ...]:
@@ -145,6 +146,43 @@ def place_of(session: Session, row: JobRow) -> QueuePlace | None:
     slots = sum(running.values())
     starts_in_s = None if usual_s is None or slots == 0 else position * float(usual_s) / slots
     return QueuePlace(position=position, starts_in_s=starts_in_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What earlier trainings and the queue tell of a new one.
+
+    Attributes:
+        pace: Seconds of this machine for a second of the estimates of trainings.
+        trainings: Number of trainings that it follows from.
+        queued: Number of jobs that wait for a worker.
+    """
+
+    pace: float
+    trainings: int
+    queued: int
+
+
+def outlook(session: Session) -> Outlook:
+    """Return what earlier trainings and the queue tell of a new one."""
+    recent = (
+        select(JobRow.run_seconds / JobRow.estimate_s)
+        .where(
+            JobRow.kind == JobKind.TRAINING,
+            JobRow.state == JobState.SUCCEEDED,
+            JobRow.estimate_s > 0,
+            is_claimed(),
+        )
+        .order_by(JobRow.finished_at.desc())
+        .limit(_RECENT_TRAININGS)
+    )
+    paces = [float(pace) for pace in session.scalars(recent)]
+    waiting = select(func.count()).where(JobRow.state == JobState.QUEUED, is_claimed())
+    return Outlook(
+        pace=median([1.0, *paces]),
+        trainings=len(paces),
+        queued=session.scalars(waiting).one(),
+    )
 
 
 def _ahead_in_project(session: Session, row: JobRow) -> int:

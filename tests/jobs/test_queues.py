@@ -18,6 +18,7 @@ from models_store.job_states import (
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
+from models_store.jobs.queue import Outlook
 from tests.jobs.test_bulk_results import a_result
 from tests.store.makers import LEASE_S
 
@@ -27,6 +28,7 @@ def submit(
     name: str,
     *,
     project: str = "p",
+    kind: JobKind = JobKind.VARIATIONAL,
     priority: int = 0,
     accelerator: Accelerator = Accelerator.NONE,
     memory_bytes: int | None = None,
@@ -35,7 +37,7 @@ def submit(
     return jobs.submit(
         NewJob(
             project=project,
-            kind=JobKind.VARIATIONAL,
+            kind=kind,
             model_name=name,
             dataset_id=None,
             request={},
@@ -105,6 +107,23 @@ def test_a_job_that_waits_knows_its_place(database: Database) -> None:
     assert place.position == 1
     assert place.starts_in_s is not None
     assert place.starts_in_s >= 0
+
+
+def test_the_pace_of_trainings_follows_from_those_that_ended(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "other", estimate_s=1e-9)
+    ended = work.claim("w", lease_s=LEASE_S)
+    assert ended is not None
+    work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
+    assert jobs.outlook() == Outlook(pace=1.0, trainings=0, queued=0), "it was no training"
+    for name in ("slow", "waits"):
+        submit(jobs, name, kind=JobKind.TRAINING, estimate_s=1e-9)
+    ended = work.claim("w", lease_s=LEASE_S)
+    assert ended is not None
+    work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
+    found = jobs.outlook()
+    assert (found.trainings, found.queued) == (1, 1)
+    assert found.pace > 1000
 
 
 def set_turn(database: Database, project: str, second: int) -> None:

@@ -67,6 +67,22 @@ def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_i
     assert client.get(response.headers["location"]).json() == job
 
 
+def test_an_estimate_tells_the_time_of_a_training_and_starts_none(client, dataset_id):
+    def estimate(**fields):
+        body = {"model_name": "people", "dataset_id": dataset_id, **fields}
+        return client.post("/v1/jobs/training/estimate", json=body)
+
+    usual = estimate().json()
+    assert (usual["trainings"], usual["queued"]) == (0, 0)
+    assert 1 < usual["seconds"] < 600
+    assert usual["memory_bytes"] > 2**20
+    assert estimate(optimisation={"max_seconds": 0.1}).json()["seconds"] < usual["seconds"]
+    assert estimate(quality="best").json()["seconds"] > usual["seconds"]
+    assert estimate(flow="auto").json()["seconds"] > 2 * usual["seconds"]
+    assert_refused(estimate(columns=["nowhere"]), 422, "unknown-column")
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
 class TestWithBroker:
     @pytest.fixture
     def setting_values(self, redis_url: str) -> dict[str, Any]:
