@@ -335,6 +335,15 @@ class SecretWebhook(Record):
     secret: str
 
 
+class TrainingEstimate(Record):
+    """What a training would take."""
+
+    seconds: float
+    trainings: int
+    queued: int
+    memory_bytes: int
+
+
 class Usage(Record):
     """Storage and requests of the project; the numbers are up to 15 seconds old."""
 

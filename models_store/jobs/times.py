@@ -1,21 +1,26 @@
 """Time that accepted trainings take, before they start: a rule of their flow and rows, and the pace of this machine.
 
-The rule was fitted to default trainings of tables of 150 to 20,000 rows on one core. `JobRow.estimate_s` keeps what it
-says of a job; how long such jobs took tells by how much this machine, with its load, is slower or faster.
+The rule was fitted to default trainings of 19 tables of 240 to 23,000 rows on one core. `JobRow.estimate_s` keeps what
+it says of a job; how long such jobs took tells by how much this machine, with its load, is slower or faster.
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, sqrt
 
-from flows import flow_cost
+from flows import MixedSpec, flow_cost
 from models_store.plans.search import trial_training
 from models_store.records import Dataset
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.training import AcceptedTraining
 
-_START_S = 1.5  # of a process, and of the summary
-_STEP_S = 1e-3
-_VALUE_S = 1.5e-9  # of a weight and a row
+_START_S = 1.1  # of a process, and of the summary
+_EPOCH_S = 3e-3  # beside its steps
+_STEP_S = 3.5e-4  # beside its rows
+_BYTE_S = 3e-10  # of what a step keeps of its rows
+_PAIR_S = 2.8e-10  # of two levels of a row: each is predicted by all before it
+_OF_PLAIN_ROWS = 0.6  # time of rows of numbers alone, of that of mixed ones
+_COMPILED = ("made", "maf", "naf", "nsf", "realnvp")  # the others are trained by autograd
+_OPERATION_S, _BYTE_OF_AUTOGRAD_S = 1e-6, 2e-9
 
 
 def training_s(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> float:
@@ -25,12 +30,29 @@ def training_s(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> float
         accepted: Accepted training.
         datasets: Dataset of the training, and those that are held out.
     """
-    options = accepted.optimisation
-    cost = flow_cost(accepted.flow, len(accepted.columns), len(accepted.context_columns))
+    options, flow = accepted.optimisation, accepted.flow
     rows = max(1, int(datasets[0].rows * accepted.split.train))
-    step_s = _STEP_S + _VALUE_S * options.batch_size * cost.parameters
-    training = options.max_epochs * ceil(rows / options.batch_size) * step_s
+    steps = ceil(rows / options.batch_size)
+    epoch_s = _EPOCH_S + steps * _step_s(accepted)
+    if not isinstance(flow, MixedSpec):
+        epoch_s *= _OF_PLAIN_ROWS
+    # Between the patience after an early best epoch, and all epochs.
+    patience = options.patience or options.max_epochs
+    epochs = sqrt(min(2 * patience, options.max_epochs) * options.max_epochs)
+    training = epochs * epoch_s
     return _START_S + min(training, options.max_seconds or training)
+
+
+def _step_s(accepted: AcceptedTraining) -> float:
+    flow, batch = accepted.flow, accepted.optimisation.batch_size
+    way = flow_cost(flow, len(accepted.columns), len(accepted.context_columns)).density
+    kept, levels, inner = batch * way.kept_row, 0, flow
+    if isinstance(flow, MixedSpec):
+        levels = sum(one.size for one in flow.layout(len(accepted.columns)).variables)
+        inner = flow.flow or flow
+    if inner.family not in (*_COMPILED, "mixed"):
+        return way.operations * _OPERATION_S + kept * _BYTE_OF_AUTOGRAD_S
+    return _STEP_S + kept * _BYTE_S + batch * levels**2 * _PAIR_S
 
 
 def search_s(accepted: AcceptedSearch, datasets: Sequence[Dataset]) -> float:

@@ -34,7 +34,14 @@ from densityd.client.options import (
     VariationalOptions,
 )
 from densityd.client.record import Page
-from densityd.client.records import Event, EventPage, Job, JobSummary, TargetPreview
+from densityd.client.records import (
+    Event,
+    EventPage,
+    Job,
+    JobSummary,
+    TargetPreview,
+    TrainingEstimate,
+)
 from densityd.client.signatures import shows_options
 from densityd.client.waiting import RECONNECT_S, EventDecoder, Watch
 from densityd.client.wire.files import guess_media_type
@@ -75,6 +82,18 @@ class Jobs:
         """
         body = {"model_name": model_name, "dataset_id": dataset_id, **options}
         return self._start("training", body, idempotency_key)
+
+    @shows_options(TrainingOptions)
+    def estimate(self, dataset_id: str, **options: Unpack[TrainingOptions]) -> TrainingEstimate:
+        """Return how long a training would take, in seconds, and start none; options are those of `train`.
+
+        Raises:
+            ApiError: The service would refuse the training.
+        """
+        body = {"model_name": "model", "dataset_id": dataset_id, **options}
+        path = f"{_PATH}/training/estimate"
+        call = Call("POST", path, TrainingEstimate.of, body=encode_json(body))
+        return self._transport.send(call)
 
     @shows_options(SweepOptions)
     def sweep(

@@ -8,7 +8,7 @@ import { Crumbs, Elsewhere, Field, Loaded, More, origin, ProblemNote, useAction,
 const KINDS = [
   ["", "Default", "Chosen from the data: right for most tables."],
   ["auto", "Search", "Tries several kinds and sizes, and keeps the best or a mean of the best few. Takes several times as long."],
-  ["gaussian_mixture", "Gaussian mixture", "Fast and smooth, with exact reasons for unusual values; misses sharp edges."],
+  ["gaussian_mixture", "Gaussian mixture", "Smooth, with exact reasons for unusual values; misses sharp edges, and takes several times as long."],
 ];
 
 const FAMILIES = [
@@ -136,6 +136,7 @@ function Form({ dataset }) {
           <${More} of=${more} total=${known.length} what="columns" /></fieldset>
         <p class="hint">Other ways to a model: <a href="#/jobs/variational">variational inference</a>, for a density without data, coefficients of a regression or latent variables of rows; a sweep over options, by <code>densityd call POST /v1/jobs/sweep</code>.</p>
       </details>
+      ${some && html`<${Estimate} request=${request} />`}
       <p class="row"><button class="first" disabled=${start.busy || !some}>${start.busy ? "Starting…" : "Start training"}</button>
         ${!some && html`<span class="wrong">One column at least must be modelled.</span>`}</p>
       <${ProblemNote} problem=${start.problem} />
