@@ -200,7 +200,9 @@ def check_methods(door: Door, template: str, *, there: bool) -> None:
     # `/v1/jobs/training` is no job, so that GET does not find it; PATCH looks at its body first.
     others = {method: answers[method].status for method in METHODS if method not in allowed}
     assert others.pop("PATCH", 405) in {404, 405, 415, 422}, path
-    assert set(others.values()) <= {404, 405}, path
+    # GET and DELETE take `preview` for the id of a dataset, which it cannot be.
+    known = {404, 405, 422} if path == "/v1/datasets/preview" else {404, 405}
+    assert set(others.values()) <= known, path
     if "GET" in allowed:
         head, got = (door.ask(method, path) for method in ("HEAD", "GET"))
         types = (answer.headers.get("content-type") for answer in (head, got))
