@@ -14,6 +14,7 @@ from models_store.requests.search import AcceptedSearch
 from models_store.requests.training import AcceptedTraining
 
 _START_S = 1.1  # of a process, and of the summary
+_CELL_S, _LAST_ROWS = 4e-5, 20_000  # of what follows the training, on so many rows at most
 _EPOCH_S = 3e-3  # beside its steps
 _STEP_S = 3.5e-4  # beside its rows
 _BYTE_S = 3e-10  # of what a step keeps of its rows
@@ -40,7 +41,8 @@ def training_s(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> float
     patience = options.patience or options.max_epochs
     epochs = sqrt(min(2 * patience, options.max_epochs) * options.max_epochs)
     training = epochs * epoch_s
-    return _START_S + min(training, options.max_seconds or training)
+    last = _CELL_S * min(rows, _LAST_ROWS) * len(accepted.columns)
+    return _START_S + last + min(training, options.max_seconds or training)
 
 
 def _step_s(accepted: AcceptedTraining) -> float:
