@@ -117,25 +117,24 @@ def test_somebody_in_several_projects_names_one(client, issuer):
     assert_refused(nobody, 403, "forbidden")
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"iss": "https://elsewhere.example"},
-        {"aud": "another"},
-        {"aud": None},
-        {"exp": time.time() - 60},
-        {"exp": None},
-        {"sub": None},
-        {"sub": "two words"},
-        {"nbf": time.time() + 600},
-        {"kid": "unknown"},
-        {"key": ec.generate_private_key(ec.SECP256R1())},
-    ],
-    ids=str,
-)
-def test_what_is_not_for_this_service_or_not_signed_opens_nothing(client, issuer, claims):
+REFUSED: dict[str, dict[str, Any]] = {
+    "of another issuer": {"iss": "https://elsewhere.example"},
+    "for another audience": {"aud": "another"},
+    "for no audience": {"aud": None},
+    "over": {"exp": time.time() - 60},
+    "without an end": {"exp": None},
+    "of nobody": {"sub": None},
+    "of a name with a space": {"sub": "two words"},
+    "not valid yet": {"nbf": time.time() + 600},
+    "of an unknown key": {"kid": "unknown"},
+    "signed by another": {"key": ec.generate_private_key(ec.SECP256R1())},
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_what_is_not_for_this_service_or_not_signed_opens_nothing(client, issuer, how):
     assert_refused(
-        client.get("/v1/me", headers=bearer(issuer.token(**claims))), 401, "unauthorized"
+        client.get("/v1/me", headers=bearer(issuer.token(**REFUSED[how]))), 401, "unauthorized"
     )
 
 
