@@ -7,7 +7,7 @@ it says of a job; how long such jobs took tells by how much this machine, with i
 from collections.abc import Sequence
 from math import ceil, sqrt
 
-from flows import MixedSpec, flow_cost
+from flows import GaussianMixtureSpec, MixedSpec, flow_cost
 from models_store.plans.search import trial_training
 from models_store.records import Dataset
 from models_store.requests.search import AcceptedSearch
@@ -22,6 +22,7 @@ _PAIR_S = 2.8e-10  # of two levels of a row: each is predicted by all before it
 _OF_PLAIN_ROWS = 0.6  # time of rows of numbers alone, of that of mixed ones
 _COMPILED = ("made", "maf", "naf", "nsf", "realnvp")  # the others are trained by autograd
 _OPERATION_S, _BYTE_OF_AUTOGRAD_S = 1e-6, 2e-9
+_ITERATION_S, _CELL_OF_ITERATION_S = 2.3e-3, 2e-8  # of expectation maximisation
 
 
 def training_s(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> float:
@@ -35,7 +36,9 @@ def training_s(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> float
     rows = max(1, int(datasets[0].rows * accepted.split.train))
     steps = ceil(rows / options.batch_size)
     epoch_s = _EPOCH_S + steps * _step_s(accepted)
-    if not isinstance(flow, MixedSpec):
+    if isinstance(flow, GaussianMixtureSpec):
+        epoch_s = _ITERATION_S + _CELL_OF_ITERATION_S * rows * len(accepted.columns)
+    elif not isinstance(flow, MixedSpec):
         epoch_s *= _OF_PLAIN_ROWS
     # Between the patience after an early best epoch, and all epochs.
     patience = options.patience or options.max_epochs
