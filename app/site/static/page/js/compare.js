@@ -66,7 +66,7 @@ function Better({ name, chosen }) {
   if (loaded.problem?.type?.endsWith("/compare-unavailable")) return html`<p class="note">${loaded.problem.message}</p>`;
   return html`<${Loaded} of=${loaded}>${({ model, better, sure, difference, standard_error: error, rows, unseen, sentence, dataset_id: dataset }) => html`
     <section class=${`note ${better === null || !sure ? "" : "good"}`} aria-label="Which is better"><p><strong>${sentence}</strong></p>
-      <p>${sure ? "This is sure" : "This is not sure"}: the difference is ${number(Math.abs(difference) / error)} standard errors, on ${plural(rows, "row")} ${unseen ? "that neither was trained on" : "of which some were trained on"}.</p>
+      <p>${sure ? "This is sure" : "This is not sure"}: the difference is ${(Math.abs(difference) / error).toFixed(1)} standard errors, on ${plural(rows, "row")} ${unseen ? "that neither was trained on" : "of which some were trained on"}.</p>
       ${better && html`<p><a class="button" href=${`#/models/${better.replace(":", "/")}`}>Look at version ${better.split(":")[1]}</a></p>`}
       <details><summary>Details</summary><dl class="facts"><dt>Difference of the log density of a row</dt><dd>${nats(Math.abs(difference))} ± ${nats(error)} nats, in favour of ${difference > 0 ? model : `${name}:${other}`}</dd>
         <dt>Dataset of the rows</dt><dd><a href=${`#/datasets/${dataset}`}>${dataset}</a></dd></dl></details></section>`}<//>`;
