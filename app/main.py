@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -25,6 +25,7 @@ from app.datasets import routes as datasets, upload_routes as uploads
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
+from app.engine.monitor import Monitor
 from app.engine.reference_rows import UsualTerms
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
@@ -40,7 +41,15 @@ from app.jobs import (
 )
 from app.limits import ROUTES_EACH, BodyMemory, OpenBound, Threads, Turns
 from app.metrics import Metrics
-from app.models import comparing, exports, imports, plot_routes as plots, routes as models
+from app.models import (
+    comparing,
+    exports,
+    imports,
+    plot_routes as plots,
+    retraining,
+    routes as models,
+)
+from app.monitoring import routes as monitoring
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.root_path import RootPathMiddleware
@@ -68,11 +77,13 @@ from models_store.aliases import Aliases
 from models_store.audit import AuditTrail
 from models_store.computed import Usage
 from models_store.database.database import SERVICE_ANSWER_S, Database
+from models_store.errors import StoreError
 from models_store.files.blobs import Blobs
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
+from models_store.monitoring import Monitoring
 from models_store.projects import Projects
 from models_store.registry import Registry
 from models_store.reviews import Reviews
@@ -213,6 +224,8 @@ def _routes() -> list[BaseRoute]:
         imports,
         plots,
         unusual,
+        monitoring,
+        retraining,
         scores,
         webhooks,
         account,
@@ -255,6 +268,7 @@ async def _lifespan(
                 _sweep_staging(blobs),
                 state.event_hub.run(shutdown.stopping),
                 state.tallies.run(),
+                state.monitor.run(),
                 state.warm_up.run(),
                 *(
                     [check_later(database, blobs, refuse=shutdown.fail)]
@@ -289,7 +303,7 @@ def _state(
     blobs: Blobs,
 ) -> AppState:
     """Make all that requests share; nothing of it works yet."""
-    registry, jobs = Registry(database), Jobs(database)
+    registry, jobs, counts = Registry(database), Jobs(database), Monitoring(database)
     keys = Keys(database)
     signs_in = settings.oidc_issuer is not None or settings.trusted_proxies is not None
     anonymous = (settings.allow_anonymous or is_loopback(settings.host)) and not signs_in
@@ -341,8 +355,10 @@ def _state(
         webhooks=Webhooks(database),
         keys=keys,
         projects=Projects(database),
+        monitoring=counts,
         usage=usage,
         tallies=tallies,
+        monitor=Monitor(counts, registry, blobs, metrics.ranks),
         broker=broker,
         callers=callers,
         audit=AuditTrail(database),
@@ -384,6 +400,8 @@ async def _close(state: AppState) -> None:
     """End the threads that the state holds."""
     state.lookout.stop()
     await state.tallies.write()
+    with suppress(StoreError):  # a minute of counts is not worth waiting for
+        await state.monitor.flush()
     files = state.parsers, state.imports, state.exports
     for pool in (state.callers, state.threads, *files, state.models):
         pool.close()

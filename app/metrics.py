@@ -81,6 +81,29 @@ class EngineMetrics:
         )
 
 
+class RankMetrics:
+    """Metrics of the ranks of scored rows."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ranks = Counter(
+            "densityd_rank_total",
+            "Rows scored, by the tenth of the held-out ranks that they are in; the least likely ones are in 0."
+            f" Models after the first {MOST_LABELS} of a process are `other`.",
+            ["project", "model", "decile"],
+            registry=registry,
+        )
+        self._models: set[tuple[str, str]] = set()
+
+    def count(self, project: str, model: str, ranks: list[int]) -> None:
+        """Count rows of a model by their ranks."""
+        if len(self._models) < MOST_LABELS:
+            self._models.add((project, model))
+        if (project, model) not in self._models:
+            project = model = "other"
+        for decile, count in enumerate(ranks):
+            self._ranks.labels(project, model, str(decile)).inc(count)
+
+
 class Metrics:
     """Metrics of `/metrics`; each application has its own registry."""
 
@@ -89,6 +112,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.models = ModelMetrics(self.registry)
         self.engine = EngineMetrics(self.registry)
+        self.ranks = RankMetrics(self.registry)
         self._requests = Counter(
             "densityd_http_requests_total",
             "Requests that were responded to.",

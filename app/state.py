@@ -9,6 +9,7 @@ from app.auth.callers import Callers
 from app.auth.tallies import Tallies
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
+from app.engine.monitor import Monitor
 from app.engine.reference_rows import UsualTerms
 from app.engine.warming import WarmUp
 from app.engine.watch import EngineWatch
@@ -29,6 +30,7 @@ from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
+from models_store.monitoring import Monitoring
 from models_store.projects import Projects
 from models_store.registry import Registry
 from models_store.reviews import Reviews
@@ -55,10 +57,12 @@ class AppState:
     labels: Labels
     reviews: Reviews
     webhooks: Webhooks
+    monitoring: Monitoring
     keys: Keys
     projects: Projects
     usage: Usage
     tallies: Tallies
+    monitor: Monitor
     broker: Broker
     callers: Callers
     audit: AuditTrail

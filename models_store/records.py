@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tabular.columns import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +176,13 @@ class Version(NewVersion):
             self.held_out,
         )
         return len(json.dumps(large))
+
+    @cached_property
+    def held_out_quantiles(self) -> "NDArray[np.float64] | None":
+        """The `quantiles` of `held_out` as an array; each request for scores needs it."""
+        import numpy as np  # noqa: PLC0415 - workers have none
+
+        return None if self.held_out is None else np.array(self.held_out["quantiles"])
 
     @property
     def ref(self) -> str:

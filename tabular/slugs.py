@@ -20,9 +20,10 @@ Slug = Literal[
     "limit-samples", "media-type", "method-not-allowed", "model-without-noise", "multipart", "not-acceptable",
     "not-found", "overloaded", "onnx-unsupported", "plot-unavailable", "precondition",
     "preprocessing-unsuitable", "quota-storage", "range", "rate-limited", "response-not-binary",
-    "result-deleted", "result-not-ready", "score-unavailable", "split-invalid", "split-too-small", "stopping",
-    "storage-full", "storage-unavailable", "unauthorized", "unknown-column", "unknown-field",
-    "unknown-parameter", "unusual-not-scored", "unusual-unavailable", "validation", "value-nonfinite", "version-in-use",
+    "result-deleted", "result-not-ready", "retrain-unavailable", "score-unavailable", "split-invalid",
+    "split-too-small", "stopping", "storage-full", "storage-unavailable", "unauthorized", "unknown-column",
+    "unknown-field", "unknown-parameter", "unusual-not-scored", "unusual-unavailable", "validation",
+    "value-nonfinite", "version-in-use",
 ]
 # fmt: on
 """Last part of a problem's `type`; `app/problems/types.toml` has the status and the texts of each."""

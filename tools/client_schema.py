@@ -36,7 +36,8 @@ _RECORDS = [
     ),
     *("EventPage", "JobSummaryView", "JobView", "KeyList", "MeView", "ModelView", "NewKeyView"),
     *("SecretWebhookView", "TargetPreview", "UsageView", "VersionInfo", "VersionSummaryView"),
-    *("PreviewView", "ProjectList", "TrainingEstimate", "VersionView", "WebhookPage"),
+    *("MonitoringView", "PreviewView", "ProjectList", "TrainingEstimate", "VersionView"),
+    *("WebhookPage",),
 ]
 # What has members by the kind of job, flow or column stays a dictionary, as it came.
 _AS_CAME = {"data", "flow", "metrics", "preprocessing", "request", "resources", "target", "types"}

@@ -217,11 +217,15 @@ class Trained(_Message):
 
 
 class Produced(_Message):
-    """Last message of bulk work that went well: the file is on disk; `result` has the members of a `JobResult`."""
+    """Last message of bulk work that went well: the file is on disk; `result` has the members of a `JobResult`.
+
+    `counts` are those of ranked scores, None if there are none.
+    """
 
     type: Literal["produced"] = "produced"
     metrics: dict[str, Any]
     result: dict[str, Any]
+    counts: dict[str, Any] | None = None
 
 
 class Passed(_Message):

@@ -14,6 +14,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.engine.held_out_rows import HeldOutRows
 from app.http.json_body import is_quick, read_body
 from app.inference.tensors import (
     HEADER_LENGTH,
@@ -35,7 +36,6 @@ from app.rows.model_types import types_of
 from app.rows.shape import Floats
 from app.scoring.functions import (
     SCORES,
-    HeldOutRows,
     RowFunction,
     log_prob_alone,
     noise_of,

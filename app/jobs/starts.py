@@ -55,14 +55,16 @@ from tabular.slugs import Slug
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 
-_TRAINING_REFUSALS: tuple[Slug, ...] = (
+TRAINING_REFUSALS: tuple[Slug, ...] = (
     *FIT_REFUSALS,
     "dataset-constant-column",
     "split-invalid",
     "split-too-small",
     "preprocessing-unsuitable",
 )
-_TRAINING_RESPONSES = start_responses(*_TRAINING_REFUSALS)
+"""Problems of trainings."""
+
+_TRAINING_RESPONSES = start_responses(*TRAINING_REFUSALS)
 
 
 class TrainingEstimate(BaseModel):
@@ -111,7 +113,7 @@ def start_training(
     summary="Estimate the time of a training",
     response_description="What the training would take.",
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
-    responses=problem_responses(*_TRAINING_REFUSALS),
+    responses=problem_responses(*TRAINING_REFUSALS),
 )
 def estimate_training(
     body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))], submission: SubmissionDep

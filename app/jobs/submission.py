@@ -19,7 +19,7 @@ from models_store.job_states import Idempotency, JobKind, JobRole, NewJob
 from models_store.jobs.queue import Outlook
 from models_store.records import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.training import Placed
+from models_store.requests.training import ASKED, Placed
 from tabular.slugs import Slug
 
 
@@ -138,6 +138,9 @@ class JobSubmission:
 
     def _new(self, kind: JobKind, body: Placed, accepted: Accepted) -> NewJob:
         ids = [dataset.id for dataset in accepted.datasets]
+        request = accepted.request.model_dump(mode="json")
+        if kind is JobKind.TRAINING:
+            request[ASKED] = body.model_dump(mode="json", exclude_unset=True)
         return NewJob(
             project=self._project,
             kind=kind,
@@ -145,7 +148,7 @@ class JobSubmission:
             model_version=accepted.model_version,
             dataset_id=ids[0] if ids else None,
             held_out_ids=tuple(ids[1:]),
-            request=accepted.request.model_dump(mode="json"),
+            request=request,
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
             memory_bytes=accepted.memory_bytes,

@@ -15,7 +15,7 @@ from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
 from models_store.jobs.queue import QueuePlace
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from models_store.requests.search import AcceptedEnsemble, AcceptedSearch
-from models_store.requests.training import AcceptedTraining, Resources
+from models_store.requests.training import ASKED, AcceptedTraining, Resources
 from models_store.requests.variational import AcceptedVariational
 from models_store.schema_of import SchemaOf
 
@@ -245,7 +245,8 @@ class JobView(JobSummaryView):
         if place is not None:
             seconds = None if place.starts_in_s is None else round(place.starts_in_s, 1)
             queue = QueueView(position=place.position, starts_in_seconds=seconds)
-        return cls.model_validate(_members(job) | {"queue": queue})
+        shown = {name: value for name, value in job.request.items() if name != ASKED}
+        return cls.model_validate(_members(job) | {"request": shown, "queue": queue})
 
 
 class JobPage(BaseModel):

@@ -5,17 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from app.engine.held_out_rows import HeldOutRows
 from app.problems.problem import Problem
 from app.rows.encode import Part
 from app.rows.shape import Floats
-from flows import CompiledFlow, rank_among, row_evidence
-from models_store.records import Version
+from flows import CompiledFlow, row_evidence
 from tabular.writers import unused_name
 
-Doubles = NDArray[np.float64]
 Space = Literal["data", "model"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 
@@ -48,6 +44,8 @@ class RowFunction:
         passes: Rows that the flow computes for each row.
         members: Further members of the JSON response.
         conditionals: True for one that needs the densities of single columns.
+        differences: Number of the last columns, which are differences of explanations from the usual ones;
+            None if the first column is not the log density of a row of data, which is watched.
     """
 
     name: str
@@ -58,6 +56,7 @@ class RowFunction:
     passes: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
     conditionals: bool = False
+    differences: int | None = None
 
     @property
     def width(self) -> int:
@@ -71,7 +70,8 @@ def log_prob_alone(space: Space) -> RowFunction:
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
         return (flow.log_prob(rows, space=space),)
 
-    return RowFunction("log_prob", compute, ["log_prob"], _each(["log_prob"]))
+    watched = _watched(space)
+    return RowFunction("log_prob", compute, ["log_prob"], _each(["log_prob"]), differences=watched)
 
 
 def log_prob_parts(space: Space) -> RowFunction:
@@ -82,7 +82,9 @@ def log_prob_parts(space: Space) -> RowFunction:
         return parts.sum(axis=1), parts
 
     names = ["log_prob", *_PARTS]
-    return RowFunction("log_prob_parts", compute, names, _each(names), checked=1)
+    return RowFunction(
+        "log_prob_parts", compute, names, _each(names), checked=1, differences=_watched(space)
+    )
 
 
 def log_prob_conditionals(
@@ -111,7 +113,13 @@ def log_prob_conditionals(
         passes=2,
         members={"order": [columns[number] for number in order]},
         conditionals=True,
+        differences=_watched(space),
     )
+
+
+def _watched(space: Space) -> int | None:
+    """Return the number of differences of a function of log densities, which are watched of data alone."""
+    return 0 if space == "data" else None
 
 
 def conditional_order_of(flow: CompiledFlow) -> list[int]:
@@ -125,42 +133,6 @@ def conditional_order_of(flow: CompiledFlow) -> list[int]:
     return flow.conditional_order
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOutRows:
-    """Rows that scores are ranked among.
-
-    Attributes:
-        rows: Number of them.
-        part: Part of the split that they are.
-        quantiles: Their log densities at evenly spaced ranks.
-    """
-
-    rows: int
-    part: str
-    quantiles: Doubles
-
-    @classmethod
-    def of(cls, version: Version) -> "HeldOutRows":
-        """Return those of a version.
-
-        Raises:
-            Problem: `score-unavailable`: it has none.
-        """
-        if version.held_out is None:
-            raise Problem("score-unavailable")
-        quantiles = np.array(version.held_out["quantiles"])
-        return cls(version.held_out["rows"], version.held_out_part, quantiles)
-
-    @property
-    def members(self) -> dict[str, Any]:
-        """What the JSON of a response tells of them."""
-        return {"held_out": {"rows": self.rows, "part": self.part}}
-
-    def rank(self, log_prob: Doubles) -> Doubles:
-        """Return the rank of each log density among theirs."""
-        return rank_among(log_prob, self.quantiles, rows=self.rows)
-
-
 def score_alone(held_out: HeldOutRows) -> RowFunction:
     """Return the function that computes calibrated scores."""
 
@@ -168,7 +140,8 @@ def score_alone(held_out: HeldOutRows) -> RowFunction:
         log_prob = flow.log_prob(rows)
         return log_prob, held_out.rank(log_prob)
 
-    return RowFunction("score", compute, SCORES, _each(SCORES), members=held_out.members)
+    parts = _each(SCORES)
+    return RowFunction("score", compute, SCORES, parts, members=held_out.members, differences=0)
 
 
 def noise_of(columns: Sequence[str], space: Space) -> RowFunction:
@@ -250,6 +223,7 @@ def score_explained(
         parts,
         checked=len(SCORES),
         passes=1 + flow.explaining_passes,
+        differences=len(columns),
         members={
             **held_out.members,
             "explained": dict(zip(columns, flow.explained_kinds, strict=True)),

@@ -214,6 +214,8 @@ class ScoreRequest:
                 await unless_disconnected(self.request, work)
             else:  # to watch whether the caller leaves takes longer
                 await work
+        if function.differences is not None:
+            self.state.monitor.watch(self.version, rows, values, differences=function.differences)
         return values
 
     def _response(

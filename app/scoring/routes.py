@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.engine.held_out_rows import HeldOutRows
 from app.http.examples import MODEL, NOISE, ROWS
 from app.http.json_body import json_request
 from app.problems.problem import FieldError, Problem
 from app.scoring.functions import (
-    HeldOutRows,
     Space,
     check_evidence,
     check_explanation,

@@ -114,4 +114,5 @@ async def get_metrics(state: StateDep) -> Response:
     Those of jobs and workers come from the database, and are the same from every process.
     """
     of_jobs = await asyncio.to_thread(state.job_metrics.render)
-    return Response(state.metrics.render() + of_jobs, media_type=METRICS_MEDIA_TYPE)
+    found = state.metrics.render() + of_jobs + state.monitor.render()
+    return Response(found, media_type=METRICS_MEDIA_TYPE)

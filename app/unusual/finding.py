@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from app.datasets.rows import read_cells
 from app.engine.engine import Terms
+from app.engine.held_out_rows import HeldOutRows
 from app.engine.reference_rows import data_rows
 from app.limits import in_thread
 from app.problems.problem import Problem
-from app.scoring.functions import HeldOutRows
 from app.scoring.views import HeldOut
 from app.state import AppState
 from app.unusual.views import (

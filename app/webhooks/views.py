@@ -12,7 +12,7 @@ from models_store.schema_of import SchemaOf
 from models_store.webhooks.addresses import MAX_URL
 from models_store.webhooks.webhooks import Delivery, Event, Webhook
 
-_ALL: list[Event] = ["job.succeeded", "job.failed", "job.cancelled"]
+_ALL: list[Event] = ["job.succeeded", "job.failed", "job.cancelled", "model.drifted"]
 _EXAMPLE: dict[str, Any] = {
     "id": "wh_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
     "url": "https://example.org/densityd",
@@ -118,6 +118,20 @@ class EndedJob(BaseModel):
     url: str = Field(description="URL of the job.")
 
 
+class DriftedModel(BaseModel):
+    """Version whose scored rows of one day have drifted, as reported to a webhook."""
+
+    model: ReportedModel = Field(description="The version.")
+    day: str = Field(description="The day, in UTC.")
+    rows: int = Field(description="Rows that it had scored on that day.")
+    statistic: float = Field(
+        description="Largest difference of cumulative shares between their ranks and those of held-out rows."
+    )
+    p_value: float = Field(description="Probability of so large a distance without drift.")
+    columns: list[str] = Field(description="Columns that have drifted by themselves.")
+    url: str = Field(description="URL of the counts.")
+
+
 class TestedWebhook(BaseModel):
     """Webhook that was tested, as reported to it."""
 
@@ -130,7 +144,7 @@ class DeliveryView(BaseModel):
 
     id: str = Field(description="Id of the delivery, the header `webhook-id` of each attempt.")
     event: str = Field(description="Event, such as `job.succeeded`.")
-    data: Annotated[dict[str, Any], SchemaOf(EndedJob | TestedWebhook)] = Field(
+    data: Annotated[dict[str, Any], SchemaOf(EndedJob | DriftedModel | TestedWebhook)] = Field(
         description="Object that the event is about, as sent to the URL."
     )
     attempts: int = Field(description="Number of attempts so far.")

@@ -48,6 +48,17 @@ class Checkpoint(Record):
     bytes: int
 
 
+class ColumnDrift(Record):
+    """Distance of the values of one column from those of the version's dataset."""
+
+    statistic: float
+    p_value: float
+    drifted: bool
+    column: str
+    counts: list[int]
+    expected: list[float]
+
+
 class Column(Record):
     """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
 
@@ -117,6 +128,14 @@ class Delivery(Record):
     status: int | None
     error: str | None
     created_at: AwareDatetime
+
+
+class Drift(Record):
+    """Distance of counted rows from those that a version was made of."""
+
+    statistic: float
+    p_value: float
+    drifted: bool
 
 
 class Event(Record):
@@ -313,6 +332,18 @@ class Quota(Record):
 
     used: int
     limit: int
+
+
+class RankBucket(Record):
+    """Counts of an hour or a day."""
+
+    rows: int
+    ranks: list[int]
+    unusual: int
+    reasons: dict[str, int]
+    drift: Drift | None
+    start: AwareDatetime
+    drifted_columns: list[str]
 
 
 class Remedy(Record):
@@ -528,6 +559,23 @@ class KeyList(Record):
     """All keys of the project, oldest first, with those that are expired or revoked."""
 
     items: list[Key]
+
+
+class Monitoring(Record):
+    """Counts of the rows that a version scored, and whether they are like those that it was made of."""
+
+    rows: int
+    ranks: list[int]
+    unusual: int
+    reasons: dict[str, int]
+    drift: Drift | None
+    model: str
+    held_out: HeldOut
+    since: AwareDatetime
+    until: AwareDatetime
+    expected: list[float]
+    columns: list[ColumnDrift]
+    buckets: list[RankBucket]
 
 
 class Preview(Record):

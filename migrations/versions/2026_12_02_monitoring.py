@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("hour", sa.Integer(), nullable=False),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("counts", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("updated_at", INSTANT, nullable=False),
         sa.Column("announced_at", INSTANT, nullable=True),
         sa.ForeignKeyConstraint(
             ["model_id", "version"],

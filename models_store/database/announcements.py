@@ -1,7 +1,7 @@
-"""Deliveries for jobs that end, written in the transaction that ends them.
+"""Deliveries of events, written in the transaction that makes each true, such as the end of a job.
 
-The row of a delivery is the truth, as that of a job is: whatever becomes of the process that ended
-the job, some worker finds the row and sends it.
+The row of a delivery is the truth, as that of a job is: whatever becomes of the process that wrote
+it, some worker finds the row and sends it.
 """
 
 from typing import Any
@@ -18,16 +18,20 @@ MAX_WAITING = 1000
 
 def announce_end(session: Session, row: JobRow) -> None:
     """Add a delivery for each webhook that wants to know of a locked job which has just ended."""
+    announce(session, row.project, f"job.{row.state}", job_data(row))
+
+
+def announce(session: Session, project: str, event: str, data: dict[str, Any]) -> None:
+    """Add a delivery for each webhook of a project that wants to know of an event."""
     # None of them is deleted before the transaction has ended, or its deliveries could not be written.
     enabled = (
         select(WebhookRow.id, WebhookRow.events)
-        .where(WebhookRow.project == row.project, WebhookRow.disabled_at.is_(None))
+        .where(WebhookRow.project == project, WebhookRow.disabled_at.is_(None))
         .with_for_update(read=True, key_share=True)
     )
-    event = f"job.{row.state}"
     for webhook_id, events in session.execute(enabled).all():
         if event in events and not is_overdue(session, webhook_id):
-            add_delivery(session, webhook_id, row.project, event, job_data(row))
+            add_delivery(session, webhook_id, project, event, data)
 
 
 def add_delivery(

@@ -320,6 +320,7 @@ class MonitoredRow(Base):
     hour: Mapped[int] = mapped_column(primary_key=True, index=True)
     project: Mapped[str]
     counts: Mapped[JsonObject]
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
     # Time at which webhooks were told that the rows of this day had drifted.
     announced_at: Mapped[datetime | None]
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from models_store.counts import Counts
 from models_store.database.clock import db_now, moment
 from models_store.database.database import Database, reading, writing
 from models_store.database.dialects import constant
@@ -47,6 +48,7 @@ from models_store.jobs.rows import (
     tell,
     to_job,
 )
+from models_store.monitoring import add_counts
 from models_store.quotas import check_storage, hold_project
 from models_store.records import NewVersion
 from models_store.rows.versions import add_version
@@ -197,7 +199,7 @@ class JobWork:
         with held(session, job_id, attempt) as row:
             tell(session, row, text)
 
-    def finish(
+    def finish(  # noqa: PLR0913  what the job has made, of one kind or another
         self,
         job_id: str,
         attempt: int,
@@ -206,6 +208,7 @@ class JobWork:
         version: NewVersion | None = None,
         result: JobResult | None = None,
         product: dict[str, Any] | None = None,
+        counts: Counts | None = None,
     ) -> int | None:
         """Succeed: the new state and what the job has made, in one transaction.
 
@@ -219,6 +222,7 @@ class JobWork:
             version: Version that it makes of its model.
             result: File that it makes instead, durable in the blob store.
             product: What a child makes, of which its parent makes a version or a file, durable as well.
+            counts: Counts of the rows that it scored.
 
         Returns:
             Number of the version that the job has made, or uses.
@@ -235,6 +239,9 @@ class JobWork:
                         return None
                     _record(session, row, version=version, result=result, product=product)
                     row.metrics = metrics
+                    if counts is not None and row.model_name and row.model_version:
+                        at = row.project, row.model_name, row.model_version
+                        add_counts(session, *at, counts)
                     move(session, row, JobState.SUCCEEDED)
                     return row
             except FencedError:

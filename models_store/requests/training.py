@@ -46,6 +46,10 @@ class Resources(Strict):
     )
 
 
+ASKED = "asked"
+"""Member of the request of a training job: the body as it came, to train anew by; it is not shown."""
+
+
 class Placed(Strict):
     """Request for a job with labels, a priority and resources."""
 

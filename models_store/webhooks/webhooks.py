@@ -18,7 +18,7 @@ from models_store.listing import Listing, Page, page_of
 from models_store.quotas import hold_project
 from models_store.records import Record
 
-Event = Literal["job.succeeded", "job.failed", "job.cancelled"]
+Event = Literal["job.succeeded", "job.failed", "job.cancelled", "model.drifted"]
 MAX_WEBHOOKS = 20
 """Webhooks of one project."""
 

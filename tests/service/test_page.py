@@ -522,9 +522,8 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
 def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
     dataset = httpx.get(f"{up.url}/v1/datasets", timeout=60).json()["items"][0]["id"]
     job = httpx.get(f"{up.url}/v1/jobs", timeout=60).json()["items"][0]["id"]
-    models = [
-        f"models/{model}/1{tab}" for tab in ("", "/fit", "/score", "/sample", "/facts", "/versions")
-    ]
+    tabs = ("", "/fit", "/score", "/sample", "/monitoring", "/facts", "/versions")
+    models = [f"models/{model}/1{tab}" for tab in tabs]
     views = [
         *(
             "",

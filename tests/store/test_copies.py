@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
@@ -16,6 +17,7 @@ from models_store.database.changes import Change, auditing
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import METADATA
+from models_store.drift import count_ranks
 from models_store.files.blobs import Blobs, part_key, parts_key, table_key
 from models_store.files.job_files import ResultPart, save_list
 from models_store.files.store_identity import adopt
@@ -24,6 +26,7 @@ from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, Scope
+from models_store.monitoring import Monitoring
 from models_store.registry import Registry
 from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
@@ -130,6 +133,7 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
     Reviews(database).set(PROJECT, "model-0", "0" * 64, "confirmed")
     Webhooks(database).create(PROJECT, "https://example.org/", events=["job.cancelled"])
     Usage(database).add_rows({PROJECT: 2**40})
+    Monitoring(database).add(PROJECT, "model-0", 1, count_ranks(np.array([0.001, 0.5])))
     key = Idempotency(key="k", fingerprint="f")
     job = (
         Jobs(database)

@@ -296,7 +296,9 @@ class Attempt:
             self._made = version.checkpoint_key
         else:
             result = JobResult(**message.result)  # type: ignore[typeddict-item]  # sent as one
-            self._work.finish(job_id, attempt, metrics=metrics, result=result)
+            self._work.finish(
+                job_id, attempt, metrics=metrics, result=result, counts=message.counts
+            )
             log.info("the result has %s bytes", result["bytes"])
             self._made = result["key"]
 

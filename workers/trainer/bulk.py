@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from flows import compile_flow
+from models_store.counts import Counts, added
 from models_store.errors import StorageFullError
 from models_store.files.blobs import Blobs, result_key
 from models_store.least_rows import LeastRows
@@ -159,7 +160,7 @@ class _Run:
             known = [None if np.isnan(term) else term for term in usual.tolist()]
             metrics["explained"] = product.explained
             metrics["usual"] = dict(zip(product.explained, known, strict=True))
-        self._teller.send(Produced(metrics=metrics, result=result))
+        self._teller.send(Produced(metrics=metrics, result=result, counts=summary.counts))
         return True
 
     def _fill(
@@ -178,6 +179,9 @@ class _Run:
                 summary.add(block)
                 if least is not None:
                     least.add(block[:, 0])
+                if self._product.count is not None:
+                    counts = self._product.count(start, block, usual)
+                    summary.counts = added(summary.counts or {}, counts)
                 first = [] if beside is None else list(beside[start : summary.rows].T)
                 last = [] if usual is None else list((block[:, -len(usual) :] - usual).T)
                 for encoded in self._encoded(writer, [*first, *block.T, *last], start=start):
@@ -213,6 +217,7 @@ class _Summary:
     rows: int = 0
     finite: int = 0
     total: float = 0.0
+    counts: Counts | None = None
 
     def add(self, block: Doubles) -> None:
         """Count some rows."""

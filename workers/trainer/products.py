@@ -9,6 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from flows import CompiledFlow, fitting_rows, rank_among
+from models_store.counts import Counts
+from models_store.drift import (
+    SAMPLED_ROWS,
+    ColumnBins,
+    count_ranks,
+    count_reasons,
+    reference_count,
+)
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.reference_rows import (
@@ -55,6 +63,8 @@ class Product:
         usual: Function that returns the usual explanations, and calls its argument now and then: explanations
             are the last computed columns, and their differences from these the last columns of the table.
         explained: How each column is explained.
+        count: Function that counts rows of ranked scores: of the number of the first one, what was computed,
+            and the usual explanations.
     """
 
     head: TableHead
@@ -68,6 +78,7 @@ class Product:
     checked: int | None = None
     usual: Callable[[Callable[[], None]], Doubles] | None = None
     explained: dict[str, str] = field(default_factory=dict)
+    count: Callable[[int, Doubles, Doubles | None], Counts] | None = None
 
 
 def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch.device) -> Product:
@@ -116,7 +127,30 @@ def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch
         checked=checked,
         explained=dict(zip(model.columns, flow.explained_kinds, strict=True)),
         usual=partial(_usual_terms, task, flow, blobs) if request.explain else None,
+        count=None if model.quantiles is None else _counting(task, blobs, table, number),
     )
+
+
+def _counting(
+    task: ScoringTask, blobs: Blobs, table: Floats, number: Callable[[Floats], Floats]
+) -> Callable[[int, Doubles, Doubles | None], Counts]:
+    """Return the function that counts scored rows of a table, as requests for scores are counted."""
+    columns = AcceptedScoring.model_validate(task.request).columns
+    reference = _reference_rows(task, blobs, reference_count(len(columns)))
+    bins = None if reference is None else ColumnBins.of(columns, reference)
+
+    def count(first: int, computed: Doubles, usual: Doubles | None) -> Counts:
+        ranks = computed[:, 1]
+        counts = count_ranks(ranks)
+        if bins is not None:
+            step = -(-len(computed) // SAMPLED_ROWS)
+            counts["columns"] = bins.count(number(table[first : first + len(computed) : step]))
+        if usual is not None:
+            differences = computed[:, -len(usual) :] - usual
+            counts["reasons"] = count_reasons(ranks, differences, task.model.columns)
+        return counts
+
+    return count
 
 
 def samples_of(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Product:

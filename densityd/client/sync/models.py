@@ -2,6 +2,7 @@
 """Models of the service, their versions and aliases."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
 
@@ -23,7 +24,15 @@ from densityd.client.errors import ClientError
 from densityd.client.filters import NamedFilters, VersionFilters, format_filters
 from densityd.client.options import Labels
 from densityd.client.record import Page
-from densityd.client.records import Alias, AliasChange, Model, Version, VersionSummary
+from densityd.client.records import (
+    Alias,
+    AliasChange,
+    Job,
+    Model,
+    Monitoring,
+    Version,
+    VersionSummary,
+)
 from densityd.client.signatures import shows_options
 from densityd.client.wire.files import read_file
 
@@ -195,6 +204,57 @@ class Models:
         """Return an iterator over the moves and deletions of the aliases of a model, newest first."""
         path = build_path(_PATH, name, "history")
         return self._transport.iter_items(path, Page[AliasChange].of)
+
+    def monitoring(
+        self,
+        ref: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bucket: Literal["hour", "day"] = "day",
+    ) -> Monitoring:
+        """Return the counts of the rows that a version scored, and whether they have drifted.
+
+        Args:
+            ref: Reference to a version: `name`, `name@alias` or `name:version`.
+            since: Time in the first hour or day; None for seven days before `until`.
+            until: Time before which the last one begins; None for now.
+            bucket: Length of the buckets.
+
+        Raises:
+            ApiError: The version has no held-out rows (`score-unavailable`), or the service refuses the
+                request.
+        """
+        times = {"since": since, "until": until}
+        params = {name: time.isoformat() for name, time in times.items() if time is not None}
+        call = Call(
+            "GET",
+            build_path(_PATH, ref, "monitoring"),
+            Monitoring.of,
+            params={**params, "bucket": bucket},
+        )
+        return self._transport.send(call)
+
+    def retrain(self, ref: str, dataset_id: str) -> Job:
+        """Start the training that made a version again, on another dataset; return its job.
+
+        Args:
+            ref: Reference to a version: `name`, `name@alias` or `name:version`.
+            dataset_id: Id of the dataset, such as a newer one.
+
+        Raises:
+            ApiError: The request that made the version is not known (`retrain-unavailable`), or the
+                service refuses the training.
+        """
+        call = Call(
+            "POST",
+            build_path(_PATH, ref, "retrain"),
+            Job.of,
+            # Every attempt has the same key, so that there is one job.
+            headers={"Idempotency-Key": new_key()},
+            body=encode_json({"dataset_id": dataset_id}),
+        )
+        return self._transport.send(call)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; the version stays."""

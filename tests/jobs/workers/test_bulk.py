@@ -143,6 +143,9 @@ def test_a_dataset_is_scored_by_the_names_of_its_columns(place: Place, dataset: 
     assert metrics["non_finite"] == 0
     assert metrics["mean_log_prob"] == pytest.approx(values[:, 0].mean())
     assert [message.metrics["part"] for message in parts(messages)] == [1, 2, 3, 4]
+    counts = produced(messages).counts
+    assert counts is not None
+    assert counts["ranks"] == np.bincount((values[:, 1] * 10).astype(int).clip(0, 9)).tolist()
     computed = parts(messages)[-1].progress
     assert (computed["rows"], computed["total_rows"]) == (ROWS, ROWS)
     assert 0 < computed["fraction"] < 1  # the file is not there yet

@@ -6,6 +6,7 @@ import { Fit } from "./fit.js";
 import { ago, bytes, nats, number, percent, plural } from "./format.js";
 import { Labels, SEARCH_HINT, searchOf, Tags } from "./labels.js";
 import { save } from "./rows.js";
+import { Monitoring } from "./monitoring.js";
 import { Sample } from "./sample.js";
 import { Score } from "./score.js";
 import { Unusual } from "./unusual.js";
@@ -34,8 +35,8 @@ export function Models() {
   }}<//>`;
 }
 
-const TABS = [["unusual", "Unusual rows"], ["fit", "Fit"], ["facts", "Facts"], ["versions", "Versions"]];
-const TABS_OF_LATENT = [["fit", "Latent variables"], ...TABS.slice(2)];
+const TABS = [["unusual", "Unusual rows"], ["fit", "Fit"], ["monitoring", "Monitoring"], ["facts", "Facts"], ["versions", "Versions"]];
+const TABS_OF_LATENT = [["fit", "Latent variables"], ...TABS.slice(3)];
 const USES = [["score", "Score"], ["sample", "Sample"]];
 const USES_OF_LATENT = [["evidence", "Evidence of rows"], ["sample", "Posterior of a row"]];
 
@@ -79,6 +80,7 @@ function Version({ model, found, tab, row, again }) {
     ${tab === "score" && html`<${Score} version=${found} reference=${ref} />`}
     ${tab === "evidence" && html`<${Evidence} version=${found} reference=${ref} />`}
     ${tab === "sample" && html`<${Sample} version=${found} reference=${ref} />`}
+    ${tab === "monitoring" && html`<${Monitoring} version=${found} reference=${ref} />`}
     ${tab === "facts" && html`<${Facts} found=${found} again=${again} />`}
     ${tab === "versions" && html`<${Versions} model=${model} promotion=${promotion} again=${again} />`}`;
 }
