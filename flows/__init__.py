@@ -39,7 +39,7 @@ from flows.families.spec import EncoderSpec
 from flows.families.sylvester import SylvesterSpec
 from flows.flow import Flow, Space
 from flows.latent import Decoder, LatentSpec
-from flows.mixed.building import fit_encoding
+from flows.mixed.building import fit_encoding, with_tree
 from flows.mixed.columns import MixedColumn
 from flows.mixed.defaults import default_continuous, default_hidden
 from flows.mixed.spec import MixedSpec
@@ -148,4 +148,5 @@ __all__ = [
     "spec_from_dict",
     "spec_to_dict",
     "turn_rows",
+    "with_tree",
 ]

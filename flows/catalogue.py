@@ -143,6 +143,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     steps: Float[Tensor, " dim"] | None = None,
     widths: Float[Tensor, " dim"] | None = None,
     denoise: Denoise | None = None,
+    extent: Float[Tensor, "2 dim"] | None = None,
     context_dim: int = 0,
     standardise_context: Moments | None = None,
     seed: int,
@@ -160,6 +161,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
         steps: Distance between neighbouring values of each discrete column, 0 for continuous ones.
         widths: Widths of the noise on each column; None takes the steps.
         denoise: Maps that take wide noise off samples; None leaves them out.
+        extent: Least and greatest value of samples of each feature; None leaves these out.
         context_dim: Number of columns that the density is conditioned on.
         standardise_context: Mean and standard deviation of each context column; None leaves it as
             it is.
@@ -183,6 +185,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
                 steps=steps,
                 widths=widths,
                 denoise=denoise,
+                extent=extent,
                 context_dim=context_dim,
                 standardise_context=standardise_context,
                 seed=seed,
@@ -202,6 +205,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
         steps=torch.ones(dim) if levels is not None and steps is None else steps,
         widths=widths,
         denoise=denoise,
+        extent=extent,
         rescale=None if levels is None else Rescale(dim, levels),
         logit=None if margin is None else Logit(dim, margin),
         standardise=None if standardise is None else Standardise(*standardise),

@@ -30,7 +30,7 @@ def conditional_order(flow: Flow) -> list[int] | None:
     inner = [] if transform.flow is None else _order(transform.flow)
     if inner is None:
         return None
-    levels = [number for number, column in enumerate(layout.columns) if column.levels]
+    levels = [variable.column for variable in layout.variables if not variable.is_state]
     return [*levels, *(layout.continuous[place] for place in inner)]
 
 

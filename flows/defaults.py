@@ -16,7 +16,7 @@ from flows.families.naf import NafSpec
 from flows.families.nsf import NsfSpec
 from flows.families.planar import PlanarSpec
 from flows.families.real_nvp import RealNvpSpec
-from flows.mixed.defaults import MOST_SPLINES
+from flows.mixed.defaults import MOST_SPLINES, is_wide
 from flows.mixed.spec import MixedSpec
 
 SMALL_TABLE, LARGE_TABLE = 10_000, 100_000
@@ -36,7 +36,7 @@ def default_flow(rows: int, columns: int) -> FamilySpec:
 
     One column gets a mixture of Gaussians, whose parameters a network gives where there is context.
     Up to `MOST_SPLINES` columns get splines, more columns a MAF: the parameters of splines take
-    memory by column. From five columns on, if there are enough rows to learn from, the splines follow
+    memory by column, and of few rows of many columns they learn what is chance. From five columns on, if there are enough rows to learn from, the splines follow
     affine layers: some columns of wide tables nearly follow from others. The MAF has tanh units and
     no batch norm: real tables have far outliers, on which ReLU conditioners extrapolate exponentially
     and the statistics of a batch differ from those of all rows. It has no more units than there are rows.
@@ -48,7 +48,7 @@ def default_flow(rows: int, columns: int) -> FamilySpec:
     width = 32 if rows < SMALL_TABLE else 64 if rows < LARGE_TABLE else 128
     if columns == 1:
         return MadeSpec(conditional="mixture", components=_COMPONENTS, hidden=[width, width])
-    if columns <= MOST_SPLINES:
+    if columns <= MOST_SPLINES and not is_wide(rows, columns):
         hidden = [width, width]
         if rows >= SMALL_TABLE and columns >= _LEAST_AFFINE:
             return NsfSpec(layers=2, hidden=hidden, activation="relu", affine_layers=3)
@@ -74,11 +74,13 @@ def candidate_flows(default: FlowSpec, columns: int, *, effort: int) -> Iterator
     if effort == 0:
         return
     yield MafSpec(layers=3, hidden=hidden, activation="tanh", batch_norm=None, base="made_mixture")
-    yield NsfSpec(layers=5, hidden=hidden, activation="relu", coupling=True)
-    yield RealNvpSpec(layers=8, hidden=hidden[:1], batch_norm=None, log_scale_bound=_SCALE_BOUND)
-    if columns <= _FEW_COLUMNS:
-        yield NafSpec(layers=2, hidden=hidden[:1])
     if effort == 2:
+        yield NsfSpec(layers=5, hidden=hidden, activation="relu", coupling=True)
+        yield RealNvpSpec(
+            layers=8, hidden=hidden[:1], batch_norm=None, log_scale_bound=_SCALE_BOUND
+        )
+        if columns <= _FEW_COLUMNS:
+            yield NafSpec(layers=2, hidden=hidden[:1])
         wide = [2 * width for width in hidden]
         yield MafSpec(layers=8, hidden=wide, activation="tanh", batch_norm=None)
         yield NsfSpec(layers=5, hidden=wide, activation="relu")

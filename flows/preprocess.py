@@ -1,7 +1,9 @@
 """Preprocessing between the data and the model: elementwise layers without weights, in float64."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,6 +57,7 @@ class Preprocessing(nn.Module):
     rows are taken as they are: the centre of their noise. `widths` holds the widths of the noise
     where they differ from the steps: a value that many rows share needs wider noise, and a column
     that repeats its values without a grid has no step. `denoise` takes such noise off samples again.
+    `extent` holds the least and the greatest training value of each column, beyond which no sample lies.
 
     Attributes:
         data_dim: Number of columns of the data; 0 if rows of the model have the same.
@@ -65,18 +68,21 @@ class Preprocessing(nn.Module):
     hides: bool = False
     steps: Tensor | None
     widths: Tensor | None
+    extent: Tensor | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one for each layer
         self,
         *,
         steps: Float[Tensor, " dim"] | None = None,
         widths: Float[Tensor, " dim"] | None = None,
         denoise: "Denoise | None" = None,
+        extent: Float[Tensor, "2 dim"] | None = None,
         rescale: "Rescale | None" = None,
         logit: "Logit | None" = None,
         standardise: "Standardise | None" = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("extent", None if extent is None else extent.double().clone())
         self.denoise = denoise
         self.register_buffer("steps", None if steps is None else steps.double().clone())
         self.register_buffer("widths", None if widths is None else widths.double().clone())
@@ -146,6 +152,8 @@ class Preprocessing(nn.Module):
         """Return samples without the wide noise, their discrete columns rounded to their steps."""
         if self.denoise is not None:
             x = self.denoise.clean(x)
+        if self.extent is not None:
+            x = x.clamp(self.extent[0].to(x), self.extent[1].to(x))
         if self.steps is None:
             return x
         discrete = self.steps > 0
@@ -165,31 +173,44 @@ class Denoise(nn.Module):
     the training rows samples are shifted, unless the last value is one that many rows share: it is an
     end then. Densities are those of the values with noise.
 
+    A column of a few values at irregular distances has steps instead: a sample is one of the values.
+
     Attributes:
         places: Numbers of the columns.
+        stepped: 1 for columns whose samples are the plain quantiles alone, else 0.
         noisy: Quantiles of the values with noise, in ascending order.
         plain: Quantiles of the values at the same shares.
     """
 
     places: Tensor
+    stepped: Tensor
     noisy: Tensor
     plain: Tensor
 
     def __init__(self, columns: int) -> None:
         super().__init__()
         self.register_buffer("places", torch.arange(columns))
+        self.register_buffer("stepped", torch.zeros(columns, 1))
         for name in ("noisy", "plain"):
             quantiles = torch.arange(DENOISE_KNOTS, dtype=torch.float64).repeat(columns, 1)
             self.register_buffer(name, quantiles)
 
     @classmethod
-    def fit(cls, rows: Batch, widths: Float[Tensor, " dim"], places: list[int]) -> "Denoise":
+    def fit(
+        cls,
+        rows: Batch,
+        widths: Float[Tensor, " dim"],
+        places: list[int],
+        *,
+        stepped: Collection[int] = (),
+    ) -> "Denoise":
         """Return the maps of some columns.
 
         Args:
             rows: Training rows.
             widths: Widths of the noise.
             places: Numbers of the columns.
+            stepped: Those of them whose samples are values of training rows.
         """
         maps = cls(len(places))
         generator = torch.Generator().manual_seed(0)
@@ -197,10 +218,17 @@ class Denoise(nn.Module):
             values = rows[:, place].double().cpu().sort().values
             noise = torch.rand(len(values), generator=generator, dtype=torch.float64) - 0.5
             noisy = (values + noise * widths[place].cpu()).sort().values
-            knots = _knots(values)
-            maps.places[row] = place
+            knots = _ends_of_runs(values) if place in stepped else _knots(values)
+            maps.places[row], maps.stepped[row] = place, float(place in stepped)
             maps.plain[row], maps.noisy[row] = values[knots], noisy[knots]
         return maps
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *further: object
+    ) -> None:
+        """Load the maps; those of earlier models have no steps."""
+        state_dict.setdefault(f"{prefix}stepped", torch.zeros_like(self.stepped))
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     def check(self, dim: int) -> None:
         """Check maps that were read from a file.
@@ -217,7 +245,9 @@ class Denoise(nn.Module):
         """Return rows without the noise."""
         x = x.clone()
         values = x[:, self.places].double().t().contiguous()
-        above = torch.searchsorted(self.noisy, values).clamp(1, DENOISE_KNOTS - 1)
+        at = torch.searchsorted(self.noisy, values)
+        nearest = self.plain.gather(1, at.clamp(max=DENOISE_KNOTS - 1))
+        above = at.clamp(1, DENOISE_KNOTS - 1)
         ends = [q.gather(1, at) for q in (self.noisy, self.plain) for at in (above - 1, above)]
         low, high, start, stop = ends
         share = ((values - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
@@ -228,8 +258,16 @@ class Denoise(nn.Module):
         found += (values - self.noisy[:, :1]).clamp(max=0) * (
             self.plain[:, :1] < self.plain[:, 1:2]
         )
-        x[:, self.places] = found.t().to(x)
+        x[:, self.places] = torch.where(self.stepped > 0, nearest, found).t().to(x)
         return x
+
+
+def _ends_of_runs(ordered: Float[Tensor, " rows"]) -> Tensor:
+    """Return the last place of each of the most frequent values among ascending ones, some twice."""
+    counts = torch.unique_consecutive(ordered, return_counts=True)[1]
+    kept = counts.argsort(descending=True, stable=True)[:DENOISE_KNOTS].sort().values
+    ends = counts.cumsum(0)[kept] - 1
+    return torch.cat([ends, ends[-1:].expand(DENOISE_KNOTS - len(ends))])
 
 
 def _knots(ordered: Float[Tensor, " rows"]) -> Tensor:

@@ -44,7 +44,7 @@ class Column:
         other: True if the level after the last one, *other*, stands for all rarer text.
         merged: True if texts that differ from a level in case or blanks alone are of this level.
         missing: True if cells of the table were missing.
-        spikes: Single values that hold a large share of an otherwise continuous column.
+        spikes: Values of an otherwise continuous column that far more rows share than those around explain.
         decimals: Decimals that all its values have at most; None where there is no such number.
         na_values: Texts that mean a missing cell, besides those that do in every table.
         decimal: Character before the decimals, in text.

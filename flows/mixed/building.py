@@ -1,21 +1,31 @@
 """Flows of mixed rows: their building, and the fit of their encodings to training rows."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch
 from flows.flow import ContextTable, Flow
-from flows.mixed.categorical import one_hot
+from flows.mixed.categorical import one_hot, repeats_levels
 from flows.mixed.columns import Layout
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding, observed_values
 from flows.mixed.map_fitting import fit_column
+from flows.mixed.spec import MixedSpec
+from flows.mixed.trees import tree_of
 
 # Most training rows and cells that the maps of the columns are fitted to.
 MOST_ROWS, MOST_CELLS = 200_000, 2**23
+# Most levels and states of the variables of a network that begins at a tree.
+MOST_SLOTS = 512
+# Distance over which weights of levels that are numbers are alike, of their range.
+ALIKE = 0.15
 # Most columns whose maps are smoothed: it takes tenths of a second for each.
 MOST_SMOOTHED = 256
 
@@ -74,6 +84,8 @@ def fit_encoding(flow: Flow, rows: Tensor) -> None:
         raise TypeError("only a flow of family mixed has such an encoding")
     sample = sample_rows(rows).double().cpu()
     _fit(encoding, sample[:, : flow.dim])
+    if isinstance(flow.transform, MixedDensity):
+        _order_levels(flow.transform)
     encoding.set_roundings(sample[:, : flow.dim])
     encoding.set_denoise(sample[:, : flow.dim])
     if isinstance(flow.transform, MixedDensity) and flow.transform.made is not None:
@@ -82,6 +94,53 @@ def fit_encoding(flow: Flow, rows: Tensor) -> None:
     table = None if flow.context is None else flow.context.table
     if isinstance(table, MixedContext):
         _fit(table.encoding, sample[:, flow.dim :])
+
+
+@torch.no_grad()
+def _order_levels(density: MixedDensity) -> None:
+    """Let levels that are near each other begin alike, where they are numbers: as networks read them.
+
+    The weights of a variable's levels are drawn as smooth functions of their places, of as much variance.
+    """
+    if density.made is None:
+        return
+    readers = [density.made.first_weight()]
+    if density.projection is not None:
+        readers.append(density.projection)
+    elif density.flow is not None:
+        named = density.flow.named_parameters()
+        readers += [weight for name, weight in named if name.endswith("context_weight")]
+    for start, values in density.layout.ordered:
+        places = torch.tensor(values, dtype=torch.float64)
+        ranks = places.argsort().argsort() / (len(places) - 1)
+        places = (ranks + (places - places.min()) / (places.max() - places.min())) / 2
+        near = torch.exp(-0.5 * ((places[:, None] - places) / ALIKE).square())
+        near = near / near.norm(dim=1, keepdim=True)
+        slots = slice(start, start + len(values))
+        for weight in readers:
+            if weight.shape[1] >= slots.stop:
+                weight[:, slots] = weight[:, slots] @ near.t().to(weight)
+
+
+def with_tree(spec: MixedSpec, rows: npt.NDArray[np.floating[Any]]) -> MixedSpec:
+    """Return a spec whose P(d) begins at the tree of its training rows, where its network can and is small.
+
+    Args:
+        spec: Spec with the columns of the rows.
+        rows: Some training rows in the data's units, features first.
+    """
+    plain = [replace(column, place=0) for column in spec.columns]
+    layout = replace(spec, columns=plain).layout(len(plain))
+    sizes = [variable.size for variable in layout.variables]
+    small = len(sizes) > 1 and sum(sizes) <= MOST_SLOTS
+    if not (small and repeats_levels(spec.hidden, spec.activation)):
+        return replace(spec, columns=plain)
+    cells = torch.from_numpy(np.array(rows[:, : len(plain)], np.float64))
+    indices = TableEncoding(layout).inverse(cells)[0][:, : len(sizes)]
+    for number, variable in enumerate(tree_of(indices, sizes).order, start=1):
+        column = layout.variables[variable].column
+        plain[column] = replace(plain[column], place=number)
+    return replace(spec, columns=plain)
 
 
 def sample_rows(rows: Tensor) -> Tensor:

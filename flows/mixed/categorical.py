@@ -22,6 +22,7 @@ from flows.bijections.linear import ActivationName, uniform
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.mixed.columns import UNSEEN
+from flows.mixed.trees import log_frequencies, pair_gains, parents_in_order, smoothed_log_table
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.
 INITIAL_OUTPUT = 0.1
@@ -98,6 +99,7 @@ class CategoricalMade(nn.Module):
         hidden: list[int],
         activation: ActivationName,
         context_dim: int,
+        tree: bool = False,
         generator: torch.Generator,
     ) -> None:
         """Initialise an untrained network.
@@ -107,9 +109,12 @@ class CategoricalMade(nn.Module):
             hidden: Number of units of each hidden layer.
             activation: Activation between the layers.
             context_dim: Number of values per row that condition the variables.
+            tree: True for units that repeat the levels of all variables but the last one, by which
+                the network can begin at a tree of tables of pairs; it needs one hidden layer of ReLU.
             generator: Generator of the initial weights.
         """
         super().__init__()
+        self._is_tree = tree and repeats_levels(hidden, activation)
         self.activation = activation
         self.slots, self.context_dim = sum(sizes), context_dim
         self._groups = _groups(sizes)
@@ -137,24 +142,59 @@ class CategoricalMade(nn.Module):
             state_dict[f"{prefix}layers.0.weight"] = weight[:, :0]
         super()._load_from_state_dict(state_dict, prefix, *further)
 
+    def first_weight(self) -> Tensor:
+        """Return the weights that read the levels, one-hot; a single variable's read none."""
+        return self._linear_layers()[0].weight
+
     @torch.no_grad()
     def set_frequencies(self, indices: Indices) -> None:
         """Set the output biases to the log frequencies of the levels.
 
         The biases of the first variables are all that these have; by steps of Adam they would take
-        thousands of batches to get there.
+        thousands of batches to get there. A network with units that repeat levels begins at the tree of
+        Chow and Liu (1968), the parents of whose variables are before them.
 
         Args:
             indices: Indices of the levels of training rows.
         """
         out = self._linear_layers()[-1]
-        out.weight.mul_(INITIAL_OUTPUT)
+        out.weight.mul_(0.0 if self._is_tree else INITIAL_OUTPUT)
+        sizes: list[int] = self.sizes.tolist()
         for variable, outputs in enumerate(self.outputs()):
-            size = outputs.stop - outputs.start
-            found = indices[:, variable]
-            known = found[(found >= 0) & (found < size)].long()
-            counts = torch.bincount(known, minlength=size) + 0.5
-            out.bias[outputs] = counts.log().sub(counts.sum().log()).to(out.bias)
+            alone = log_frequencies(indices[:, variable], sizes[variable])
+            out.bias[outputs] = alone.to(out.bias)
+        if not self._is_tree or len(sizes) == 1:
+            return
+        first, units = self._linear_layers()[0], self._repeating_units(sizes)
+        first.weight[units] = 0.0
+        first.weight[units, torch.arange(len(units))] = 1.0
+        first.bias[units] = 0.0
+        if self.context_weight is not None:
+            self.context_weight[units] = 0.0
+        parents = parents_in_order(pair_gains(indices, sizes))
+        for variable, (parent, outputs) in enumerate(zip(parents, self.outputs(), strict=True)):
+            if parent < 0:
+                continue
+            pair = indices[:, variable], indices[:, parent]
+            table = smoothed_log_table(*pair, (sizes[variable], sizes[parent]))
+            start = int(self.starts[parent])
+            above = table - out.bias[outputs].to(table)
+            out.weight[outputs, units[start : start + sizes[parent]]] = above.t().to(out.weight)
+
+    def _repeating_units(self, sizes: Sequence[int]) -> Int[Tensor, " slots"]:
+        """Return the hidden units that repeat the levels, in the order of their slots."""
+        repeated = sum(sizes[:-1])
+        free = len(self.degrees[1]) - repeated
+        order = self._unordered(sizes, free).argsort(stable=True)
+        return order.argsort()[free:]
+
+    def _unordered(self, sizes: Sequence[int], free: int) -> Int[Tensor, " width"]:
+        """Return the degrees of free hidden units, then of those that repeat levels."""
+        degrees = hidden_degrees(free, len(sizes), lowest=0 if self.context_dim else 1)
+        if not self._is_tree:
+            return degrees
+        own = torch.arange(1, len(sizes)).repeat_interleave(torch.tensor(sizes[:-1]))
+        return torch.cat([degrees, own])
 
     def log_prob(
         self,
@@ -251,7 +291,9 @@ class CategoricalMade(nn.Module):
         inputs = numbers.repeat_interleave(torch.tensor(sizes))
         if len(sizes) <= lowest:
             return [inputs[:0]]  # a single variable has biases alone
-        return [inputs, *(hidden_degrees(w, len(sizes), lowest=lowest) for w in hidden)]
+        if len(sizes) == 1:
+            return [inputs, *(hidden_degrees(w, 1, lowest=lowest) for w in hidden)]
+        return [inputs, *(self._unordered(sizes, width).sort().values for width in hidden)]
 
     def _layers(self, hidden: list[int], generator: torch.Generator) -> list[MaskedLinear]:
         degrees = [
@@ -280,10 +322,19 @@ class CategoricalMade(nn.Module):
         return F.linear(context, self.context_weight)
 
 
-def categorical_cost(sizes: Sequence[int], hidden: list[int], context_dim: int) -> Cost:
+def repeats_levels(hidden: list[int], activation: ActivationName) -> bool:
+    """Return whether a network can repeat levels: one layer of ReLU passes 0 and 1 on."""
+    return len(hidden) == 1 and activation == "relu"
+
+
+def categorical_cost(
+    sizes: Sequence[int], hidden: list[int], context_dim: int, *, tree: bool = False
+) -> Cost:
     """Return the cost of a `CategoricalMade` with its one-hot inputs; no variables, no cost."""
     if not sizes:
         return Cost()
+    if tree and len(hidden) == 1 and len(sizes) > 1:
+        hidden = [hidden[0] + sum(sizes[:-1])]
     slots = sum(sizes)
     outputs = sum(len(group.variables) * group.width for group in _groups(sizes))
     plain = len(sizes) == 1 and context_dim == 0

@@ -36,6 +36,8 @@ class MixedColumn:
             without a grid.
         noise: Width of the noise in training where it is wider than the step: it bounds the density at
             a value that many rows share. Samples come without it.
+        place: Place of its variable in P(d), parents before children, whose training then begins at a
+            tree of tables of pairs (`flows.mixed.trees`); 0 in all columns for their own order and no tree.
     """
 
     levels: int = 0
@@ -47,6 +49,7 @@ class MixedColumn:
     high: float | None = None
     step: float = 0.0
     noise: float = 0.0
+    place: int = 0
 
     def __post_init__(self) -> None:
         if type(self.levels) is not int or not 0 <= self.levels <= MAX_LEVELS:
@@ -71,8 +74,8 @@ class MixedColumn:
             raise ValueError(
                 "a column of levels has neither spikes nor transform nor step nor noise"
             )
-        if min(self.step, self.noise) < 0:
-            raise ValueError("step and noise must be at least 0")
+        if min(self.step, self.noise, self.place) < 0:
+            raise ValueError("step, noise and place must be at least 0")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError("low must be below high")
         if self.transform in ("logit", "circular") and (self.low is None or self.high is None):
@@ -114,12 +117,31 @@ class Layout:
 
     @cached_property
     def variables(self) -> list[Variable]:
-        """Discrete variables, in the order of the columns."""
+        """Discrete variables, each of which depends on those before it."""
         return [
             Variable(number, column.states, is_state=column.levels == 0)
-            for number, column in enumerate(self.columns)
+            for number, column in sorted(enumerate(self.columns), key=lambda one: one[1].place)
             if column.levels or column.states > 1 or self.hides
         ]
+
+    @property
+    def ordered(self) -> list[tuple[int, list[float]]]:
+        """First slot and values of each variable whose levels or spikes are three numbers or more."""
+        found, start = [], 0
+        for variable in self.variables:
+            column = self.columns[variable.column]
+            first, values = (
+                (start + 1, column.spikes) if variable.is_state else (start, column.values)
+            )
+            if len(values) > 2:
+                found.append((first, values))
+            start += variable.size
+        return found
+
+    @property
+    def is_tree(self) -> bool:
+        """True if the variables have an order of their own, parents before children."""
+        return any(column.place for column in self.columns)
 
     @cached_property
     def continuous(self) -> list[int]:

@@ -13,6 +13,13 @@ from flows.families.nsf import NsfSpec
 SMALL_TABLE, LARGE_TABLE = 2_000, 100_000
 # Most continuous columns that splines are the default for: their parameters take memory by column.
 MOST_SPLINES = 64
+# Columns from which on a small table is wide.
+WIDE_COLUMNS = 20
+
+
+def is_wide(rows: int, columns: int) -> bool:
+    """Return whether a table has few rows for its columns, of which a MAF learns more than splines."""
+    return columns >= WIDE_COLUMNS and rows < SMALL_TABLE
 
 
 def default_continuous(columns: int, rows: int) -> FamilySpec:
@@ -23,7 +30,7 @@ def default_continuous(columns: int, rows: int) -> FamilySpec:
         rows: Number of training rows.
     """
     width = 32 if rows < SMALL_TABLE else 64 if rows < LARGE_TABLE else 128
-    if columns <= MOST_SPLINES:
+    if columns <= MOST_SPLINES and not is_wide(rows, columns):
         return NsfSpec(layers=3, hidden=[width, width], activation="relu")
     width = max(width, min(1024, 2 * columns, rows))
     return MafSpec(layers=3, hidden=[width, width], activation="tanh", batch_norm=None)

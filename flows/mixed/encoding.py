@@ -57,6 +57,7 @@ class TableEncoding(Preprocessing):
     slopes: Tensor
     reach: Tensor
     roundings: Tensor
+    extent: Tensor
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -72,8 +73,11 @@ class TableEncoding(Preprocessing):
         self._stateful = [place for place, column in enumerate(continuous) if column in states]
         self._state_places = [states[continuous[place]] for place in self._stateful]
         chosen = [columns[number] for number in continuous]
+        self._spiked = [place for place, column in enumerate(chosen) if column.spikes]
+        self.atoms = Levels([_atoms_of(chosen[place]) for place in self._spiked], hides=False)
         most = max((len(column.spikes) for column in chosen), default=0)
-        self._keep("spikes", [[*c.spikes, *[math.nan] * (most - len(c.spikes))] for c in chosen])
+        padded = [[*sorted(c.spikes), *[math.inf] * (most - len(c.spikes))] for c in chosen]
+        self._keep("spikes", padded)
         self.spikes = self.spikes.reshape(len(chosen), most)
         absent = HIDDEN if layout.hides else math.nan
         self._keep(
@@ -97,6 +101,7 @@ class TableEncoding(Preprocessing):
             self.register_buffer(name, torch.zeros(count, width, dtype=torch.float64))
         shares = torch.zeros(count, DECADES, STEPS, dtype=torch.float64)
         self.register_buffer("roundings", shares)
+        self.register_buffer("extent", _endless(count))
         self.set_fits([_untrained(c.transform, c.low, c.high, c.step) for c in chosen])
 
     def _keep(self, name: str, values: object) -> None:
@@ -113,11 +118,14 @@ class TableEncoding(Preprocessing):
             getattr(self, name).copy_(getattr(maps, name))
 
     def set_roundings(self, rows: Batch) -> None:
-        """Set how samples are rounded: as the continuous values of training rows are."""
+        """Set how samples are rounded, and their extent: as the continuous values of training rows are."""
         values = rows[:, self.layout.continuous]
         seen = self.states(values) == 0
         for place in range(len(self.layout.continuous)):
-            self.roundings[place] = measure_roundings(values[seen[:, place], place])
+            known = values[seen[:, place], place]
+            self.roundings[place] = measure_roundings(known)
+            if len(known) and place not in self.layout.circles:
+                self.extent[:, place] = torch.stack([known.min(), known.max()])
 
     def set_denoise(self, rows: Batch) -> None:
         """Set the maps that take wide noise off samples, from training rows."""
@@ -147,6 +155,7 @@ class TableEncoding(Preprocessing):
         endless = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
         state_dict.setdefault(f"{prefix}reach", endless.repeat(len(self.reach), 1))
         state_dict.setdefault(f"{prefix}roundings", torch.zeros_like(self.roundings))
+        state_dict.setdefault(f"{prefix}extent", _endless(len(self.reach)))
         super()._load_from_state_dict(state_dict, prefix, *further)
 
     @property
@@ -272,7 +281,7 @@ class TableEncoding(Preprocessing):
     def to_grid(self, x: Batch) -> Batch:
         """Return rows whose continuous values are without noise, and rounded like those of training rows.
 
-        They are on the grids of their columns and within the bounds.
+        They are on the grids of their columns, within the bounds, and not beyond the training rows.
         """
         if not self.layout.continuous:
             return x
@@ -286,6 +295,7 @@ class TableEncoding(Preprocessing):
         snapped = torch.where(self.grid > 0, snapped, plain)
         snapped = round_like(snapped, self.roundings, self.spikes)
         snapped = self.maps.wrap(snapped).clamp(self.ends[0], self.ends[1])
+        snapped = snapped.clamp(*self.extent.double())
         x = x.clone()
         x[:, self.layout.continuous] = torch.where(self.states(values) == 0, snapped, values).to(x)
         return x
@@ -294,18 +304,30 @@ class TableEncoding(Preprocessing):
         """Return the state of each numeric cell; NaN where it has none."""
         state = torch.where(values.isnan(), self.fill.double(), 0.0)
         state = torch.where(values.isinf(), torch.nan, state)
-        for number, spike in enumerate(self.spikes.unbind(1)):
-            # A table in float32 holds the spike rounded.
-            same = (values == spike.double()) | (values == spike.float().double())
-            state = torch.where(same, number + 1.0, state)
+        if self._spiked:
+            known = values[:, self._spiked]
+            found = self.atoms.encode(torch.where(known.isfinite(), known, torch.nan)) + 1.0
+            state[:, self._spiked] = torch.where(found > 0, found, state[:, self._spiked])
         return state
 
     def _values_of(self, state: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
         """Return the value of each spike; NaN for other states."""
         values = torch.full_like(state, torch.nan)
-        for number, spike in enumerate(self.spikes.unbind(1)):
-            values = torch.where(state == number + 1, spike, values)
+        if self._spiked:
+            own = state[:, self._spiked] - 1.0
+            values[:, self._spiked] = self.atoms.decode(torch.where(own < 0, torch.nan, own))
         return values
+
+
+def _endless(columns: int) -> Tensor:
+    """Return an extent of samples that bounds nothing."""
+    ends = torch.tensor([-math.inf, math.inf], dtype=torch.float64)
+    return ends[:, None].repeat(1, columns)
+
+
+def _atoms_of(column: MixedColumn) -> MixedColumn:
+    """Return the spikes of a column as levels, by which they are found."""
+    return MixedColumn(levels=len(column.spikes), values=list(column.spikes))
 
 
 @cache

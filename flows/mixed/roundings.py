@@ -56,7 +56,7 @@ def round_like(
     Args:
         values: Continuous values; NaN stays.
         shares: Result of `measure_roundings` of each column.
-        spikes: Values that no continuous value is rounded to, NaN where a column has fewer.
+        spikes: Values that no continuous value is rounded to, ascending, infinite where a column has fewer.
     """
     decades = _decades(values)
     draws = torch.frac(values.abs() / 10.0 ** (decades + _LOWEST) * _SCATTER)
@@ -111,6 +111,11 @@ def _to_multiple(
 
 def _equal(values: Values, spikes: Float[Tensor, "columns spikes"]) -> Bool[Tensor, "rows columns"]:
     found = torch.zeros_like(values, dtype=torch.bool)
-    for spike in spikes.double().unbind(1):
+    if spikes.shape[1] == 0:
+        return found
+    wanted, listed = values.double().t().contiguous(), spikes.double()
+    above = torch.searchsorted(listed, wanted)
+    for place in (above - 1, above):
+        spike = listed.gather(1, place.clamp(0, spikes.shape[1] - 1)).t()
         found |= (values - spike).abs() < _TOLERANCE * (1.0 + spike.abs())
-    return found
+    return found & values.isfinite()

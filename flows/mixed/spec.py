@@ -31,7 +31,8 @@ class MixedSpec(Spec):
         columns: Kinds of the columns; an empty list stands for continuous ones without gaps.
         context: Kinds of the columns of the context, likewise.
         flow: Flow of the continuous values given d; unused where no column is continuous.
-        hidden: Units of each hidden layer of the network of P(d).
+        hidden: Units of each hidden layer of the network of P(d); beside them are those that repeat
+            levels where the columns have places in a tree.
         activation: Activation of that network.
         missing: `any` hides random cells in training, so that rows with any gaps have a density;
             with `observed` only those gaps do that training rows have.
@@ -120,7 +121,7 @@ class MixedSpec(Spec):
         """
         layout = self.layout(dim)
         sizes = [variable.size for variable in layout.variables]
-        total = categorical_cost(sizes, self.hidden, context_dim)
+        total = categorical_cost(sizes, self.hidden, context_dim, tree=layout.is_tree)
         if layout.continuous and self.flow is not None:
             given = min(layout.slots, MAX_ONE_HOT) + context_dim
             total += self.flow.cost(len(layout.continuous), given)
@@ -136,6 +137,7 @@ class MixedSpec(Spec):
                 hidden=self.hidden,
                 activation=self.activation,
                 context_dim=context_dim,
+                tree=layout.is_tree,
                 generator=generator,
             )
         if layout.continuous and self.flow is not None:

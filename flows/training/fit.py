@@ -13,6 +13,7 @@ from torch import Tensor
 from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
+from flows.mixed.density import MixedDensity
 from flows.training.denormals import denormals_as_zero
 from flows.training.evaluate import Evaluation, default_chunk_rows, evaluate
 from flows.training.fit_mixture import (
@@ -23,6 +24,7 @@ from flows.training.fit_mixture import (
     is_mixture,
 )
 from flows.training.options import FitOptions
+from flows.training.robust import robust_mean
 from flows.training.rows import ModelRows
 from flows.training.state import (
     Callbacks,
@@ -45,6 +47,12 @@ CHECK_EVERY = 16
 
 # Rows whose statistics batch norms of kind `dataset` have in the evaluations between epochs.
 STATISTICS_ROWS = 1024
+
+# Gain over its start that an epoch of P(d) needs, times the root of the validation rows: about a standard
+# error of the difference.
+LEAST_GAIN = 0.5
+# Names of the parameters of P(d) in a mixed density, and a mean log density below all others.
+DISCRETE, LOWEST = "transform.made.", 1e300
 
 # Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
@@ -119,6 +127,9 @@ class _Progress:
         restarts: Number of times that training went back to the best state.
         restart_epoch: Epoch before the one in which it diverged last.
         halfway: Best robust mean of the first half of the training's limits; None if it is not known.
+        parts: Best plain and robust means of log P(d), then of the continuous values given d, of a mixed
+            density: their parameters are disjoint, and each keeps its own best epoch. Behind them is what
+            an epoch must gain to be better. None elsewhere.
     """
 
     epoch: int = 0
@@ -133,8 +144,14 @@ class _Progress:
     restarts: int = 0
     restart_epoch: int = 0
     halfway: float | None = None
+    parts: list[list[float]] | None = None
     rows_per_second: float = 0.0
     seconds: float = 0.0
+
+
+def _has_parts(flow: Flow) -> bool:
+    """Return whether a density has probabilities of levels beside any densities of values."""
+    return isinstance(flow.transform, MixedDensity) and flow.transform.made is not None
 
 
 class _Fitter:
@@ -160,6 +177,7 @@ class _Fitter:
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
         self._best = copies(flow.state_dict())
+        self._parts: list[Tensor] | None = [] if _has_parts(flow) else None
         self._started = 0.0
 
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
@@ -177,6 +195,8 @@ class _Fitter:
             )
             self._best = copies(self._flow.state_dict())
             self._steps.restart()
+        if self._parts is not None and self._progress.epoch == 0:
+            self._keep_start()
         self._started = time.monotonic() - self._progress.seconds
         evaluated = self._progress.epoch > 0 and self._progress.batches == 0
         while not (evaluated and self._stop_reason() is not None):
@@ -253,7 +273,9 @@ class _Fitter:
                 raise DivergedError(progress.epoch)
             progress.batches, progress.robust = 0, reached.robust_mean
             progress.validation = reached.mean if math.isfinite(reached.mean) else None
-            if progress.best_epoch == 0 or progress.robust > progress.best:
+            if self._parts is not None and (progress.parts is not None or not progress.best_epoch):
+                self._keep_parts()
+            elif progress.best_epoch == 0 or progress.robust > progress.best:
                 progress.best_epoch, progress.best = progress.epoch, progress.robust
                 progress.best_validation = progress.validation
                 self._best = copies(flow.state_dict())
@@ -262,14 +284,69 @@ class _Fitter:
             progress.halfway = progress.best
 
     def _evaluate(self, callbacks: Callbacks) -> Evaluation:
+        if self._parts is not None:
+            self._parts.clear()
         return evaluate(
             self._flow,
             self._validation,
             space="model",
             row_loss_bound=self._options.row_loss_bound,
-            score=self._steps.score,
+            score=self._score,
             on_chunk=self._on_chunk(callbacks),
         )
+
+    def _score(self, rows: Tensor) -> Tensor:
+        scores = self._steps.score(rows)
+        if self._parts is not None:
+            discrete = self._log_levels(rows)
+            self._parts.append(torch.stack([discrete, scores - discrete]).double().cpu())
+        return scores
+
+    def _log_levels(self, rows: Tensor) -> Tensor:
+        """Return log P(d) of rows of the model."""
+        transform, dim = self._flow.transform, self._flow.model_dim
+        assert isinstance(transform, MixedDensity)  # noqa: S101  as it has parts
+        context = self._flow.model_features(rows[:, dim:])
+        levels = rows[:, : len(transform.layout.variables)].to(self._flow.dtype)
+        return transform.log_levels(levels, context).sum(dim=1)
+
+    def _keep_parts(self) -> None:
+        """Keep the weights of each part that is better than before."""
+        progress, bound = self._progress, self._options.row_loss_bound
+        assert self._parts is not None  # noqa: S101  as the caller knows
+        discrete, continuous = torch.cat(self._parts, dim=1)
+        robust = continuous.mean() if bound is None else robust_mean(continuous, bound)
+        found = [
+            [float(discrete.mean())] * 2 + [0.0],
+            [float(continuous.mean()), float(robust), 0.0],
+        ]
+        best = progress.parts or [[-LOWEST, -LOWEST, 0.0]] * 2
+        better = [new[1] > old[1] + old[2] for new, old in zip(found, best, strict=True)]
+        progress.parts = [
+            [max(one, -LOWEST) for one in (new if wins else old)]
+            for new, old, wins in zip(found, best, better, strict=True)
+        ]
+        if any(better):
+            progress.best_epoch = progress.epoch
+            for name, tensor in copies(self._flow.state_dict()).items():
+                if better[0 if name.startswith(DISCRETE) else 1]:
+                    self._best[name] = tensor
+        plain, progress.best = (sum(part[which] for part in progress.parts) for which in (0, 1))
+        progress.best_validation = plain if plain > -LOWEST else None
+
+    @torch.no_grad()
+    def _keep_start(self) -> None:
+        """Let P(d) begin as the best one that it is so far: a tree of smoothed tables may be hard to beat.
+
+        What few validation rows find a little better is so by chance.
+        """
+        self._flow.eval()
+        scores = [self._log_levels(rows) for rows in self._validation.chunks(STATISTICS_ROWS)]
+        mean, margin = (
+            float(torch.cat(scores).double().mean()),
+            LEAST_GAIN / len(self._validation) ** 0.5,
+        )
+        self._progress.parts = [[mean, mean, margin], [-LOWEST, -LOWEST, 0.0]]
 
     def _on_chunk(self, callbacks: Callbacks) -> Callable[[], None]:
         batches = len(self._bounds) - 1

@@ -41,7 +41,7 @@ from models_store.requests.training import Levels, Preprocessing
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
 _METADATA_KEY = "densityd"
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
-_DENOISE = "preprocessing.denoise.places"
+_DENOISE, _EXTENT = "preprocessing.denoise.places", "preprocessing.extent"
 _CONTEXT_MEAN = "context.standardise.mean"
 _COMPANION = "companion.log_weights"  # of models from before companions there is none
 _NO_SPACE = "os error 28"
@@ -194,6 +194,7 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
         steps=torch.zeros(dim) if _STEPS in tensors else None,
         widths=torch.zeros(dim) if _WIDTHS in tensors else None,
         denoise=denoise,
+        extent=torch.zeros(2, dim) if _EXTENT in tensors else None,
         context_dim=context_dim,
         standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
         seed=0,

@@ -2,9 +2,9 @@
 
 All trials are trained for a share of their epochs, with the learning rate falling over that share;
 the best of them again, for longer; and so on (Jamieson and Talwalkar 2016). The flows that were
-trained to their end become one version: the best alone, or an ensemble of the best few. Where time
-is limited, the default flow is trained to its end first and the others share what it leaves, so that
-no limit makes the search worse than the default alone. A mixture of Gaussians is fitted once, to its end:
+trained to their end become one version: the best alone, or an ensemble of the best few. A search of
+flows trains the default to its end first, and the others share what the limit of time leaves, or five
+times as long as the default took: so no limit makes the search worse than the default alone. A mixture of Gaussians is fitted once, to its end:
 expectation maximisation converges in seconds, and would find the same again.
 
 Requests are the plain values that rows have: whoever claims a job takes the steps of parents, and
@@ -36,6 +36,8 @@ _OWN_FIELDS = frozenset({"mixed", "trials", "stages", "ensemble", "max_seconds",
 _WHOLE_ROWS = ("mixed", "ensemble")
 # Below this many, families differ by how fast they begin.
 _FEWEST_EPOCHS = 10
+# Times that the training of the default takes, of all trainings of a search of flows without a limit.
+MOST_TIMES = 6.0
 # Less training time than this, in seconds, is no trial.
 _LEAST_S = 0.05
 
@@ -54,10 +56,20 @@ def search_step(search: dict[str, Any], children: list[Child]) -> Step:
         kept = _kept(search, stage, trained)
         if kept:
             return _stage(search, stage + 1, kept, children)
-    members = _ranked(_compared(search, stage, trained))[: search["ensemble"]]
+    members = _members(search, _ranked(_compared(search, stage, trained)))
     if len(members) < 2:
         return _finish(search, None, trained)
     return Start((_ensemble(search, members, stage + 1),))
+
+
+def _members(search: dict[str, Any], ranked: list[Child]) -> list[Child]:
+    """Return the best few, the default among them where it was trained first: it is what a model compares with."""
+    best = ranked[: search["ensemble"]]
+    default = [child for child in ranked if child.number == 0 and child.stage == 0]
+    is_told = search["ensemble"] > 1 and _trains_default_first(search) and default
+    if not is_told or default[0] in best:
+        return best
+    return [*best[:-1], default[0]]
 
 
 def search_account(
@@ -119,13 +131,13 @@ def _kept(search: dict[str, Any], stage: int, trained: list[Child]) -> list[int]
     A mixture that is fitted keeps its place among the best, and is trained no more.
     """
     stages = search["stages"]
-    if stage == 0 and stages[0]["trials"] < len(search["trials"]):
+    if stage == 0 and _trains_default_first(search):
         return list(range(stages[0]["trials"], len(search["trials"])))
     fitted = {child.number for child in trained if _is_fitted(search, child)}
     ranked = _ranked([one for one in trained if one.stage == stage or one.number in fitted])
     best = [child.number for child in ranked[: stages[stage + 1]["trials"]]]
     numbers = [number for number in best if number not in fitted]
-    if search["max_seconds"] is None:
+    if math.isinf(_limit_s(search, trained)):
         return numbers
     share, left_s = stages[stage + 1]["share"], _stage_seconds(search, stage + 1, trained)
     kept = list[int]()
@@ -162,7 +174,7 @@ def _is_fitted(search: dict[str, Any], child: Child) -> bool:
 def _stage_seconds(search: dict[str, Any], stage: int, children: list[Child]) -> float:
     """Return the seconds of the time left that a stage may take: all, where one trial goes first."""
     left_s = _seconds_left(search, children)
-    if stage == 0 and search["stages"][0]["trials"] < len(search["trials"]):
+    if stage == 0 and _trains_default_first(search):
         return left_s
     work = [one["trials"] * one["share"] for one in search["stages"][stage:]]
     return float(left_s * work[0] / sum(work))
@@ -172,7 +184,7 @@ def _stage(search: dict[str, Any], stage: int, numbers: list[int], children: lis
     """Return the step that trains some trials for the share of a stage, within the time left."""
     share = search["stages"][stage]["share"]
     slice_s = None
-    if search["max_seconds"] is not None:
+    if math.isfinite(_limit_s(search, children)):
         slice_s = max(_LEAST_S, _stage_seconds(search, stage, children) / len(numbers))
     new = []
     for number in numbers:
@@ -256,8 +268,22 @@ def _seconds(children: list[Child]) -> float:
 
 
 def _seconds_left(search: dict[str, Any], children: list[Child]) -> float:
+    return _limit_s(search, children) - _seconds(children)
+
+
+def _limit_s(search: dict[str, Any], children: list[Child]) -> float:
+    """Return the seconds that all trainings may take: what is asked, or some times what the default took."""
     most: float | None = search["max_seconds"]
-    return math.inf if most is None else most - _seconds(children)
+    if most is not None:
+        return most
+    first = next((one for one in children if (one.stage, one.number) == (0, 0)), None)
+    if first is None or not first.succeeded or not _trains_default_first(search):
+        return math.inf
+    return MOST_TIMES * float(first.metrics.get("seconds") or math.inf)
+
+
+def _trains_default_first(search: dict[str, Any]) -> bool:
+    return bool(search["stages"][0]["trials"] < len(search["trials"]))
 
 
 def _row(search: dict[str, Any], child: Child) -> dict[str, Any]:

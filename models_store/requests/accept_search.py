@@ -47,11 +47,11 @@ _MOST_CHECKED = 16_384
 # Training that is shorter than this share of the epochs tells little of the rest.
 _LEAST_SHARE = 0.02
 _EFFORTS: dict[Quality, int] = {"fast": 0, "balanced": 1, "best": 2}
-_ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 5, "best": 8}
+_ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 3, "best": 5}
 # Shares of the epochs, and of the trials that are trained for them.
 _STAGES: dict[Quality, tuple[tuple[float, float], ...]] = {
     "fast": ((1.0, 1.0),),
-    "balanced": ((0.15, 1.0), (0.4, 0.5), (1.0, 0.0)),
+    "balanced": ((0.2, 1.0), (1.0, 0.0)),
     "best": ((0.1, 1.0), (0.35, 0.5), (1.0, 0.0)),
 }
 
@@ -90,10 +90,9 @@ def accept_auto(
     trials = [_trial_of(one) for one in accepted]
     trials = [one for at, one in enumerate(trials) if one not in trials[:at]]
     trials = trials[: _most_trials(default)]
-    limited = chosen.max_seconds is not None
     return AcceptedSearch(
         **_common_fields(default, trials, members=members, limits=limits),
-        stages=_stages_of(len(trials), request.quality, last=members, limited=limited),
+        stages=_stages_of(len(trials), request.quality, last=members),
         max_seconds=chosen.max_seconds,
     )
 
@@ -135,12 +134,12 @@ def _trial_of(accepted: AcceptedTraining) -> Trial:
     return Trial(flow=_inner(accepted.flow), optimisation=accepted.optimisation)
 
 
-def _stages_of(trials: int, quality: Quality, *, last: int, limited: bool) -> list[Stage]:
+def _stages_of(trials: int, quality: Quality, *, last: int) -> list[Stage]:
     """Return the stages; the last one trains as many trials to their end as an ensemble may have.
 
-    Where time is limited, the first one trains the default alone, to its end.
+    The first one trains the default alone, to its end.
     """
-    stages = [Stage(trials=1, share=1)] if limited else []
+    stages = [Stage(trials=1, share=1)]
     for share, part in _STAGES[quality]:
         kept = max(min(last, trials), ceil(part * trials))
         stages.append(Stage(trials=kept, share=share))

@@ -15,6 +15,11 @@ _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0
 # Share of the rows on the bound of a column, from which on it is a spike in a table of numbers.
 _FLOOR_SHARE = 0.5
+# Share of the rows that have one value of a column, in at least half of the columns, from which on such
+# values are spikes in a table of numbers: noise that bounds the density there would hide all else.
+_ATOM_SHARE = 0.6
+# Most levels of a column of a table of numbers: as more, far values would rank as any rare one.
+_MOST_LEVELS = 20
 # Distances of the median from the farther quartile.
 _FAR = 20.0
 # Quantiles beside a value that half of the rows have.
@@ -95,6 +100,12 @@ def _as_numbers(
     Where some column makes the density mixed, no noise spreads the zeros of an amount that most rows
     share. They are then a spike, with the scale and the bound that any mixed table gives such a column.
     """
+    if _is_of_atoms(columns, statistics, rows=rows):
+        return [_with_transform(column) for column in columns]
+    columns = [
+        replace(column, levels=()) if len(column.levels) > _MOST_LEVELS else column
+        for column in columns
+    ]
     plain = [_as_number(column, statistics[column.name]) for column in columns]
     if not is_mixed(plain):
         return plain
@@ -102,6 +113,18 @@ def _as_numbers(
         _with_floor(column, kept, statistics[column.name], rows=rows)
         for column, kept in zip(columns, plain, strict=True)
     ]
+
+
+def _is_of_atoms(
+    columns: Sequence[Column], statistics: Mapping[str, Mapping[str, Any]], *, rows: int
+) -> bool:
+    """Return whether half of the columns have one value in most rows."""
+    largest: list[int] = [
+        max(statistics[column.name].get("spike_counts") or (0,))
+        for column in columns
+        if column.spikes
+    ]
+    return 2 * sum(count >= _ATOM_SHARE * rows for count in largest) >= len(columns)
 
 
 def _with_floor(

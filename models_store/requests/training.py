@@ -262,7 +262,7 @@ class AutoFlow(Strict):
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = Field(
         default=None,
         description="Maximum number of flows whose probabilities are averaged; 1 for the best flow"
-        " alone. Null: 1 if `quality` is `fast`, 5 if `balanced`, 8 if `best`.",
+        " alone. Null: 1 if `quality` is `fast`, 3 if `balanced`, 5 if `best`.",
     )
 
 

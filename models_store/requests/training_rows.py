@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows import MixedColumn, MixedSpec
+from flows import MixedColumn, MixedSpec, with_tree
 from models_store.requests.mixed import has_giants, is_numeric
 from models_store.requests.training import AcceptedTable, AcceptedTraining, ColumnOptions
 from tabular.columns import Column, TransformName
@@ -21,6 +21,7 @@ from tabular.ingest.numbers import (
     MAX_SAMPLE_ROWS,
     choose_transform,
     find_spikes,
+    grid_step,
     lower_bound,
     quantiles,
 )
@@ -30,6 +31,9 @@ NOISE_SHARE = 0.05
 
 NOISE_WIDTH = 0.5
 """Width of this noise, in standard deviations of the column."""
+
+# Cells of a grid for each value that training rows show.
+_MOST_CELLS = 4
 
 Rows = NDArray[np.floating[Any]]
 Values = NDArray[np.float64]
@@ -54,15 +58,30 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
         replace(column, spikes=list(c.spikes), transform=c.transform, low=c.low, high=c.high)
         for column, c in zip(accepted.flow.columns, types, strict=False)
     ]
+    known = rows.astype(np.float64).T
+    columns = [
+        replace(column, step=_step(column, values))
+        for column, values in zip(columns, known, strict=False)
+    ]
     if is_numeric(types):
-        noisy = zip(columns, rows.astype(np.float64).T, strict=False)
+        noisy = zip(columns, known, strict=False)
         columns = [replace(column, noise=_noise(column, values)) for column, values in noisy]
     return accepted.model_copy(
         update={
             "types": [column.to_dict() for column in types],
-            "flow": replace(accepted.flow, columns=columns),
+            "flow": with_tree(replace(accepted.flow, columns=columns), rows),
         }
     )
+
+
+def _step(column: MixedColumn, values: Values) -> float:
+    """Return the step of a column: that of its grid, where the decimals do not tell it, as in steps of 4.5."""
+    if not column.step:
+        return 0.0
+    known = np.unique(values[np.isfinite(values) & ~np.isin(values, column.spikes)])
+    step = grid_step(known)
+    cells = (known[-1] - known[0]) / step if step else np.inf
+    return step if step > column.step and cells < _MOST_CELLS * known.size else column.step
 
 
 def _noise(column: MixedColumn, values: Values) -> float:

@@ -14,12 +14,21 @@ MAX_SAMPLE_BYTES = 8 << 20
 MAX_SAMPLE_ROWS = 32_768
 """The most rows of the sample of a table."""
 
-MAX_SPIKES = 20
+MAX_SPIKES = 256
 """The most spikes of a column."""
 
-_SPIKE_ROWS = 20
+MAX_ORDINAL = 256
+"""The most values of a column of few values at irregular distances that are levels."""
+
+_SPIKE_ROWS, _GRID_ROWS, _SPIKE_SHARE, _SPIKE_RATIO = 10, 20, 0.002, 5.0
 _SURE_SHARE, _SURE_RATIO = 0.05, 3.0
-_SPIKE_SHARE, _SPIKE_RATIO = 0.01, 5.0
+_ORDINAL_ROWS = 10  # for each value, on average
+_ORDINAL_SHARE = 0.9  # of the rows whose values are shared far more than the cells around explain
+_MOST_CELLS = 1e5  # of a grid that rounding leaves recognisable
+_ON_GRID, _SAME = 0.02, 1e-7  # of a step, and of a value in steps
+_ROUNDING = 1e-9  # of the largest value, by which two that are the same may differ
+_FEWEST_ON_GRID = 4
+_DECIMALS, _DECIMAL_SHARE = 4, 0.9  # of a column with a few values that are finer
 _NEIGHBOURS = 5  # on each side
 _SCALED_VALUES = 400  # fewer tell no scale from another
 _KNOTS = 50
@@ -75,22 +84,94 @@ def quantiles(sample: NDArray[np.float64]) -> dict[str, float]:
     return {f"{share:g}": float(value) for share, value in zip(_SHARES, found, strict=True)}
 
 
+def grid_step(values: NDArray[np.float64]) -> float:
+    """Return the smallest distance of values if all are multiples of it, about; else 0.
+
+    Args:
+        values: Distinct values in ascending order.
+    """
+    size = float(np.abs(values).max(initial=0.0))
+    values = values[np.diff(values, prepend=-np.inf) > _ROUNDING * size]
+    if values.size < _FEWEST_ON_GRID:
+        return 0.0
+    step = float(np.diff(values).min())
+    if size > _MOST_CELLS * step:
+        return 0.0
+    step = size / round(size / step)
+    return step if bool(_are_multiples(values, step).all()) else 0.0
+
+
+def _are_multiples(values: NDArray[np.float64], step: float) -> NDArray[np.bool_]:
+    multiples = values / step
+    off = np.abs(multiples - np.rint(multiples))
+    return off <= _ON_GRID + _SAME * np.abs(multiples)
+
+
+def _decimal_step(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Return the decimal that nearly all rows are multiples of; 0 if that is none of the first ones."""
+    for decimals in range(_DECIMALS + 1):
+        step = 10.0**-decimals
+        if counts[_are_multiples(values, step)].sum() >= _DECIMAL_SHARE * counts.sum():
+            return step
+    return 0.0
+
+
+def is_ordinal(values: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
+    """Return whether a column of no whole numbers has nearly only values that many rows share.
+
+    They lie at irregular distances, or in steps that are no decimals, such as 4.5 or a third.
+
+    Args:
+        values: Distinct values of the column in ascending order.
+        counts: Number of rows of each.
+    """
+    rows = int(counts.sum())
+    if not 1 < values.size <= min(MAX_ORDINAL, rows // _ORDINAL_ROWS):
+        return False
+    step = grid_step(values)
+    if step and abs(np.log10(step) - round(np.log10(step))) > _SAME:
+        return True
+    return int(counts[_shared(values, counts)].sum()) >= _ORDINAL_SHARE * rows
+
+
 def find_spikes(sample: NDArray[np.float64]) -> list[float]:
-    """Return values that hold a large share of a column, and far more than the values beside them."""
+    """Return values that many rows share, and far more than a smooth neighbourhood explains.
+
+    On a grid these are the cells around a value, also those that no row has; elsewhere no two rows of a
+    continuous column are equal.
+    """
     values, counts = np.unique(sample, return_counts=True)
     if values.size < 2:
         return []
-    shares = counts / sample.size
+    largest = sorted(_shared(values, counts), key=lambda place: -counts[place])[:MAX_SPIKES]
+    return [float(values[place]) for place in sorted(largest)]
+
+
+def _shared(values: NDArray[np.float64], counts: NDArray[np.int64]) -> list[int]:
+    """Return the places of the values that far more rows share than their surroundings explain."""
+    step, rows = grid_step(values) or _decimal_step(values, counts), int(counts.sum())
+    on = np.arange(values.size)
+    if step:  # values between the cells are neighbours of none
+        on = np.flatnonzero(_are_multiples(values, step))
+        values, counts = values[on], counts[on]
+    few = max(_GRID_ROWS if step else _SPIKE_ROWS, _SPIKE_SHARE * rows)
     found = []
-    for place in np.flatnonzero((shares >= _SPIKE_SHARE) & (counts >= _SPIKE_ROWS)).tolist():
-        around = np.arange(max(0, place - _NEIGHBOURS), min(values.size, place + _NEIGHBOURS + 1))
-        beside = float(np.median(counts[around[around != place]]))
-        ratio = counts[place] / max(beside, 1.0)
-        sure = shares[place] >= _SURE_SHARE and ratio >= _SURE_RATIO
+    for place in np.flatnonzero(counts >= few).tolist():
+        first, last = max(0, place - _NEIGHBOURS), min(values.size - 1, place + _NEIGHBOURS)
+        beside = np.sort(np.delete(counts[first : last + 1], place - first))
+        cells = round((values[last] - values[first]) / step) if step else 2 * beside.size + 1
+        ratio = counts[place] / max(_median(beside, max(cells, beside.size)), 1.0)
+        sure = counts[place] >= _SURE_SHARE * rows and ratio >= _SURE_RATIO
         if sure or ratio >= _SPIKE_RATIO:
             found.append(place)
-    largest = sorted(found, key=lambda place: -counts[place])[:MAX_SPIKES]
-    return [float(values[place]) for place in sorted(largest)]
+    return [int(on[place]) for place in found]
+
+
+def _median(counts: NDArray[np.int64], cells: int) -> float:
+    """Return the median of ascending counts and of those of empty cells, of which there are so many in all."""
+    empty = cells - counts.size
+    middle = [place - empty for place in ((cells - 1) // 2, cells // 2)]
+    return sum(float(counts[place]) if place >= 0 else 0.0 for place in middle) / 2
 
 
 def choose_transform(

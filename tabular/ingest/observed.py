@@ -15,6 +15,7 @@ from tabular.ingest.numbers import (
     choose_transform,
     common_step,
     find_spikes,
+    is_ordinal,
     lower_bound,
     quantiles,
 )
@@ -142,6 +143,7 @@ class ObservedColumns:
         limit = MAX_WHOLE_LEVELS if is_whole else MAX_LEVELS
         truths = set(values.tolist()) == {0.0, 1.0} and rows >= _TRUTH_ROWS
         few = values.size <= limit and rows >= ROWS_PER_LEVEL * values.size
+        few |= not is_whole and column.type != "datetime" and is_ordinal(*found)
         if values.size > 1 and not (truths or few):
             return None
         return tuple(int(value) if value.is_integer() else value for value in values.tolist())

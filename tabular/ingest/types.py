@@ -18,6 +18,10 @@ from tabular.words import FALSE_TEXTS, TRUE_TEXTS
 _FEW_LEVELS = 20  # of a column that may be a category although its cells are numbers
 _ROWS_PER_LEVEL = 20
 _FEW_CELLS = 10
+_FEWEST_NAMES, _ROWS_OF_A_NAME = (
+    100,
+    20,
+)  # values of a text, and the fewest rows of one that many share
 _FEWEST_DATES = 5  # distinct ones that are eight digits, and hardly by chance
 _SHOWN = 24
 _SHOWN_TEXTS = 3
@@ -331,6 +335,11 @@ def _category(profile: TextProfile, options: ParseOptions, *, comma: bool | None
         reason = "All its cells are distinct, as ids are."
     elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
         reason = "Most of its cells are distinct, as in free text."
+    elif distinct > _FEWEST_NAMES and 2 * _shared_rows(profile) < profile.known:
+        reason = (
+            f"Its {distinct} values are shared by few rows each, as names and ids are. State the type"
+            " category to model it."
+        )
     if reason is not None:
         told, others = (nearly["detail"], nearly["remedies"]) if nearly else (reason, [])
         kind: ColumnType | None = "category" if distinct else None
@@ -341,6 +350,11 @@ def _category(profile: TextProfile, options: ParseOptions, *, comma: bool | None
     reason = f"The cells are text of {len(column.levels)} {plural}{rare}."
     warnings = [*([nearly] if nearly else []), *_about_spellings(profile)]
     return Decision(column=column, reason=reason, warnings=warnings)
+
+
+def _shared_rows(profile: TextProfile) -> int:
+    """Return the number of rows whose text many others share."""
+    return sum(count for count in profile.counts.values() if count >= _ROWS_OF_A_NAME)
 
 
 def _nearly(profile: TextProfile, *, comma: bool | None) -> TableWarning | None:

@@ -89,6 +89,26 @@ def test_the_default_competes_with_what_was_trained_after_it() -> None:
     assert [member["trial"] for member in ensemble.request["members"]] == [0, 1]
 
 
+def test_without_a_limit_all_trainings_take_six_times_the_default() -> None:
+    search = a_search(trials=4, stages=LIMITED)
+    default = a_child(0, 0, 1.0, epochs=40, seconds=10.0)
+    assert started(search, []) == [(0, 0)]
+    step = search_step(search, [default])
+    assert isinstance(step, Start)
+    slices = [child.request["optimisation"]["max_seconds"] for child in step.children]
+    assert sum(slices) == pytest.approx(50.0 * 1.0 / 3.0)
+    others = [a_child(1, number, 9.0 - number, epochs=10, seconds=2.5) for number in (1, 2, 3)]
+    assert started(search, [default, *others]) == [(2, 1), (2, 2)]
+
+
+def test_the_default_is_among_those_that_an_ensemble_is_chosen_of() -> None:
+    children = [a_child(0, 0, -9.0), *(a_child(1, n, 0.0) for n in (1, 2, 3))]
+    children += [a_child(2, n, float(n)) for n in (1, 2, 3)]
+    step = search_step(a_search(trials=4, stages=LIMITED, ensemble=2), children)
+    assert isinstance(step, Start)
+    assert [member["trial"] for member in step.children[0].request["members"]] == [3, 0]
+
+
 def test_a_default_that_fails_leaves_the_search_to_the_others() -> None:
     failed = Child(
         id="job",

@@ -35,9 +35,14 @@ class Noise:
     spikes: Tensor
 
     def denoise(self, rows: Tensor) -> Denoise | None:
-        """Return the maps that take the widest noise off samples; None if no value needs such noise."""
-        places = self.spikes.nonzero()[:, 0].tolist()
-        return Denoise.fit(rows, self.widths, places) if places else None
+        """Return the maps that take the noise off samples where these are not rounded; None if all are."""
+        irregular = [
+            place
+            for place in ((self.widths > 0) & (self.steps == 0)).nonzero()[:, 0].tolist()
+            if _is_few(len(torch.unique(rows[:, place])), len(rows))
+        ]
+        places = sorted({*self.spikes.nonzero()[:, 0].tolist(), *irregular})
+        return Denoise.fit(rows, self.widths, places, stepped=irregular) if places else None
 
     def notes(self, columns: Sequence[str]) -> Iterator[str]:
         """Return messages about the noise for the caller."""
@@ -82,7 +87,9 @@ def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
     step = width = 0.0
     if len(values) > 1 and _is_discrete(values, len(column)):
         gaps = np.diff(values)
-        step = float(gaps.min()) if _on_grid(values, float(gaps.min())) else 0.0
+        least, size = float(gaps.min()), float(np.abs(values).max())
+        # A third has no end: of many steps together, rounding leaves more digits.
+        step = size / round(size / least) if _on_grid(values, least) else 0.0
         width = step or float(np.median(gaps))
     std = float(column.std())
     if share < NOISE_SHARE or share * std <= width:
@@ -97,8 +104,11 @@ def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _is_discrete(values: NDArray[np.float64], rows: int) -> bool:
-    few = len(values) * _ROWS_PER_DISTINCT_VALUE <= rows
-    return few or bool((values == np.rint(values)).all())
+    return _is_few(len(values), rows) or bool((values == np.rint(values)).all())
+
+
+def _is_few(values: int, rows: int) -> bool:
+    return values * _ROWS_PER_DISTINCT_VALUE <= rows
 
 
 def _on_grid(values: NDArray[np.float64], step: float) -> bool:

@@ -1,7 +1,7 @@
 """Work of one ensemble job: a choice among trained flows, and one model file of those that it takes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ from workers.trainer.unusual import unusual_rows
 _LEAST_GAIN = 0.005
 # A member this much worse than the best one, in nats per row, adds nothing but time.
 _MOST_BEHIND = 1.0
+# Rank correlation with the default below which a caller is warned, and the fewest rows that tell it.
+_LEAST_CORRELATION, _FEWEST_RANKS = 0.8, 50
 _ITERATIONS, _SHARE_OF_EM = 20, 0.7
 
 
@@ -92,6 +94,8 @@ def _assembled(
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)
     teller.note(_account(members, gain=choice.gain))
+    for text in _about_ranks(request, scores, choice):
+        teller.note(text)
     metrics: dict[str, Any] = {
         "members": [member.trial for member in members],
         "weights": [round(weight, 4) for weight in choice.weights],
@@ -219,6 +223,24 @@ def _mixture(
     parts = [spec for spec in specs if not isinstance(spec, EnsembleSpec | LatentSpec)]
     spec = EnsembleSpec(members=parts, weights=weights)
     return ensemble_of(flows, weights).eval(), spec
+
+
+def _about_ranks(
+    request: AcceptedEnsemble, scores: list[Float[Tensor, " rows"]], choice: "Choice"
+) -> Iterator[str]:
+    """Yield a warning where the chosen flows rank rows very differently from the default, trial 0."""
+    default = next((at for at, one in enumerate(request.members) if one.trial == 0), None)
+    if default is None or choice.members == [default]:
+        return
+    weights = torch.tensor(choice.weights, dtype=torch.float64)
+    chosen = mix(torch.stack([scores[at] for at in choice.members]), weights)
+    ranks = torch.stack([one.argsort().argsort().double() for one in (chosen, scores[default])])
+    correlation = float(torch.corrcoef(ranks)[0, 1])
+    if len(chosen) >= _FEWEST_RANKS and correlation < _LEAST_CORRELATION:
+        yield (
+            f"The model ranks rows very differently from the default flow (a rank correlation of"
+            f" {correlation:.2f}): before you rank outliers by it, compare both on rows that you know."
+        )
 
 
 def _account(members: list[Member], *, gain: float) -> str:

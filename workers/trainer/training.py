@@ -192,6 +192,7 @@ def _build(
         steps=None if noise is None else noise.steps,
         widths=None if noise is None else noise.widths,
         denoise=denoise,
+        extent=torch.stack([rows.amin(dim=0), rows.amax(dim=0)]),
         context_dim=context_dim,
         standardise_context=moments(context, request.context_columns) if context_dim else None,
         seed=request.optimisation.seed,

@@ -6,7 +6,13 @@ from numpy.typing import NDArray
 
 from tabular.columns import Column
 from tabular.formats import TableFormat
-from tabular.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
+from tabular.ingest.numbers import (
+    MAX_SPIKES,
+    choose_transform,
+    find_spikes,
+    grid_step,
+    is_ordinal,
+)
 from tabular.ingest.warnings import find_sentinels
 from tests.tables.files import npy
 
@@ -22,6 +28,34 @@ def test_spikes_stand_out_of_what_is_beside_them():
     assert find_spikes(sentinels) == [-999.0, 0.0]
     round_ones = np.where(RANDOM.random(20_000) < 0.9, np.round(values, 1), values)
     assert len(find_spikes(round_ones)) <= MAX_SPIKES
+
+
+def test_any_number_of_values_that_many_rows_share_are_spikes_beside_a_continuous_part():
+    shared = np.log(np.arange(1.0, 41.0))
+    column = np.concatenate([RANDOM.choice(shared, 3000), RANDOM.normal(5.0, 0.3, 1000)])
+    assert find_spikes(column) == sorted(shared)
+    assert find_spikes(np.round(RANDOM.normal(0.0, 3.0, 4000), 1)) == []  # a smooth grid
+
+
+@pytest.mark.parametrize(
+    ("column", "ordinal"),
+    [
+        (4.5 * RANDOM.integers(0, 23, 3000), True),
+        (np.log(1.0 + RANDOM.poisson(5.0, 3000)), True),
+        (RANDOM.poisson(5.0, 3000) / 3, True),
+        (np.round(RANDOM.normal(61.0, 1.5, 3000), 1), False),  # a tenth is a decimal
+        (np.append(RANDOM.normal(size=1500), np.zeros(1500)), False),
+    ],
+)
+def test_a_column_of_few_values_that_are_no_decimals_is_ordinal(column, ordinal):
+    values, counts = np.unique(column, return_counts=True)
+    assert is_ordinal(values, counts) == ordinal
+
+
+def test_the_step_of_a_grid_is_what_all_values_are_multiples_of():
+    assert grid_step(np.array([0.0, 4.5, 9.0, 31.5])) == pytest.approx(4.5)
+    assert grid_step(np.round(np.arange(0, 20) / 3, 6)) == pytest.approx(1 / 3, rel=1e-6)
+    assert grid_step(np.log(np.arange(1.0, 20.0))) == 0.0
 
 
 def counted(*counts: int) -> NDArray[np.float64]:
