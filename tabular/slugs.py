@@ -7,7 +7,7 @@ Slug = Literal[
     "array-dtype", "array-parse", "artifact-corrupt", "artifact-mismatch", "artifact-missing", "bad-request",
     "batch-empty", "batch-shape", "batch-value", "body-empty", "checkpoint-invalid", "column-name",
     "columns-mismatch", "columns-overlap", "compare-unavailable", "conflict", "content-decoding", "content-encoding",
-    "conditionals-unavailable", "context-mismatch", "cursor", "dataset-constant-column", "dataset-dtype",
+    "conditionals-unavailable", "question-unavailable", "context-mismatch", "cursor", "dataset-constant-column", "dataset-dtype",
     "dataset-duplicate-columns", "dataset-empty", "dataset-encoding", "dataset-in-use", "dataset-nonfinite",
     "dataset-parse", "dataset-pickle-forbidden", "dataset-range", "dataset-shape", "dataset-too-large",
     "dataset-too-small", "dataset-truncated", "db-busy", "db-unavailable", "dimension-mismatch",

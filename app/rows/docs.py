@@ -58,6 +58,9 @@ def rows_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     return {codec.media_type: _request_media(codec, columns, rows) for codec in CODECS}
 
 
+_NO_NUMBERS = ("columns", "given", "row_errors")  # members that are lists of something else
+
+
 def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     """Return the `content` of the upload of a table, CSV first; as `rows_content`."""
     content = rows_content(columns, rows)
@@ -77,7 +80,7 @@ def rows_response_content(
         example: Example of a JSON response; its `rows`, or else its lists of numbers, are the columns.
         columns: Names of the columns in the other formats.
     """
-    lists = [value for name, value in example.items() if name not in ("columns", "row_errors")]
+    lists = [value for name, value in example.items() if name not in _NO_NUMBERS]
     lists = [value for value in lists if isinstance(value, list)]
     rows = np.column_stack([np.array(value, dtype=np.float64) for value in lists]).tolist()
     content: dict[str, Any] = {}

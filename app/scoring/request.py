@@ -59,6 +59,7 @@ class ScoreRequest:
         extra: Wish to ignore or to refuse columns that the model does not have; None: as the model is.
         types: Types of the columns of the rows; None: they are plain numbers.
         given: True for rows of the context alone.
+        subset: Columns of the model that the rows have; None: all of them.
     """
 
     request: Request
@@ -69,6 +70,7 @@ class ScoreRequest:
     extra: Extra | None = None
     types: ModelTypes | None = None
     given: bool = False
+    subset: tuple[str, ...] | None = None
 
     @classmethod
     async def of(
@@ -120,7 +122,9 @@ class ScoreRequest:
     def shape(self) -> RowsShape:
         """Shape that the rows of the body must have."""
         columns = [*self.version.context_columns]
-        if not self.given:
+        if self.subset is not None:
+            columns = [*self.subset]
+        elif not self.given:
             columns = [*self.version.columns, *columns]
         partial = self.types is not None or self.state.models.leaves_out(self.version)
         extra = self.extra or ("ignore" if partial else "error")
@@ -154,8 +158,8 @@ class ScoreRequest:
             ClientDisconnect: The caller has left.
         """
         with body_share(self.request) as share:
-            rows, found = await self._read(share)
-            self._check_results(function, len(rows))
+            rows, found = await self.read(share)
+            self.check_results(function, len(rows))
             async with self.flow(function) as flow:
                 values = await self.compute(function, flow, rows)
             about_body = body_warnings(found)
@@ -166,7 +170,7 @@ class ScoreRequest:
                 headers[ROW_WARNINGS_HEADER] = table.warnings.header
             return await self.codec.respond(table, chunk, headers=headers)
 
-    async def _read(self, share: Share) -> Decoded:
+    async def read(self, share: Share) -> Decoded:
         """Return the rows of the body, whose bytes the share counts."""
         codec, parameters = request_codec(self.request.headers.get("content-type"))
         state = self.state
@@ -175,7 +179,7 @@ class ScoreRequest:
         body = RowsBody(content, codec.format, parameters, self.shape, state.settings, state.blobs)
         return await codec.read(body, state.parsers)
 
-    def _check_results(self, function: RowFunction, rows: int) -> None:
+    def check_results(self, function: RowFunction, rows: int) -> None:
         """Refuse results of too many bytes, in the format of the response.
 
         Raises:

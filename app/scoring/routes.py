@@ -3,10 +3,13 @@
 They read the body themselves; `app.scoring.views` describes the responses for OpenAPI.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from fastapi.routing import APIRoute
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,10 +32,13 @@ from app.scoring.functions import (
     score_alone,
     score_explained,
 )
+from app.scoring.questions import about_columns, expected, log_prob_of, respond_imputed
 from app.scoring.request import Extra, ScoreRequest
 from app.scoring.samples import SampleRequest, respond_samples
 from app.scoring.views import (
     EVIDENCE_RESPONSES,
+    EXPECT_RESPONSES,
+    IMPUTE_RESPONSES,
     LOG_PROB_RESPONSES,
     SAMPLE_RESPONSES,
     SCORE_RESPONSES,
@@ -40,6 +46,8 @@ from app.scoring.views import (
     rows_body,
     transform_responses,
 )
+from flows.compiled.answers import Fill
+from flows.compiled.questions import Within
 
 Ref = Annotated[
     str,
@@ -107,6 +115,43 @@ SeedQuery = Annotated[
         description="Seed of the samples; the same seed gives the same numbers.",
     ),
 ]
+AskedQuery = Annotated[
+    Sequence[str],
+    Query(
+        max_length=1000,
+        description="Columns whose density is asked for, one parameter each; the default is all that are not"
+        " in `given`.",
+    ),
+]
+GivenQuery = Annotated[
+    Sequence[str],
+    Query(max_length=10_000, description="Columns that are known, one parameter each."),
+]
+FillQuery = Annotated[
+    Fill,
+    Query(
+        description="What a gap gets: the `mean` or the `median` of a number, with the likeliest category,"
+        " or a `draw` of all gaps of a row together, for multiple imputation by several seeds."
+    ),
+]
+LevelQuery = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        lt=1,
+        description="Probability of the intervals beside the rows; left out: none.",
+        examples=[0.9],
+    ),
+]
+ColumnQuery = Annotated[str, Query(description="Column that is asked for.", examples=["x2"])]
+QuantilesQuery = Annotated[
+    Sequence[Annotated[float, Field(gt=0, lt=1)]],
+    Query(max_length=100, description="Shares of the quantiles, one parameter each."),
+]
+BoundQuery = Annotated[
+    float | None,
+    Query(allow_inf_nan=False, description="Bound of the column, which belongs to the interval."),
+]
 _SAMPLE_EXAMPLES = {
     "reproducible": {"summary": "Samples with a fixed seed", "value": {"n": 5, "seed": 7}}
 }
@@ -123,7 +168,7 @@ router = APIRouter(prefix="/v1/models", tags=["scores"])
     openapi_extra=rows_body(ROWS),
     responses=LOG_PROB_RESPONSES,
 )
-async def log_prob(
+async def log_prob(  # noqa: PLR0913  a query has so many
     request: Request,
     ref: Ref,
     space: SpaceQuery = "data",
@@ -131,13 +176,26 @@ async def log_prob(
     *,
     parts: PartsQuery = False,
     conditionals: ConditionalsQuery = False,
+    columns: AskedQuery = (),
+    given: GivenQuery = (),
 ) -> Response:
     """Return the log density of each row, in nats.
 
     A row whose density is not finite has null and an entry in `row_errors`, or -inf or NaN in npy;
     the other rows are not affected.
+
+    With `columns` or `given` it is that of some columns given others, whatever the rest may be; rows
+    need no other columns. It is exact where a sum or a closed form gives it; elsewhere it is an average of
+    weighted draws, with its standard error.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
+    if columns or given:
+        if parts or conditionals:
+            error = FieldError("Leave it out beside `columns` and `given`.", parameter="parts")
+            raise Problem("validation", errors=[error])
+        asked = columns or [name for name in score.version.columns if name not in given]
+        some = about_columns(score, [*asked, *given])
+        return await some.respond(log_prob_of(score.version, asked, given))
     if not conditionals:
         return await score.respond(log_prob_parts(space) if parts else log_prob_alone(space))
     if parts:
@@ -188,6 +246,65 @@ async def score(
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """Draw rows from the model. The same seed gives the same rows from the same version."""
     return await respond_samples(await ScoreRequest.of(request, ref, space))
+
+
+@router.post(
+    "/{ref}/impute",
+    operation_id="impute",
+    summary="Fill the gaps of rows",
+    response_class=Response,
+    openapi_extra=rows_body(ROWS),
+    responses=IMPUTE_RESPONSES,
+)
+async def impute(
+    request: Request,
+    ref: Ref,
+    given: GivenQuery = (),
+    fill: FillQuery = "mean",
+    level: LevelQuery = None,
+    seed: SeedQuery = 0,
+) -> Response:
+    """Return rows whose gaps are filled, each given all other cells of its row.
+
+    A column that no row has is left out of `given`. The rows come in the format that `Accept` asks for,
+    with cells as in the table.
+    """
+    score = await ScoreRequest.of(request, ref, "data")
+    given = given or score.version.columns
+    return await respond_imputed(score, given, fill=fill, level=level, seed=seed)
+
+
+@router.post(
+    "/{ref}/expect",
+    operation_id="expect",
+    summary="Predict a column from the others",
+    response_class=Response,
+    openapi_extra=rows_body(ROWS),
+    responses=EXPECT_RESPONSES,
+)
+async def expect(  # noqa: PLR0913  a query has so many
+    request: Request,
+    ref: Ref,
+    column: ColumnQuery,
+    given: GivenQuery = (),
+    quantiles: QuantilesQuery = (),
+    low: BoundQuery = None,
+    high: BoundQuery = None,
+) -> Response:
+    """Return the distribution of one column given the others of each row: mean and quantiles, or probabilities.
+
+    Rows need the columns of `given` alone, by default all others; null stands for a cell that is not
+    known. `low` and `high` ask for the probability that the column lies between them.
+    """
+    score = await ScoreRequest.of(request, ref, "data")
+    given = given or [name for name in score.version.columns if name != column]
+    within = None
+    if low is not None or high is not None:
+        within = Within(
+            low=-math.inf if low is None else low, high=math.inf if high is None else high
+        )
+    asked = expected(score.version, column, given, quantiles=quantiles, within=within)
+    return await about_columns(score, given).respond(asked)
 
 
 @router.post(

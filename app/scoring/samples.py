@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,8 +19,10 @@ from app.rows.context import context_cells, context_rows
 from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.model_types import ModelTypes, Roundings, known_types_of
 from app.rows.shape import Floats
+from app.scoring.questions import Condition, Known, questions_of
 from app.scoring.request import ScoreRequest
-from flows import fitting_rows, turn_rows
+from flows import CompiledFlow, fitting_rows, turn_rows
+from flows.compiled.answers import GIVEN_ROWS, sample_given
 from models_store.process.traces import TRACES
 from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
@@ -47,6 +49,13 @@ class SampleRequest(BaseModel):
     context: Annotated[list[ContextRow], Field(fail_fast=True)] | dict[str, ContextCell] | None = (
         Field(default=None, description=CONTEXT_DESCRIPTION, examples=[[[0.5, 1.0]]])
     )
+    given: dict[str, Condition] | None = Field(
+        default=None,
+        max_length=10_000,
+        description='Cells that all rows have, by column: a value, `{"in": [values]}`, or'
+        ' `{"between": [low, high]}` with null for no bound. The others are drawn given these.',
+        examples=[{"region": "North", "age": {"between": [30, 40]}}],
+    )
 
 
 @dataclass(frozen=True)
@@ -58,12 +67,14 @@ class Drawing:
         n: Number of rows.
         seed: Seed of the random numbers.
         context: Context of a conditional model: one row, or one for each sample.
+        known: Known cells and conditions of others; None: there are none.
     """
 
     score: ScoreRequest
     n: int
     seed: int
     context: Floats | None
+    known: Known | None = None
 
     async def chunks(self) -> AsyncGenerator[Floats, None]:
         """Yield the rows, each chunk as one turn of the engine."""
@@ -72,9 +83,8 @@ class Drawing:
         async with score.flow() as flow:
             step = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
             step = fitting_rows(turn_rows(step, flow.operations.sampling), flow.row_bytes)
-            drawing = flow.iter_sample(
-                self.n, seed=self.seed, chunk_rows=step, context=self.context, space=score.space
-            )
+            step = step if self.known is None else GIVEN_ROWS
+            drawing = self._rows(flow, step)
             drawn: list[Floats] = []
             for start in range(0, self.n, step):
                 terms = Terms(max_wait_s=score.max_wait_s, admitted=start > 0)
@@ -83,6 +93,19 @@ class Drawing:
                 rows = drawn.pop()
                 score.state.tallies.add_rows(len(rows))
                 yield rows
+
+    def _rows(self, flow: CompiledFlow, step: int) -> Iterator[Floats]:
+        """Yield the rows, so many at a time."""
+        if self.known is None:
+            return flow.iter_sample(
+                self.n,
+                seed=self.seed,
+                chunk_rows=step,
+                context=self.context,
+                space=self.score.space,
+            )
+        asks, known = questions_of(flow), self.known
+        return sample_given(asks, self.n, known.row, known.within, seed=self.seed)
 
 
 async def respond_samples(score: ScoreRequest) -> Response:
@@ -175,7 +198,12 @@ async def _read(score: ScoreRequest) -> Drawing:
     context = None
     if wanted.context is not None or score.version.context_columns:
         context = await in_thread(_context, wanted, score.version)
-    return Drawing(score, wanted.n, seed, context)
+    known = None
+    if wanted.given:
+        if score.space == "model" or score.version.context_columns:
+            raise Problem("question-unavailable")
+        known = await in_thread(Known, score.version, wanted.given)
+    return Drawing(score, wanted.n, seed, context, known)
 
 
 def _context(wanted: SampleRequest, version: Version) -> Floats | None:

@@ -17,6 +17,13 @@ _DETAIL = "Explanation of this occurrence."
 _ROW = "Index of the row, from 0."
 
 
+_EFFECTIVE = "Effective number of draws behind each row; null where the answer is exact."
+_UNCERTAIN = (
+    "1 for each row whose draws did not reach the quality that is aimed at, else 0: its numbers are"
+    " rough."
+)
+
+
 class RowError(BaseModel):
     """Reason why a row has null."""
 
@@ -86,6 +93,20 @@ class LogProbs(ComputedOfCells):
     continuous: Numbers | None = Field(
         default=None, description="Part of the other values, given the discrete ones."
     )
+    columns: list[str] | None = Field(default=None, description="Columns that were asked for.")
+    given: list[str] | None = Field(default=None, description="Columns that were known.")
+    standard_error: Numbers | None = Field(
+        default=None,
+        description="Standard error of each log density, in nats, where some columns were asked for; 0"
+        " where it is exact.",
+    )
+    effective_samples: Numbers | None = Field(default=None, description=_EFFECTIVE)
+    pareto_k: Numbers | None = Field(
+        default=None,
+        description="Shape of the tail of the weights of the draws; null where the answer is exact."
+        " Below 0.7 the standard error can be trusted.",
+    )
+    uncertain: Numbers | None = Field(default=None, description=_UNCERTAIN)
     order: list[str] | None = Field(
         default=None,
         description="Columns in the order in which each is given those before it.",
@@ -99,6 +120,42 @@ class LogProbs(ComputedOfCells):
         default=None,
         description="Mean of each column given those before it; null where the model has no"
         " closed form of it, and for levels.",
+    )
+
+
+class Expectations(ComputedOfCells):
+    """What to expect of a column."""
+
+    column: str = Field(description="Column that was asked for.")
+    given: list[str] = Field(description="Columns that were known, where a row has them.")
+    mean: Numbers | None = Field(default=None, description="Mean of a column of numbers.")
+    quantiles: ByColumn | None = Field(
+        default=None, description="Quantiles of a column of numbers, by their shares."
+    )
+    probabilities: ByColumn | None = Field(
+        default=None, description="Probability of each level of a column of levels."
+    )
+    probability: Numbers | None = Field(
+        default=None, description="Probability that the condition of the query holds."
+    )
+    effective_samples: Numbers = Field(description=_EFFECTIVE)
+    uncertain: Numbers = Field(description=_UNCERTAIN)
+
+
+class ImputedRows(BaseModel):
+    """Rows whose gaps are filled."""
+
+    model: str = Field(description="Version that computed the response, as `name:version`.")
+    seed: int = Field(description="Seed of the draws.")
+    columns: list[str] = Field(
+        description="Names of the columns; with `level` those of the ends of intervals follow."
+    )
+    uncertain_rows: int = Field(
+        description="Number of rows whose draws did not reach the quality that is aimed at."
+    )
+    rows: list[list[float | str | bool | None]] = Field(description="Rows as in the table.")
+    body_warnings: list[BodyWarningView] | None = Field(
+        default=None, description="Parts of the body that are no rows; absent if there are none."
     )
 
 
@@ -269,6 +326,7 @@ LOG_PROB_RESPONSES: Responses = _responses(
     LogProbs,
     {"log_prob": [-6.4, -19.3]},
     "conditionals-unavailable",
+    "question-unavailable",
     columns=["log_prob"],
     headers=_X_WARNINGS,
     description="Log densities, as a column `log_prob`; in npy a 1-D float64 array. With"
@@ -301,9 +359,37 @@ SAMPLE_RESPONSES: Responses = _responses(
     {"seed": 7, "columns": COLUMNS, "rows": ROWS},
     "limit-samples",
     "context-mismatch",
+    "question-unavailable",
     columns=COLUMNS,
     headers=_X_SEED,
     description="Samples, streamed when there are many; in npy a 2-D float64 array.",
+)
+
+
+EXPECT_RESPONSES: Responses = _responses(
+    Expectations,
+    {
+        "column": COLUMNS[-1],
+        "given": COLUMNS[:-1],
+        "mean": [0.4, 1.7],
+        "effective_samples": [61.2, 44.0],
+        "uncertain": [0, 0],
+    },
+    "question-unavailable",
+    columns=["mean", "effective_samples", "uncertain"],
+    headers=_X_WARNINGS,
+    description="Columns `mean` and `quantiles.SHARE` of a column of numbers, `probabilities.LEVEL` of a column of"
+    " levels, `probability` of the condition, `effective_samples` and `uncertain`.",
+)
+IMPUTE_RESPONSES: Responses = _responses(
+    ImputedRows,
+    {"seed": 0, "columns": COLUMNS, "uncertain_rows": 0, "rows": ROWS},
+    "question-unavailable",
+    columns=COLUMNS,
+    headers=_X_SEED
+    | {"X-Uncertain-Rows": _header("Number of rows whose filled cells are rough.", "integer")},
+    description="The rows, whole; with `level`, columns `low.NAME` and `high.NAME` for each column, which"
+    " are null but where a number was filled.",
 )
 
 

@@ -53,6 +53,10 @@ class Effort:
     seed: int = 0
     cells: bool = True
 
+    def with_seed(self, seed: int) -> "Effort":
+        """Return the same effort with another seed."""
+        return replace(self, seed=seed)
+
 
 _USUAL = Effort()
 DENSITY_EFFORT = Effort(draws=256, most=4096, effective=64.0, error=0.02, cells=False)
@@ -152,6 +156,11 @@ class Questions:
             raise FlowError(_NO_COMPANION)
         object.__setattr__(self, "companion", self.flow.companion)
 
+    def values_of(self, column: int) -> Doubles:
+        """Return the number of the table for each level of a column; none for a column of numbers."""
+        kind = self.companion.layout.columns[column]
+        return _cells_of(kind)[: kind.levels]
+
     def log_prob(
         self, x: Doubles, asked: Sequence[int], given: Sequence[int] = (), *, seed: int = 0
     ) -> Estimates:
@@ -179,7 +188,7 @@ class Questions:
         known = np.isin(np.arange(self.flow.dim), columns)
         if known.all():
             return _exactly(self.flow.log_prob(x))
-        return self.weighted(x, known, effort=replace(DENSITY_EFFORT, seed=seed)).estimates
+        return self.weighted(x, known, effort=DENSITY_EFFORT.with_seed(seed)).estimates
 
     def weighted(
         self,
@@ -352,8 +361,8 @@ class _Plan:
         """Return the log densities of rows with their unknown cells filled."""
         count, split = indices.shape[1], len(self.layout.variables)
         whole = rows.repeat_interleave(count, dim=0)
-        whole[:, self.variables] = indices.reshape(len(whole), -1)
-        whole[:, [split + place for place in self.continuous]] = values.reshape(len(whole), -1)
+        whole[:, self.variables] = indices.flatten(0, 1)
+        whole[:, [split + place for place in self.continuous]] = values.flatten(0, 1)
         return self.flow.score_model(whole).view(len(rows), count)
 
     def _estimates(self, log_w: Tensor) -> Estimates:
@@ -378,8 +387,7 @@ class _Plan:
 
     def _decode(self, indices: Tensor, values: Tensor) -> Doubles:
         """Return unknown cells in the data's units."""
-        flat = values.reshape(-1, len(self.continuous))
-        numbers = self.flow.decode_continuous(flat, self.continuous)
+        numbers = self.flow.decode_continuous(values.flatten(0, 1), self.continuous)
         cells = np.empty((*indices.shape[:2], len(self.columns)))
         for at, column in enumerate(self.columns):
             kind, table = self.layout.columns[column], self.tables[column]
@@ -497,13 +505,13 @@ def spread_uniforms(count: int, dims: int, seed: int, numbers: Integers | None =
     steps = np.array([root**-place for place in range(1, dims)]) % 1
     points = np.arange(count, dtype=np.float64)
     rows = np.zeros(1, np.uint64) if numbers is None else numbers.astype(np.uint64)
-    shift = _hashed(seed, rows[:, None], np.arange(dims, dtype=np.uint64))
+    shift = hashed(seed, rows[:, None], np.arange(dims, dtype=np.uint64))
     first = (points + shift[:, :1]) / count
     rest = (points[:, None] * steps + shift[:, None, 1:]) % 1
     return torch.from_numpy(np.concatenate([first[:, :, None], rest], axis=2))
 
 
-def _hashed(seed: int, rows: Unsigned, dims: Unsigned) -> Doubles:
+def hashed(seed: int, rows: Unsigned, dims: Unsigned) -> Doubles:
     """Return numbers from 0 to 1 that depend on the seed, the row and the dimension alone (splitmix64)."""
     with np.errstate(over="ignore"):
         state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + rows

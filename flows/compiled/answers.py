@@ -1,0 +1,251 @@
+"""Answers to questions about rows: gaps filled, one column expected given the others, draws given conditions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.compiled.model_space import Doubles
+from flows.compiled.questions import (
+    Conditions,
+    Effort,
+    Integers,
+    Questions,
+    Weighted,
+    Within,
+    hashed,
+)
+
+Fill = Literal["mean", "median", "draw"]
+
+# One of as many draws is taken for a sample, by their weights.
+_SAMPLE_EFFORT = Effort(draws=32, most=128, effective=4.0)
+GIVEN_ROWS = 128
+"""Rows that `sample_given` yields at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Imputed:
+    """Rows whose gaps are filled.
+
+    Attributes:
+        rows: The rows; categories are the likeliest ones, or drawn.
+        low: Lower ends of the intervals of the numbers that were filled; NaN elsewhere.
+        high: Upper ends.
+        probability: Probability of each category that was filled; NaN elsewhere.
+        effective_samples: Effective number of draws of each row; NaN where all was exact.
+        uncertain: 1 for each row whose draws did not reach the stated quality.
+    """
+
+    rows: Doubles
+    low: Doubles
+    high: Doubles
+    probability: Doubles
+    effective_samples: Doubles
+    uncertain: Doubles
+
+
+def impute(
+    asks: Questions,
+    x: Doubles,
+    *,
+    fill: Fill = "mean",
+    level: float = 0.9,
+    seed: int = 0,
+    numbers: Integers | None = None,
+) -> Imputed:
+    """Fill the gaps of rows, each given all cells that its row has.
+
+    Args:
+        asks: Questions to the flow.
+        x: Rows in the data's units; what is not finite is a gap.
+        fill: `mean` or `median` of numbers, with the likeliest categories; `draw` draws all gaps of a row together.
+        level: Probability of the intervals, each between equal tails.
+        seed: Seed of the draws.
+        numbers: Numbers of the rows, of which each has draws of its own if `fill` is `draw`.
+    """
+    rows = np.array(x, np.float64)
+    gaps = ~np.isfinite(rows)
+    low, high, probability = (np.full(rows.shape, np.nan) for _ in range(3))
+    effective, uncertain = np.full(len(rows), np.nan), np.zeros(len(rows))
+    numbers = np.arange(len(rows)) if numbers is None else numbers
+    shares = [(1 - level) / 2, (1 + level) / 2, 0.5]
+    for mask, places in _patterns(gaps):
+        columns = np.flatnonzero(mask).tolist()
+        found = asks.weighted(
+            rows[places],
+            ~mask,
+            conditions=Conditions(filled=columns),
+            effort=Effort(seed=seed),
+            numbers=numbers[places] if fill == "draw" else None,
+        )
+        effective[places] = found.estimates.effective_samples
+        uncertain[places] = found.estimates.uncertain
+        drawn = _drawn(found, seed, numbers[places]) if fill == "draw" else None
+        for at, column in enumerate(columns):
+            table = found.levels[at]
+            if table is not None:
+                best = table.argmax(axis=1)
+                values = asks.values_of(column)[best]
+                probability[places, column] = table[np.arange(len(best)), best]
+            else:
+                ends = weighted_quantiles(found.cells[:, :, at], found.weights, shares)
+                low[places, column], high[places, column] = ends[:, 0], ends[:, 1]
+                values = ends[:, 2] if fill == "median" else _mean(found, at)
+            rows[places, column] = values if drawn is None else drawn[:, at]
+    if fill == "draw":
+        rows = np.where(gaps, asks.flow.to_grid(rows), rows)
+    return Imputed(rows, low, high, probability, effective, uncertain)
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What one column of rows is, given their other cells.
+
+    Attributes:
+        mean: Means; NaN for a column of texts.
+        quantiles: Quantiles of a column of numbers, of shape (rows, shares); NaN for levels.
+        probability: Probability that the condition holds; NaN without one.
+        levels: Probability of each level; no columns for a column of numbers.
+        effective_samples: As of `Imputed`.
+        uncertain: As of `Imputed`.
+    """
+
+    mean: Doubles
+    quantiles: Doubles
+    probability: Doubles
+    levels: Doubles
+    effective_samples: Doubles
+    uncertain: Doubles
+
+
+def expect(
+    asks: Questions,
+    x: Doubles,
+    column: int,
+    *,
+    shares: Sequence[float] = (),
+    within: Within | None = None,
+    seed: int = 0,
+) -> Expected:
+    """Return the distribution of one column given the other cells of each row; gaps among these are unknown.
+
+    Args:
+        asks: Questions to the flow.
+        x: Rows in the data's units; what they have in the column does not matter.
+        column: Number of the column.
+        shares: Shares of the quantiles.
+        within: Condition whose probability is asked for.
+        seed: Seed of the draws.
+    """
+    gaps = ~np.isfinite(np.array(x, np.float64))
+    gaps[:, column] = True
+    values = asks.values_of(column)
+    levels = np.full((len(x), len(values)), np.nan)
+    mean, probability = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    quantiles = np.full((len(x), len(shares)), np.nan)
+    effective, uncertain = np.full(len(x), np.nan), np.zeros(len(x))
+    for mask, places in _patterns(gaps):
+        found = asks.weighted(
+            x[places], ~mask, conditions=Conditions(filled=[column]), effort=Effort(seed=seed)
+        )
+        effective[places] = found.estimates.effective_samples
+        uncertain[places] = found.estimates.uncertain
+        at = found.columns.index(column)
+        table = found.levels[at]
+        if table is not None:
+            levels[places] = table[:, : len(values)]
+            mean[places] = levels[places] @ values
+            if within is not None:
+                probability[places] = levels[places] @ within.holds(values)
+            continue
+        mean[places] = _mean(found, at)
+        quantiles[places] = weighted_quantiles(found.cells[:, :, at], found.weights, shares)
+        if within is not None:
+            holds = within.holds(found.cells[:, :, at])
+            probability[places] = (holds * found.weights).sum(axis=1)
+    return Expected(mean, quantiles, probability, levels, effective, uncertain)
+
+
+def sample_given(
+    asks: Questions,
+    n: int,
+    row: Doubles,
+    within: dict[int, Within],
+    *,
+    seed: int,
+) -> Iterator[Doubles]:
+    """Yield draws of rows given some of their cells, and conditions of others.
+
+    Each is one of several draws of the companion, taken by its weight (sampling and importance resampling).
+
+    Args:
+        asks: Questions to the flow.
+        n: Number of rows.
+        row: Known cells in the data's units, NaN where a cell is unknown.
+        within: Conditions of unknown cells, by column.
+        seed: Seed of the draws; the same seed gives the same rows.
+    """
+    known = ~np.isnan(row)
+    for start in range(0, n, GIVEN_ROWS):
+        numbers = np.arange(start, min(n, start + GIVEN_ROWS))
+        rows = np.repeat(row[None], len(numbers), axis=0)
+        if not known.all():
+            found = asks.weighted(
+                rows,
+                known,
+                conditions=Conditions(within),
+                effort=_SAMPLE_EFFORT.with_seed(seed),
+                numbers=numbers,
+            )
+            rows[:, found.columns] = _drawn(found, seed, numbers)
+            gridded = asks.flow.to_grid(rows)
+            rows[:, ~known] = gridded[:, ~known]
+        yield rows
+
+
+def weighted_quantiles(cells: Doubles, weights: Doubles, shares: Sequence[float]) -> Doubles:
+    """Return quantiles of weighted numbers, a row each, between the middles of their weights.
+
+    Args:
+        cells: Numbers of shape (rows, draws); those without a weight may be NaN.
+        weights: Their weights, which sum to 1 in each row.
+        shares: Shares of the quantiles.
+    """
+    order = np.argsort(cells, axis=1)
+    cells, weights = np.take_along_axis(cells, order, 1), np.take_along_axis(weights, order, 1)
+    middles = weights.cumsum(axis=1) - weights / 2
+    last = np.maximum((weights > 0).cumsum(axis=1).argmax(axis=1), 0)[:, None]
+    found = np.empty((len(cells), len(shares)))
+    for at, share in enumerate(shares):
+        above = np.minimum((middles < share).sum(axis=1)[:, None], last)
+        below = np.maximum(above - 1, 0)
+        ends = [np.take_along_axis(a, i, 1)[:, 0] for a in (cells, middles) for i in (below, above)]
+        low, high, start, stop = ends
+        part = np.clip((share - start) / np.maximum(stop - start, 1e-300), 0, 1)
+        found[:, at] = low + part * (high - low)
+    return found
+
+
+def _mean(found: Weighted, at: int) -> Doubles:
+    total: Doubles = np.nansum(found.cells[:, :, at] * found.weights, axis=1)
+    return total
+
+
+def _drawn(found: Weighted, seed: int, numbers: Integers) -> Doubles:
+    """Return the cells of one draw of each row, taken by its weight."""
+    ends = found.weights.cumsum(axis=1)
+    uniform = hashed(seed + 1, numbers.astype(np.uint64)[:, None], np.zeros(1, np.uint64))
+    chosen = np.minimum((ends < uniform * ends[:, -1:]).sum(axis=1), ends.shape[1] - 1)
+    cells: Doubles = found.cells[np.arange(len(chosen)), chosen]
+    return cells
+
+
+def _patterns(masks: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Integers]]:
+    """Yield each different mask that is not empty, and the numbers of the rows that have it."""
+    different, places = np.unique(masks, axis=0, return_inverse=True)
+    for number, mask in enumerate(different):
+        if mask.any():
+            yield mask, np.flatnonzero(places.reshape(-1) == number)

@@ -1,0 +1,145 @@
+"""Questions about some columns given others over HTTP: densities, gaps that are filled, predictions, conditions."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from flows.mixed.companion_fitting import fit_companion
+from tabular.typed_rows import TypedRows
+from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
+from tests.api.serving import registered
+
+ROWS = mixed_rows(300, seed=5)
+
+
+@pytest.fixture(scope="module")
+def client(shared_client: TestClient) -> TestClient:
+    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    flow = mixed_flow(SPEC)
+    table = torch.from_numpy(ROWS)
+    flow.companion = fit_companion(flow, table[:200], table[200:], seed=0)
+    kept = {"spec": SPEC, "columns": NAMES, "types": TYPES}
+    registered(state.database, state.blobs, name="asked", flow=flow, **kept)
+    registered(state.database, state.blobs, name="old", flow=mixed_flow(SPEC), **kept)
+    return shared_client
+
+
+def cells(count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = TypedRows(COLUMNS).batch(ROWS[:count]).to_pylist()
+    return found
+
+
+def asked(client: TestClient, path: str, rows: Any, model: str = "asked", **headers: str) -> Any:
+    body = json.dumps({"rows": rows}, default=str)
+    headers = {"Content-Type": "application/json", **headers}
+    return client.post(f"/v1/models/{model}/{path}", content=body, headers=headers)
+
+
+def found(client: TestClient, path: str, rows: Any) -> Any:
+    response = asked(client, path, rows)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_a_density_given_other_columns_is_the_joint_over_theirs(client):
+    rows = cells(5)
+    last, others = NAMES[-1], NAMES[:-1]
+    given = "&".join(f"given={name}" for name in others)
+    conditional = found(client, f"log_prob?columns={last}&{given}", rows)
+    columns = "&".join(f"columns={name}" for name in others)
+    part = found(client, f"log_prob?{columns}", [{n: r[n] for n in others} for r in rows])
+    whole = found(client, "log_prob", rows)
+    difference = np.array(whole["log_prob"]) - np.array(part["log_prob"])
+    assert conditional["log_prob"] == pytest.approx(difference, abs=1e-6)
+    assert conditional["given"] == others
+
+
+def test_gaps_are_filled_and_other_cells_stay(client):
+    rows = cells(6)
+    gaps = [{**row, name: None} for row, name in zip(rows, [*NAMES, *NAMES], strict=False)]
+    answer = found(client, "impute?level=0.9", gaps)
+    filled = [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
+    for row, gap, whole in zip(filled, gaps, rows, strict=True):
+        for name in NAMES:
+            if gap[name] is not None:
+                assert str(row[name]) == str(whole[name])
+            else:
+                assert row[name] is not None
+    table = pa.ipc.open_stream(
+        asked(client, "impute", gaps, Accept="application/vnd.apache.arrow.stream").content
+    ).read_all()
+    assert table.column_names == NAMES
+    csv = asked(client, "impute", gaps, Accept="text/csv").text
+    assert csv.splitlines()[0].split(",") == NAMES
+    assert len(csv.splitlines()) == 7
+
+
+def test_a_column_of_levels_has_probabilities_and_one_of_numbers_quantiles(client):
+    rows = cells(4)
+    for place, name in enumerate(NAMES):
+        others = [{n: r[n] for n in NAMES if n != name} for r in rows]
+        answer = found(client, f"expect?column={name}&quantiles=0.1&quantiles=0.9", others)
+        if SPEC.columns[place].levels:
+            assert all(sum(p.values()) == pytest.approx(1) for p in answer["probabilities"])
+        else:
+            assert all(q["0.1"] <= q["0.9"] for q in answer["quantiles"])
+
+
+def test_draws_have_the_cells_that_are_given_and_keep_to_conditions(client):
+    wanted = cells(3)
+    number = next(i for i, c in enumerate(SPEC.columns) if not c.levels)
+    level = next(i for i, c in enumerate(SPEC.columns) if c.levels)
+    low, high = np.nanquantile(ROWS[:, number], [0.5, 0.8])
+    value = wanted[0][NAMES[level]]
+    body = {
+        "n": 200,
+        "seed": 3,
+        "given": {NAMES[level]: {"in": [value]}, NAMES[number]: {"between": [low, high]}},
+    }
+    answer = client.post("/v1/models/asked/sample", json=body)
+    assert answer.status_code == 200, answer.text
+    rows = answer.json()["rows"]
+    assert {row[level] for row in rows} == {value}
+    assert all(low - 1e-6 <= row[number] <= high + 1e-6 for row in rows)
+    assert client.post("/v1/models/asked/sample", json=body).json() == answer.json()
+    body["given"] = {NAMES[level]: value}
+    rows = client.post("/v1/models/asked/sample", json=body).json()["rows"]
+    assert {row[level] for row in rows} == {value}
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "said"),
+    [
+        ("log_prob?columns=nothing", "columns", "'nothing'"),
+        (f"log_prob?columns={NAMES[0]}&given={NAMES[0]}", "columns", "once"),
+        ("expect?column=nothing", "column", "'nothing'"),
+        ("impute?given=nothing", "given", "'nothing'"),
+    ],
+)
+def test_a_column_that_the_model_does_not_have_is_named(client, path, where, said):
+    response = asked(client, path, cells(1))
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["parameter"] == where
+    assert said in error["detail"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"nothing": 1}, {NAMES[0]: {"in": ["no such level"]}}, {NAMES[0]: {"between": ["a", 1]}}],
+)
+def test_a_condition_that_no_cell_can_meet_names_its_column(client, given):
+    response = client.post("/v1/models/asked/sample", json={"n": 1, "given": given})
+    assert response.status_code == 422
+    assert next(iter(given)) in response.json()["errors"][0]["pointer"]
+
+
+def test_a_version_without_a_companion_says_to_train_again(client):
+    response = asked(client, "impute", cells(1), model="old")
+    assert response.status_code == 422
+    assert response.json()["type"] == "/problems/question-unavailable"
