@@ -52,6 +52,7 @@ for command, name in (
     (train.train, "train"),
     (rows.score, "score"),
     (rows.sample, "sample"),
+    (rows.impute, "impute"),
     (things.list_, "list"),
     (things.show, "show"),
     (things.delete, "delete"),

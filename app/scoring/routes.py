@@ -150,7 +150,7 @@ QuantilesQuery = Annotated[
 ]
 BoundQuery = Annotated[
     float | None,
-    Query(allow_inf_nan=False, description="Bound of the column, which belongs to the interval."),
+    Query(ge=-1e308, le=1e308, description="Bound of the column, which belongs to the interval."),
 ]
 _SAMPLE_EXAMPLES = {
     "reproducible": {"summary": "Samples with a fixed seed", "value": {"n": 5, "seed": 7}}

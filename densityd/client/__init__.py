@@ -69,6 +69,7 @@ from densityd.client.records import (
 )
 from densityd.client.results import (
     Conditionals as Conditionals,
+    Estimates as Estimates,
     Evidence as Evidence,
     Explained as Explained,
     Parts as Parts,

@@ -21,6 +21,24 @@ class Transformed(NamedTuple):
     log_det: Floats
 
 
+class Estimates(NamedTuple):
+    """Log densities of some columns given others.
+
+    Attributes:
+        log_prob: Log density of each row, in nats.
+        standard_error: Its standard error; 0 where it is exact.
+        effective_samples: Effective number of draws behind it; NaN where it is exact.
+        pareto_k: Shape of the tail of their weights: below 0.7 the standard error can be trusted.
+        uncertain: 1 where the quality that is aimed at was not reached, else 0.
+    """
+
+    log_prob: Floats
+    standard_error: Floats
+    effective_samples: Floats
+    pareto_k: Floats
+    uncertain: Floats
+
+
 class Scores(NamedTuple):
     """Log densities, and the rank of each among rows that the model was not trained on.
 

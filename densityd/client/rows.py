@@ -18,7 +18,7 @@ from densityd.client.wire.files import read_file
 from densityd.client.wire.frames import Rows, to_table
 from densityd.client.wire.parts import cut_file
 
-Operation = Literal["log_prob", "score", "evidence", "inverse", "forward"]
+Operation = Literal["log_prob", "score", "evidence", "inverse", "forward", "impute", "expect"]
 Space = Literal["data", "model"]
 """Space of rows: the units of the data, or those of the flow after preprocessing."""
 
@@ -40,6 +40,44 @@ class ExtraOption(TypedDict, total=False):
 
 class RowOptions(SpaceOption, ExtraOption, total=False):
     """Options of calls about rows."""
+
+
+class LogProbOptions(RowOptions, total=False):
+    """Options of `log_prob`: with `columns` or `given`, of the density of these columns given those."""
+
+    columns: Sequence[str]
+    given: Sequence[str]
+
+
+class ImputeOptions(TypedDict, total=False):
+    """Options of `impute`.
+
+    `given` names the columns that the rows have, by default all. A gap gets the `mean` or the `median` of a
+    number and the likeliest category, or a `draw` of all gaps of a row together. `level` adds the ends of
+    intervals of this probability as columns `low.NAME` and `high.NAME`.
+    """
+
+    given: Sequence[str]
+    fill: Literal["mean", "median", "draw"]
+    level: float
+    seed: int
+
+
+class ExpectOptions(TypedDict, total=False):
+    """Options of `expect`.
+
+    `given` names the columns that are known, by default all others; `quantiles` the shares of quantiles of a
+    column of numbers; `low` and `high` bounds, between which it lies with the `probability` of the result.
+    """
+
+    given: Sequence[str]
+    quantiles: Sequence[float]
+    low: float
+    high: float
+
+
+Given = Mapping[str, object] | None
+"""Known cells by column, each a value, `{"in": [values]}` or `{"between": [low, high]}`."""
 
 
 class EvidenceOptions(ExtraOption, total=False):
@@ -157,12 +195,15 @@ def sample_call(  # noqa: PLR0913 - those of a sampling
     *,
     seed: int | None,
     context: Context,
+    given: Given,
     space: Space,
 ) -> Call[_Chunk]:
     """Return the call that draws rows."""
     body: dict[str, object] = {"n": n, "seed": seed}
     if context is not None:
         body["context"] = encode_context(context)
+    if given is not None:
+        body["given"] = dict(given)
     return Call(
         "POST",
         _path(ref, "sample"),

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 
 import typer
 
@@ -218,6 +218,46 @@ def sample(
         _download(
             client, client.jobs.sample(model, n, seed=seed, context=values, output=kind), target
         )
+
+
+def impute(
+    model: ModelRef,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", dir_okay=False, help="Rows with gaps; `-` is CSV on standard input."
+        ),
+    ],
+    output: Output = STANDARD_OUTPUT,
+    fill: Annotated[
+        Literal["mean", "median", "draw"],
+        typer.Option(
+            help="What a gap gets: the mean or the median of a number, and the likeliest category; or a"
+            " draw of all gaps of a row together."
+        ),
+    ] = "mean",
+    level: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=0.999,
+            help="Add intervals of this probability, as low.NAME and high.NAME.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    url: Url = None,
+) -> None:
+    """Fill the gaps of rows, each given all other cells of its row.
+
+    Examples: densityd impute claims gaps.csv -o whole.csv;
+    densityd impute claims gaps.parquet --level 0.9 -o whole.parquet;
+    densityd impute claims gaps.csv --fill draw --seed 1 -o draw1.csv
+    """
+    options: dict[str, Any] = {"fill": fill, "seed": seed}
+    if level is not None:
+        options["level"] = level
+    with service(url) as client, _input(file) as path:
+        client.impute(model, path, to=_target(output), **options)
 
 
 def tell_unscored(count: int) -> None:

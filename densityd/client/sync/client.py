@@ -16,6 +16,7 @@ from densityd.client.record import Page
 from densityd.client.records import AuditRecord, Job, Me, Usage, VersionInfo
 from densityd.client.results import (
     Conditionals,
+    Estimates,
     Evidence,
     Explained,
     Parts,
@@ -29,7 +30,11 @@ from densityd.client.results import (
 from densityd.client.rows import (
     Context,
     EvidenceOptions,
+    ExpectOptions,
     ExtraOption,
+    Given,
+    ImputeOptions,
+    LogProbOptions,
     Operation,
     RowCalls,
     RowOptions,
@@ -50,7 +55,7 @@ from densityd.client.sync.project import Keys, Projects, Webhooks
 from densityd.client.waiting import shown_progress
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.files import media_type_of, open_target
-from densityd.client.wire.frames import Rows
+from densityd.client.wire.frames import Rows, like
 from densityd.client.wire.parts import JoinedResults
 from densityd.client.wire.problems import of_part
 
@@ -224,17 +229,17 @@ class Client:
 
     @overload
     def log_prob(
-        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[RowOptions]
+        self, ref: str, rows: Source, *, to: None = None, **options: Unpack[LogProbOptions]
     ) -> Floats: ...
 
     @overload
     def log_prob(
-        self, ref: str, rows: Source, *, to: Target, **options: Unpack[RowOptions]
+        self, ref: str, rows: Source, *, to: Target, **options: Unpack[LogProbOptions]
     ) -> None: ...
 
     @shows_options(RowOptions)
     def log_prob(
-        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[RowOptions]
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[LogProbOptions]
     ) -> Floats | None:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
@@ -242,13 +247,78 @@ class Client:
             ref: Reference of the model.
             rows: Rows. An array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
             to: File of the result.
-            **options: Space of the rows, and treatment of columns that the model does not have.
+            **options: Space of the rows, and treatment of columns that the model does not have; or
+                `columns` and `given`, for the density of some columns given others.
 
         Raises:
             ValueError: The rows are no table, or an array of something else than numbers.
         """
         found = self._arrays("log_prob", ref, rows, to, options)
-        return None if found is None else found[0]
+        if found is None:
+            return None
+        return found[0] if found[0].ndim == 1 else found[0][:, 0]
+
+    def estimates(
+        self, ref: str, rows: Source, *, columns: Sequence[str] = (), given: Sequence[str] = ()
+    ) -> Estimates:
+        """Return log densities of some columns given others, with their standard errors.
+
+        Args:
+            ref: Reference of the model.
+            rows: Rows, which need no other columns.
+            columns: Columns whose density is asked for; by default all that are not known.
+            given: Columns that are known.
+
+        Raises:
+            ApiError: The model has no companion (`question-unavailable`), or no such column.
+        """
+        asked = {"columns": [*columns], "given": [*given]}
+        found = self._collect(RowQuery("log_prob", ref, asked, NPY, read_array), rows, None)
+        assert found is not None  # noqa: S101  nothing is written
+        return Estimates(*np.concatenate(found[0]).T)
+
+    def impute(
+        self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ImputeOptions]
+    ) -> Any:  # noqa: ANN401  a frame of pandas may be
+        """Return rows whose gaps are filled, each given all other cells of its row.
+
+        Args:
+            ref: Reference of the model.
+            rows: Rows with gaps.
+            to: File of the result.
+            **options: What the gaps get, intervals, and the columns that the rows have.
+
+        Returns:
+            A frame of pandas for one of pandas, else an Arrow table; None if it goes to a file.
+
+        Raises:
+            ApiError: The model has no companion (`question-unavailable`), or the service refuses the rows.
+        """
+        return self._table("impute", ref, rows, to, options)
+
+    def expect(
+        self,
+        ref: str,
+        rows: Source,
+        column: str,
+        *,
+        to: Target | None = None,
+        **options: Unpack[ExpectOptions],
+    ) -> Any:  # noqa: ANN401  a frame of pandas may be
+        """Return what a column is expected to be, given the others of each row.
+
+        Args:
+            ref: Reference of the model.
+            rows: Rows, which need not have the column.
+            column: Column that is asked for.
+            to: File of the result.
+            **options: Columns that are known, quantiles, and bounds.
+
+        Returns:
+            Columns `mean` and `quantiles.SHARE` of a column of numbers, `probabilities.LEVEL` of one of levels,
+            and `probability` with bounds; as `impute`.
+        """
+        return self._table("expect", ref, rows, to, {"column": column, **options})
 
     @overload
     def parts(
@@ -424,6 +494,7 @@ class Client:
         to: None = None,
         seed: int | None = None,
         context: Context = None,
+        given: Given = None,
         space: Space = "data",
     ) -> Floats: ...
 
@@ -436,6 +507,7 @@ class Client:
         to: Literal["table"],
         seed: int | None = None,
         context: Context = None,
+        given: Given = None,
         space: Space = "data",
     ) -> "pa.Table": ...
 
@@ -448,10 +520,11 @@ class Client:
         to: Target,
         seed: int | None = None,
         context: Context = None,
+        given: Given = None,
         space: Space = "data",
     ) -> None: ...
 
-    def sample(
+    def sample(  # noqa: PLR0913 - those of a sampling
         self,
         ref: str,
         n: int,
@@ -459,6 +532,7 @@ class Client:
         to: Target | Literal["table"] | None = None,
         seed: int | None = None,
         context: Context = None,
+        given: Given = None,
         space: Space = "data",
     ) -> "Floats | pa.Table | None":
         """Draw rows from a model.
@@ -471,18 +545,36 @@ class Client:
                 `from_arrow` make a frame or records of it); or the file of the rows.
             seed: Seed that gives the same rows from the same version again; None for a random one.
             context: Context of a conditional model: one row for all samples, or one for each.
+            given: Cells that all rows have, by column: a value, `{"in": [values]}` or
+                `{"between": [low, high]}`.
             space: Space of the rows.
         """
         media_type, read = (NPY, read_array) if to is None else (ARROW, read_table)
         if to is not None and to != "table":
             media_type = media_type_of(to)
         call: Call[Any] = sample_call(
-            ref, n, media_type, read, seed=seed, context=context, space=space
+            ref, n, media_type, read, seed=seed, context=context, given=given, space=space
         )
         if to is None or to == "table":
             return self._transport.send(call)
         self._transport.save(call, to)
         return None
+
+    def _table(
+        self,
+        operation: Operation,
+        ref: str,
+        rows: Source,
+        to: Target | None,
+        params: Mapping[str, object],
+    ) -> Any:  # noqa: ANN401  a frame of pandas may be
+        """Return one table of the results of all rows; None if they go to a file."""
+        found = self._collect(RowQuery(operation, ref, params, ARROW, read_table), rows, to)
+        if found is None:
+            return None
+        import pyarrow as pa  # noqa: PLC0415 - it is large, and only those who have tables need it
+
+        return like(rows, pa.concat_tables(found[0]))
 
     def _arrays(
         self,

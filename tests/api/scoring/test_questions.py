@@ -23,7 +23,7 @@ def client(shared_client: TestClient) -> TestClient:
     flow = mixed_flow(SPEC)
     table = torch.from_numpy(ROWS)
     flow.companion = fit_companion(flow, table[:200], table[200:], seed=0)
-    kept = {"spec": SPEC, "columns": NAMES, "types": TYPES}
+    kept: dict[str, Any] = {"spec": SPEC, "columns": NAMES, "types": TYPES}
     registered(state.database, state.blobs, name="asked", flow=flow, **kept)
     registered(state.database, state.blobs, name="old", flow=mixed_flow(SPEC), **kept)
     return shared_client
