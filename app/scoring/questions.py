@@ -13,7 +13,7 @@ from app.rows.decode import body_warnings, warning_headers
 from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.model_types import ModelTypes, known_types_of
 from app.rows.shape import Floats
-from app.scoring.functions import RowFunction
+from app.scoring.functions import Doubles, RowFunction
 from app.scoring.request import ScoreRequest
 from flows import CompiledFlow
 from flows.compiled.answers import Fill, expect, impute
@@ -200,9 +200,9 @@ def _level_names(column: Column) -> list[str]:
     return [str(cell) for cell in cells.to_pylist()]
 
 
-def _whole(flow: CompiledFlow, rows: Floats, places: Sequence[int]) -> Floats:
+def _whole(flow: CompiledFlow, rows: Floats, places: Sequence[int]) -> Doubles:
     """Return rows of all columns of a flow, of which some are given."""
-    whole = np.full((len(rows), flow.dim), np.nan)
+    whole: Doubles = np.full((len(rows), flow.dim), np.nan)
     whole[:, places] = rows
     return whole
 
@@ -249,8 +249,8 @@ async def respond_imputed(
         body, warnings = await wanted.read(share)
         wanted.check_results(function, len(body))
         async with score.flow() as flow:
-            rows = np.column_stack([body, np.arange(len(body))])
-            values = await wanted.compute(function, flow, rows)
+            numbered: Doubles = np.column_stack([body, np.arange(len(body))]).astype(np.float64)
+            values = await wanted.compute(function, flow, numbered)
         uncertain = int(values[:, -1].sum())
         types = known_types_of(version)
         typed = None if types is None else TypedRows(types.columns[:width], beside)
