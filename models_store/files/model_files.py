@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flows import Flow, FlowError, FlowSpec, spec_to_dict
+from flows.mixed.companion import Companion
 from flows.mixed.encoding import TableEncoding
 from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
@@ -274,6 +275,8 @@ def _check_weights(flow: Flow, tensors: dict[str, Tensor]) -> None:
             if flow.context_dim:
                 context = torch.zeros(1, flow.context_dim)
             flow.log_prob(row, context)
+            if isinstance(flow.companion, Companion):
+                torch.linalg.cholesky(flow.companion.covariances)
             flow.forward(torch.zeros(1, flow.model_dim), context)
     except (FlowError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         raise ModelFileError("The flow does not compute.") from error
