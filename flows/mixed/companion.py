@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -308,9 +309,16 @@ def patterns(
     masks: Bool[Tensor, "rows columns"],
 ) -> Iterator[tuple[Bool[Tensor, " columns"], Int[Tensor, " places"]]]:
     """Yield each different mask, and the numbers of the rows that have it."""
-    different, numbers = torch.unique(masks, dim=0, return_inverse=True)
-    for number, mask in enumerate(different):
-        yield mask, (numbers == number).nonzero()[:, 0]
+    if len(masks) == 0:
+        return
+    if bool((masks == masks[0]).all()):
+        yield masks[0], torch.arange(len(masks))
+        return
+    packed = np.packbits(masks.numpy(), axis=1)
+    words = np.ascontiguousarray(packed).view([("", packed.dtype, packed.shape[1])])[:, 0]
+    _, firsts, numbers = np.unique(words, return_index=True, return_inverse=True)
+    for number, first in enumerate(firsts.tolist()):
+        yield masks[first], torch.from_numpy(np.flatnonzero(numbers.reshape(-1) == number))
 
 
 def _levels(table: Tensor, component: Tensor, uniforms: Tensor) -> Tensor:
