@@ -17,7 +17,7 @@ from app.scoring.functions import Doubles, RowFunction
 from app.scoring.request import ScoreRequest
 from flows import CompiledFlow
 from flows.compiled.answers import Fill, expect, impute
-from flows.compiled.questions import DENSITY_EFFORT, Effort, Questions, Within
+from flows.compiled.questions import Questions, Within
 from flows.errors import FlowError
 from models_store.records import Version
 from tabular.columns import UNSEEN, Column
@@ -26,6 +26,8 @@ from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import unused_name
 
 UNCERTAIN_HEADER = "X-Uncertain-Rows"
+
+_PASSES = 8  # of the flow at a time for each row: answers are computed in pieces of their own
 
 GivenCell = FiniteFloat | str | bool | None
 
@@ -124,10 +126,9 @@ def log_prob_of(version: Version, columns: Sequence[str], given: Sequence[str]) 
 
     names = ["log_prob", "standard_error", "effective_samples", "pareto_k", "uncertain"]
     parts = [Part(name, place, None) for place, name in enumerate(names)]
-    passes = DENSITY_EFFORT.draws if len(both) < len(version.columns) or known else 1
     members = {"columns": list(columns), "given": list(given)}
     name = f"log_prob_{asked}_{known}"
-    return RowFunction(name, compute, names, parts, checked=1, passes=passes, members=members)
+    return RowFunction(name, compute, names, parts, checked=1, passes=_PASSES, members=members)
 
 
 def expected(
@@ -182,9 +183,7 @@ def expected(
     checked = len(names) - 2
     key = f"expect_{target}_{known}_{quantiles}_{within}"
     members = {"column": column, "given": list(given)}
-    return RowFunction(
-        key, compute, names, parts, checked=checked, passes=Effort().draws, members=members
-    )
+    return RowFunction(key, compute, names, parts, checked=checked, passes=_PASSES, members=members)
 
 
 def _is_discrete(version: Version, place: int) -> bool:
@@ -244,13 +243,16 @@ async def respond_imputed(
 
     parts = [Part("rows", 0, len(names))]
     key = f"impute_{places}_{fill}_{level}_{seed}"
-    function = RowFunction(key, compute, [*names, "_"], parts, passes=Effort().draws)
+    function = RowFunction(key, compute, [*names, "_"], parts, passes=_PASSES)
     with body_share(score.request) as share:
         body, warnings = await wanted.read(share)
         wanted.check_results(function, len(body))
         async with score.flow() as flow:
             numbered: Doubles = np.column_stack([body, np.arange(len(body))]).astype(np.float64)
-            values = await wanted.compute(function, flow, numbered)
+            # Rows that lack the same cells are computed together.
+            order = np.lexsort(np.isfinite(body).T)
+            values = await wanted.compute(function, flow, numbered[order])
+            values = values[order.argsort()]
         uncertain = int(values[:, -1].sum())
         types = known_types_of(version)
         typed = None if types is None else TypedRows(types.columns[:width], beside)

@@ -61,7 +61,8 @@ def impute(
     Args:
         asks: Questions to the flow.
         x: Rows in the data's units; what is not finite is a gap.
-        fill: `mean` or `median` of numbers, with the likeliest categories; `draw` draws all gaps of a row together.
+        fill: `mean` or `median` of numbers, of which those with levels get the nearest level, with the
+            likeliest categories; `draw` draws all gaps of a row together.
         level: Probability of the intervals, each between equal tails.
         seed: Seed of the draws.
         numbers: Numbers of the rows, of which each has draws of its own if `fill` is `draw`.
@@ -88,8 +89,15 @@ def impute(
             table = found.levels[at]
             if table is not None:
                 best = table.argmax(axis=1)
-                values = asks.values_of(column)[best]
                 probability[places, column] = table[np.arange(len(best)), best]
+                values = asks.values_of(column)
+                if asks.has_numbers(column):
+                    ends = _level_quantiles(table[:, : len(values)], values, shares)
+                    low[places, column], high[places, column] = ends[:, 0], ends[:, 1]
+                    middle = ends[:, 2] if fill == "median" else table[:, : len(values)] @ values
+                    values = values[np.abs(middle[:, None] - values).argmin(axis=1)]
+                else:
+                    values = values[best]
             else:
                 ends = weighted_quantiles(found.cells[:, :, at], found.weights, shares)
                 low[places, column], high[places, column] = ends[:, 0], ends[:, 1]
@@ -226,6 +234,15 @@ def weighted_quantiles(cells: Doubles, weights: Doubles, shares: Sequence[float]
         low, high, start, stop = ends
         part = np.clip((share - start) / np.maximum(stop - start, 1e-300), 0, 1)
         found[:, at] = low + part * (high - low)
+    return found
+
+
+def _level_quantiles(table: Doubles, values: Doubles, shares: Sequence[float]) -> Doubles:
+    """Return quantiles of numbers with probabilities of their own, which are among the numbers."""
+    order = values.argsort()
+    ends = table[:, order].cumsum(axis=1)
+    chosen = [(ends < share * ends[:, -1:] - 1e-12).sum(axis=1) for share in shares]
+    found: Doubles = values[order][np.minimum(np.stack(chosen, axis=1), len(values) - 1)]
     return found
 
 

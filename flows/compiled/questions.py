@@ -161,6 +161,10 @@ class Questions:
         kind = self.companion.layout.columns[column]
         return _cells_of(kind)[: kind.levels]
 
+    def has_numbers(self, column: int) -> bool:
+        """Return whether the levels of a column are numbers, and more than two."""
+        return len(self.companion.layout.columns[column].values) > 2
+
     def log_prob(
         self, x: Doubles, asked: Sequence[int], given: Sequence[int] = (), *, seed: int = 0
     ) -> Estimates:
