@@ -55,7 +55,7 @@ from densityd.client.sync.project import Keys, Projects, Webhooks
 from densityd.client.waiting import shown_progress
 from densityd.client.wire.arrays import Floats, read_array, read_table
 from densityd.client.wire.files import media_type_of, open_target
-from densityd.client.wire.frames import Rows, like
+from densityd.client.wire.frames import Rows, frame_like
 from densityd.client.wire.parts import JoinedResults
 from densityd.client.wire.problems import of_part
 
@@ -237,7 +237,7 @@ class Client:
         self, ref: str, rows: Source, *, to: Target, **options: Unpack[LogProbOptions]
     ) -> None: ...
 
-    @shows_options(RowOptions)
+    @shows_options(LogProbOptions)
     def log_prob(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[LogProbOptions]
     ) -> Floats | None:
@@ -277,6 +277,7 @@ class Client:
         assert found is not None  # noqa: S101  nothing is written
         return Estimates(*np.concatenate(found[0]).T)
 
+    @shows_options(ImputeOptions)
     def impute(
         self, ref: str, rows: Source, *, to: Target | None = None, **options: Unpack[ImputeOptions]
     ) -> Any:  # noqa: ANN401  a frame of pandas may be
@@ -289,13 +290,14 @@ class Client:
             **options: What the gaps get, intervals, and the columns that the rows have.
 
         Returns:
-            A frame of pandas for one of pandas, else an Arrow table; None if it goes to a file.
+            A frame of the library of the rows, else of pandas; None if it goes to a file.
 
         Raises:
             ApiError: The model has no companion (`question-unavailable`), or the service refuses the rows.
         """
         return self._table("impute", ref, rows, to, options)
 
+    @shows_options(ExpectOptions)
     def expect(
         self,
         ref: str,
@@ -574,7 +576,8 @@ class Client:
             return None
         import pyarrow as pa  # noqa: PLC0415 - it is large, and only those who have tables need it
 
-        return like(rows, pa.concat_tables(found[0]))
+        whole = pa.concat_tables(found[0])
+        return frame_like(rows, dict(zip(whole.column_names, whole.columns, strict=True)))
 
     def _arrays(
         self,

@@ -2,11 +2,11 @@
 """A model of the service as data scientists use one: data frames in, data frames out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from densityd.client.errors import ApiError
 from densityd.client.results import Explained
-from densityd.client.rows import Context, Extra
+from densityd.client.rows import Context, ExpectOptions, Extra, Given, ImputeOptions
 from densityd.client.wire.frames import Rows, frame_like
 
 if TYPE_CHECKING:
@@ -71,13 +71,27 @@ class FittedModel:
                 raise
             return None
 
-    def sample(self, n: int, *, seed: int | None = None, context: Context = None) -> Any:  # noqa: ANN401  as above
+    def sample(
+        self, n: int, *, seed: int | None = None, context: Context = None, given: Given = None
+    ) -> Any:  # noqa: ANN401  as above
         """Return a data frame of rows that the model draws, with the columns and values of its data.
 
         Args:
             n: Number of rows.
             seed: Seed that gives the same rows from the same version again; None for a random one.
             context: Context of a conditional model: one row for all samples, or one for each.
+            given: Cells that all rows have, by column: a value, `{"in": [values]}` or
+                `{"between": [low, high]}`.
         """
-        table = self._client.sample(self.ref, n, to="table", seed=seed, context=context)
+        table = self._client.sample(
+            self.ref, n, to="table", seed=seed, context=context, given=given
+        )
         return frame_like(None, dict(zip(table.column_names, table.columns, strict=True)))
+
+    def impute(self, rows: Rows | Path, **options: Unpack[ImputeOptions]) -> Any:  # noqa: ANN401  as above
+        """Return rows whose gaps are filled, as `client.impute` does."""
+        return self._client.impute(self.ref, rows, **options)
+
+    def expect(self, rows: Rows | Path, column: str, **options: Unpack[ExpectOptions]) -> Any:  # noqa: ANN401  as above
+        """Return what a column is expected to be given the others of each row, as `client.expect` does."""
+        return self._client.expect(self.ref, rows, column, **options)

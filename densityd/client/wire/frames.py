@@ -50,15 +50,6 @@ def to_table(rows: Rows) -> "pa.Table | None":
     return None
 
 
-def like(rows: object, table: "pa.Table") -> Any:  # noqa: ANN401  of a library that may not be installed
-    """Return a table as what rows came as: a frame of pandas with its index, else the Arrow table."""
-    if not _is_pandas(rows):
-        return table
-    frame = table.to_pandas()
-    frame.index = getattr(rows, "index")  # noqa: B009  any frame of pandas has one
-    return frame
-
-
 def _is_pandas(rows: object) -> bool:
     return hasattr(rows, "iloc") and hasattr(rows, "columns")
 
