@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.responses import Response
 
@@ -13,7 +14,7 @@ from app.rows.decode import body_warnings, warning_headers
 from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.model_types import ModelTypes, known_types_of
 from app.rows.shape import Floats
-from app.scoring.functions import Doubles, RowFunction
+from app.scoring.functions import RowFunction
 from app.scoring.request import ScoreRequest
 from flows import CompiledFlow
 from flows.compiled.answers import Fill, expect, impute
@@ -26,6 +27,7 @@ from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import unused_name
 
 UNCERTAIN_HEADER = "X-Uncertain-Rows"
+Doubles = NDArray[np.float64]
 
 _PASSES = 8  # of the flow at a time for each row: answers are computed in pieces of their own
 
