@@ -46,6 +46,7 @@ def penguins(up: Up) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.set_index")  # Dask's own use
 @pytest.mark.usefixtures("penguins")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
