@@ -51,6 +51,7 @@ for command, name in (
     (train.demo, "demo"),
     (train.train, "train"),
     (rows.score, "score"),
+    (rows.unusual, "unusual"),
     (rows.sample, "sample"),
     (rows.impute, "impute"),
     (things.list_, "list"),

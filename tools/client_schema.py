@@ -35,7 +35,8 @@ _RECORDS = [
         "DeliveryView",
     ),
     *("EventPage", "JobSummaryView", "JobView", "KeyList", "MeView", "ModelView", "NewKeyView"),
-    *("SecretWebhookView", "TargetPreview", "UsageView", "VersionInfo", "VersionSummaryView"),
+    *("ReviewView", "SecretWebhookView", "TargetPreview", "UnusualView", "UsageView"),
+    *("VersionComparisonView", "VersionInfo", "VersionSummaryView"),
     *("MonitoringView", "PreviewView", "ProjectList", "TrainingEstimate", "VersionView"),
     *("WebhookPage",),
 ]
@@ -46,6 +47,7 @@ _BASES = {
     "Dataset": "DatasetRecord",
     "Job": "JobRecord",
     "JobSummary": "JobRecord",
+    "Unusual": "UnusualRecord",
     "Version": "VersionRecord",
     "VersionSummary": "VersionRecord",
 }

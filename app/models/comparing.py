@@ -44,7 +44,7 @@ _EXAMPLE: dict[str, Any] = {
 Doubles = NDArray[np.float64]
 
 
-class ComparisonView(BaseModel):
+class VersionComparisonView(BaseModel):
     """Comparison of two versions on the same rows."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]}, populate_by_name=True)
@@ -103,7 +103,7 @@ async def compare_versions(
             " that the other one was not trained on either.",
         ),
     ] = None,
-) -> ComparisonView:
+) -> VersionComparisonView:
     """Say which of two versions gives the same rows the higher density, by how much, and how surely.
 
     At most 2,000 rows are scored by both, evenly spread. The standard error is that of the mean of the
@@ -198,7 +198,9 @@ async def _scored(state: AppState, version: Version, rows: _Rows) -> Doubles:
     return scores[:, 0]
 
 
-def _compared(one: Version, two: Version, rows: _Rows, differences: Doubles) -> ComparisonView:
+def _compared(
+    one: Version, two: Version, rows: _Rows, differences: Doubles
+) -> VersionComparisonView:
     told = differences[np.isfinite(differences)]
     if len(told) < _LEAST_ROWS:
         raise Problem("compare-unavailable", "Too few rows have a density by both versions.")
@@ -208,7 +210,7 @@ def _compared(one: Version, two: Version, rows: _Rows, differences: Doubles) -> 
     sentence = f"Neither is surely better: the difference is {mean:.2g} nats a row, with a standard error of {error:.2g}."
     if sure:
         sentence = f"{better} is better: rows are on average {times_likelier(abs(mean))} likelier than by {worse}."
-    return ComparisonView(
+    return VersionComparisonView(
         model=one.ref,
         other=two.ref,
         better=better if sure else None,

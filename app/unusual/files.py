@@ -39,8 +39,10 @@ def unusual_file(view: UnusualView, media_type: str) -> tuple[bytes, str]:
 
 def told_reason(reason: ReasonView) -> str:
     """Return a reason as a person reads it: `Total ($) 11205: usual here 900 to 1400`."""
-    usual = "none" if reason.usual is None else f"{reason.usual.low} to {reason.usual.high}"
-    if reason.levels is not None:
+    usual = "other values"
+    if reason.usual is not None:
+        usual = f"{reason.usual.low} to {reason.usual.high}"
+    elif reason.levels:
         usual = " or ".join("missing" if one is None else str(one) for one in reason.levels)
     value = "missing" if reason.value is None else reason.value
     return f"{reason.column} {value}: usual here {usual}"
@@ -51,7 +53,7 @@ def _csv(rows: list[list[JsonCell]]) -> bytes:
     writer = csv.writer(text)
     for row in rows:
         writer.writerow([f"'{c}" if _is_formula(c) else c for c in row])
-    return text.getvalue().encode("utf-8-sig")
+    return text.getvalue().encode()
 
 
 def _workbook(rows: list[list[JsonCell]]) -> bytes:

@@ -14,9 +14,9 @@ from app.engine.held_out_rows import HeldOutRows
 from app.engine.reference_rows import data_rows
 from app.limits import in_thread
 from app.problems.problem import Problem
-from app.scoring.views import HeldOut
 from app.state import AppState
 from app.unusual.views import (
+    HeldOutRowsView,
     PeriodView,
     ReasonView,
     ThresholdView,
@@ -134,7 +134,7 @@ async def unusual_view(
         kept_rows=len(kept["rows"]),
         held_out=None
         if held_out is None
-        else HeldOut(rows=held_out.rows, part=version.held_out_part),
+        else HeldOutRowsView(rows=held_out.rows, part=version.held_out_part),
         rows=rows,
         thresholds=[
             ThresholdView(

@@ -1,12 +1,11 @@
 """Responses about unusual rows, and reviews of them."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.examples import DATASET_ID, MODEL
-from app.scoring.views import HeldOut
 from models_store.reviews import Finding, Review
 from tabular.typed_rows import JsonCell
 
@@ -114,6 +113,13 @@ class PeriodView(BaseModel):
     months: float = Field(description="Months that the table covers.")
 
 
+class HeldOutRowsView(BaseModel):
+    """Rows that ranks are among."""
+
+    rows: int = Field(description="Number of the rows.")
+    part: Literal["test", "validation"] = Field(description="Part of the split that they are.")
+
+
 class UnusualView(BaseModel):
     """The least likely rows of a table, and how many rows lie below each rank."""
 
@@ -129,7 +135,7 @@ class UnusualView(BaseModel):
     kept_rows: int = Field(
         description="Number of its least likely rows that are kept, at most 1,000."
     )
-    held_out: HeldOut | None = Field(
+    held_out: HeldOutRowsView | None = Field(
         description="Rows that ranks are among; null if the version has none."
     )
     rows: list[UnusualRowView] = Field(description="Rows of the page, the least likely first.")

@@ -22,6 +22,7 @@ from densityd.client.filters import (
     Filters as Filters,
     JobFilters as JobFilters,
     NamedFilters as NamedFilters,
+    UnusualFilters as UnusualFilters,
     VersionFilters as VersionFilters,
 )
 from densityd.client.options import (
@@ -59,10 +60,14 @@ from densityd.client.records import (
     Me as Me,
     Model as Model,
     NewKey as NewKey,
+    Review as Review,
     SecretWebhook as SecretWebhook,
     TargetPreview as TargetPreview,
+    Unusual as Unusual,
+    UnusualRow as UnusualRow,
     Usage as Usage,
     Version as Version,
+    VersionComparison as VersionComparison,
     VersionInfo as VersionInfo,
     VersionSummary as VersionSummary,
     Webhook as Webhook,

@@ -52,6 +52,22 @@ class VersionFilters(Filters, total=False):
     include: Sequence[IncludedField]
 
 
+class UnusualFilters(TypedDict, total=False):
+    """The unusual rows to list.
+
+    Attributes:
+        limit: Most rows.
+        offset: Rows before the first one.
+        max_rank: Largest rank of a row: what is flagged.
+        dataset_id: Dataset that a scoring job of the version has scored, instead of the one of the training.
+    """
+
+    limit: int
+    offset: int
+    max_rank: float
+    dataset_id: str
+
+
 def format_filters(filters: Mapping[str, Any]) -> dict[str, Any]:
     """Return filters as parameters of a query."""
     query = dict(filters)

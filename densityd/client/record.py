@@ -50,6 +50,35 @@ class DatasetRecord(Record):
     replayed: bool = Field(default=False, exclude=True)
 
 
+class UnusualRecord(Record):
+    """Unusual rows of a table."""
+
+    columns: list[str]
+    rows: list[Any]
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return the rows as columns by name, for a data frame: rank, reasons, review, then the cells."""
+        told = {
+            "row": [row.row for row in self.rows],
+            "rank": [row.rank for row in self.rows],
+            "reasons": ["; ".join(map(_told, row.reasons)) for row in self.rows],
+            "review": [row.review for row in self.rows],
+        }
+        cells = {name: [row.cells[name] for row in self.rows] for name in self.columns}
+        return {**told, **{name: cells[name] for name in cells if name not in told}}
+
+
+def _told(reason: Any) -> str:  # noqa: ANN401  of a generated class
+    """Return a reason as a sentence: `Total ($) 11205: usual here 900 to 1400`."""
+    usual = "other values"
+    if reason.usual is not None:
+        usual = f"{reason.usual.low} to {reason.usual.high}"
+    elif reason.levels:
+        usual = " or ".join("missing" if one is None else str(one) for one in reason.levels)
+    value = "missing" if reason.value is None else reason.value
+    return f"{reason.column} {value}: usual here {usual}"
+
+
 class JobRecord(Record):
     """A job, whole or in a list."""
 

@@ -10,6 +10,7 @@ from densityd.client.record import (
     DatasetRecord,
     JobRecord,
     Record,
+    UnusualRecord,
     VersionRecord,
 )
 
@@ -174,6 +175,13 @@ class HeldOut(Record):
     standard_errors: dict[str, float]
 
 
+class HeldOutRows(Record):
+    """Rows that ranks are among."""
+
+    rows: int
+    part: str
+
+
 class JobError(Record):
     """Reason why a job failed."""
 
@@ -293,6 +301,15 @@ class NewKey(Record):
     token: str
 
 
+class Period(Record):
+    """Time that a table covers."""
+
+    column: str
+    first: str | float | bool | None
+    last: str | float | bool | None
+    months: float
+
+
 class Progress(Record):
     """Progress of a job."""
 
@@ -354,6 +371,15 @@ class Remedy(Record):
     label: str
 
 
+class Review(Record):
+    """Review of a row of a model."""
+
+    name: str
+    digest: str
+    review: str
+    created_at: AwareDatetime
+
+
 class SecretWebhook(Record):
     """Webhook with its secret, which is shown once."""
 
@@ -364,6 +390,14 @@ class SecretWebhook(Record):
     created_at: AwareDatetime
     disabled_at: AwareDatetime | None
     secret: str
+
+
+class Threshold(Record):
+    """Number of rows at or below a rank."""
+
+    rank: float
+    rows: int
+    per_month: float | None
 
 
 class TrainingEstimate(Record):
@@ -388,12 +422,34 @@ class Usage(Record):
     computed_rows: ComputedRows
 
 
+class UsualValues(Record):
+    """Values that are usual for a cell."""
+
+    low: str | float | bool | None
+    high: str | float | bool | None
+
+
 class Verdict(Record):
     """Verdict on a version."""
 
     level: str
     sentence: str
     facts: list[Fact]
+
+
+class VersionComparison(Record):
+    """Comparison of two versions on the same rows."""
+
+    model: str
+    with_: Annotated[str, Field(alias="with")]
+    better: str | None
+    sure: bool
+    difference: float
+    standard_error: float
+    rows: int
+    dataset_id: str
+    unseen: bool
+    sentence: str
 
 
 class VersionInfo(Record):
@@ -598,11 +654,49 @@ class ProjectList(Record):
     items: list[Project]
 
 
+class Reason(Record):
+    """Cell that makes a row unlikely."""
+
+    column: str
+    value: str | float | bool | None
+    difference: float | None
+    usual: UsualValues | None
+    levels: list[str | float | bool | None] | None
+
+
 class TargetPreview(Record):
     """Log density of a target on a square grid."""
 
     window: Window
     log_density: list[list[float | None]]
+
+
+class UnusualRow(Record):
+    """Row that is unlikely."""
+
+    row: int
+    held_out: bool | None
+    rank: float | None
+    log_prob: float | None
+    cells: dict[str, str | float | bool | None]
+    reasons: list[Reason]
+    digest: str
+    review: str | None
+
+
+class Unusual(UnusualRecord):
+    """The least likely rows of a table, and how many rows lie below each rank."""
+
+    model: str
+    dataset_id: str
+    job_id: str | None
+    columns: list[str]
+    total_rows: int
+    kept_rows: int
+    held_out: HeldOutRows | None
+    rows: list[UnusualRow]
+    thresholds: list[Threshold]
+    period: Period | None
 
 
 class WebhookPage(Record):

@@ -24,7 +24,7 @@ from densityd.commands.options import (
 from densityd.terminal import note, service, wait_for
 
 if TYPE_CHECKING:
-    from densityd.client import Client, Explained, Extra, Job
+    from densityd.client import Client, Explained, Extra, Job, UnusualFilters
 
 _JOB_FORMATS = ("csv", "npy", "parquet")
 _MANY_ROWS = 1_000_000
@@ -172,6 +172,44 @@ def _score_file(
         "conditionals": client.conditionals,
     }[wanted]
     return write(model, path, to=target, extra=extra)  # type: ignore[operator, no-any-return] # overloaded all
+
+
+def unusual(
+    model: ModelRef,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of rows, the least likely first.")
+    ] = 20,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Dataset that a scoring job of the model has scored, instead of the one of its training.",
+            callback=check_dataset_id,
+        ),
+    ] = None,
+    max_rank: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Largest rank, such as 0.01.")
+    ] = None,
+    output: Output = STANDARD_OUTPUT,
+    url: Url = None,
+) -> None:
+    """Print the least likely rows of the table that a model was trained on, and why they are unlikely.
+
+    Each has its number, its rank among held-out rows, the cells that make it unlikely with what is usual there,
+    what a person found about it, and its cells as they were uploaded. It is CSV, or an Excel file where FILE ends
+    in .xlsx.
+
+    Examples: densityd unusual claims; densityd unusual claims:2 --limit 100 -o odd.csv;
+    densityd unusual claims --max-rank 0.001 --limit 1000 -o odd.xlsx;
+    densityd unusual claims --dataset ds_0f3c...
+    """
+    filters: "UnusualFilters" = {"limit": limit}
+    if dataset is not None:
+        filters["dataset_id"] = dataset
+    if max_rank is not None:
+        filters["max_rank"] = max_rank
+    with service(url) as client:
+        client.models.download_unusual(model, _target(output), **filters)
 
 
 def _target(output: Path) -> Path | BinaryIO:

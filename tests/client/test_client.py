@@ -28,6 +28,7 @@ from densityd.client import (
     WaitTimeoutError,
 )
 from tabular.formats import TableFormat
+from tests.api.serving import registered
 from tests.api.wire import read, write
 from tests.client.conftest import Service
 from tests.client.scripted import DATASET, Reply, ScriptedServer, a_json
@@ -42,6 +43,41 @@ TABLE = pa.table({name: ROWS[:, COLUMNS.index(name)] for name in reversed(COLUMN
 def client(service: Service) -> Iterator[Client]:
     with Client(service.url) as client:
         yield client
+
+
+def test_unusual_rows_come_as_records_columns_and_files(
+    service: Service, client: Client, tmp_path: Path
+) -> None:
+    dataset = client.datasets.upload(TABLE)
+    held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
+    kept = {"total": 300, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": [1] * 24}
+    for _ in range(2):
+        registered(
+            service.database,
+            service.blobs,
+            name="odd",
+            held_out=held_out,
+            dataset_id=dataset.id,
+            unusual=kept | {"held_out": [True, False]},
+        )
+    found = client.models.unusual("odd", limit=5)
+    assert [(row.row, row.held_out) for row in found.rows] == [(7, True), (3, False)]
+    assert found.rows[0].cells == {name: TABLE[name][7].as_py() for name in reversed(COLUMNS)}
+    frame = client.model("odd").unusual(limit=5)
+    assert list(frame) == ["row", "rank", "reasons", "review", *reversed(COLUMNS)]
+    assert frame["rank"].tolist() == [row.rank for row in found.rows]
+    assert [row.row for row in client.models.unusual("odd", max_rank=0.05).rows] == [7]
+    client.models.review("odd", found.rows[1].digest, "not_unusual")
+    assert client.models.unusual("odd:1").rows[1].review == "not_unusual"
+    client.models.download_unusual("odd", tmp_path / "odd.xlsx", limit=1)
+    [sheet] = pd.read_excel(tmp_path / "odd.xlsx", sheet_name=None, engine="calamine").values()
+    assert sheet["height"].tolist() == pytest.approx([found.rows[0].cells["height"]])
+    client.models.review("odd", found.rows[1].digest, None)
+    assert client.models.unusual("odd", offset=1).rows[0].review is None
+    with pytest.raises(ApiError, match="held out of both"):
+        client.models.compare("odd:1", "odd:2")
+    with pytest.raises(ApiError, match="not trained on a dataset"):
+        client.models.unusual("people")
 
 
 def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) -> None:

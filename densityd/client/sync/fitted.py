@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from densityd.client.errors import ApiError
+from densityd.client.filters import UnusualFilters
 from densityd.client.results import Explained
 from densityd.client.rows import Context, ExpectOptions, Extra, Given, ImputeOptions
+from densityd.client.signatures import shows_options
 from densityd.client.wire.frames import Rows, frame_like
 
 if TYPE_CHECKING:
@@ -70,6 +72,19 @@ class FittedModel:
             if required or not error.type.endswith("/explanation-unavailable"):
                 raise
             return None
+
+    @shows_options(UnusualFilters)
+    def unusual(self, **filters: Unpack[UnusualFilters]) -> Any:  # noqa: ANN401  as above
+        """Return a data frame of the least likely rows of the table that the model was trained on.
+
+        Its columns are `row` (its number in the table, from 0), `rank`, `reasons` (cells that make the row unlikely,
+        with what is usual there), `review` (what a person found about it), then the columns of the table.
+
+        Raises:
+            ApiError: There are none (`unusual-unavailable`), or the service refuses the request.
+        """
+        found = self._client.models.unusual(self.ref, **filters)
+        return frame_like(None, found.to_columns())
 
     def sample(
         self, n: int, *, seed: int | None = None, context: Context = None, given: Given = None

@@ -20,7 +20,7 @@ from densityd.client.call import (
     new_key,
 )
 from densityd.client.errors import TransportError
-from densityd.client.filters import JobFilters, format_filters
+from densityd.client.filters import JobFilters, UnusualFilters, format_filters
 from densityd.client.options import (
     DensityTarget,
     Labels,
@@ -41,6 +41,7 @@ from densityd.client.records import (
     JobSummary,
     TargetPreview,
     TrainingEstimate,
+    Unusual,
 )
 from densityd.client.signatures import shows_options
 from densityd.client.waiting import RECONNECT_S, EventDecoder, Watch
@@ -191,6 +192,18 @@ class Jobs:
         accept = guess_media_type(to) if isinstance(to, Path) else "*/*"
         path = build_path(_PATH, job_id, "result")
         self._transport.save(Call("GET", path, ignore, headers={"Accept": accept}), to)
+
+    @shows_options(UnusualFilters)
+    def rows(self, job_id: str, **filters: Unpack[UnusualFilters]) -> Unusual:
+        """Return the least likely rows that a scoring job has found, as `models.unusual` does.
+
+        Raises:
+            ApiError: The job has found none (`unusual-unavailable`, `result-not-ready`), or the service refuses
+                the request.
+        """
+        path = build_path(_PATH, job_id, "rows")
+        call = Call("GET", path, Unusual.of, params=format_filters(filters), read_timeout_s=LONG_S)
+        return self._transport.send(call)
 
     def delete_result(self, job_id: str) -> None:
         """Delete the file of a scoring or sampling job; the job stays."""

@@ -21,7 +21,12 @@ from densityd.client.call import (
     read_content,
 )
 from densityd.client.errors import ClientError
-from densityd.client.filters import NamedFilters, VersionFilters, format_filters
+from densityd.client.filters import (
+    NamedFilters,
+    UnusualFilters,
+    VersionFilters,
+    format_filters,
+)
 from densityd.client.options import Labels
 from densityd.client.record import Page
 from densityd.client.records import (
@@ -30,7 +35,9 @@ from densityd.client.records import (
     Job,
     Model,
     Monitoring,
+    Unusual,
     Version,
+    VersionComparison,
     VersionSummary,
 )
 from densityd.client.signatures import shows_options
@@ -41,6 +48,7 @@ if TYPE_CHECKING:  # httpx takes a while
 
 _PATH = "/v1/models"
 _CHECKPOINT = "application/octet-stream"
+_EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 class Models:
@@ -272,6 +280,78 @@ class Models:
     def delete(self, name: str) -> None:
         """Delete all versions of a model that has no alias and that no unfinished job uses."""
         self._transport.send(build_deletion(_PATH, name))
+
+    @shows_options(UnusualFilters)
+    def unusual(self, ref: str, **filters: Unpack[UnusualFilters]) -> Unusual:
+        """Return the least likely rows of the table that a version was trained on, the least likely first.
+
+        Each has its cells, its rank among held-out rows, and the cells that make it unlikely with what would be
+        usual there. At most 100 at a time; `download_unusual` gives up to 1,000 as a file.
+
+        Raises:
+            ApiError: There are none (`unusual-unavailable`, `unusual-not-scored`), or the service refuses the
+                request.
+        """
+        path = build_path(_PATH, ref, "unusual")
+        call = Call("GET", path, Unusual.of, params=format_filters(filters), read_timeout_s=LONG_S)
+        return self._transport.send(call)
+
+    @shows_options(UnusualFilters)
+    def download_unusual(
+        self, ref: str, target: Path | BinaryIO, **filters: Unpack[UnusualFilters]
+    ) -> None:
+        """Download unusual rows for spreadsheets: an Excel file where the path ends so, else CSV.
+
+        Args:
+            ref: Reference to the version.
+            target: File to write; a path has all of it or is not written.
+            **filters: Which of them, as of `unusual`.
+        """
+        is_excel = isinstance(target, Path) and target.suffix.lower() == ".xlsx"
+        call = Call(
+            "GET",
+            build_path(_PATH, ref, "unusual"),
+            ignore,
+            params=format_filters(filters),
+            headers={"Accept": _EXCEL if is_excel else "text/csv"},
+            read_timeout_s=LONG_S,
+        )
+        self._transport.save(call, target)
+
+    def review(
+        self, name: str, digest: str, review: Literal["confirmed", "not_unusual"] | None
+    ) -> None:
+        """Record what a person found about an unusual row; later versions and scorings show it, too.
+
+        Args:
+            name: Name of the model.
+            digest: Digest of the row, as `unusual` gives it.
+            review: Finding; None forgets it.
+        """
+        if review is None:
+            return self._transport.send(build_deletion(_PATH, name, "reviews", digest))
+        path, body = build_path(_PATH, name, "reviews", digest), encode_json({"review": review})
+        return self._transport.send(Call("PUT", path, ignore, body=body, retry=Retry.ALWAYS))
+
+    def compare(self, ref: str, other: str, *, dataset_id: str | None = None) -> VersionComparison:
+        """Return which of two versions gives the same rows the higher density, and how surely.
+
+        Args:
+            ref: Reference to the first version.
+            other: Reference to the other one.
+            dataset_id: Dataset whose rows they are compared on; None for rows that neither was trained on.
+
+        Raises:
+            ApiError: They cannot be compared (`compare-unavailable`), or the service refuses the request.
+        """
+        call = Call(
+            "GET",
+            build_path(_PATH, ref, "compare"),
+            VersionComparison.of,
+            params={"with": other, "dataset_id": dataset_id},
+            read_timeout_s=LONG_S,
+        )
+        return self._transport.send(call)
 
     def export(self, name: str, version: int, target: Path | BinaryIO) -> None:
         """Download a version as a file that `upload` restores, with metrics, calibration and labels.

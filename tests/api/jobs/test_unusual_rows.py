@@ -169,7 +169,7 @@ def test_what_is_flagged_is_a_file_for_spreadsheets(client, dataset):
     path = f"/v1/models/sales:1/unusual?dataset_id={dataset}"
     text = client.get(path, params=query, headers={"Accept": "text/csv"})
     assert text.headers["content-disposition"].endswith('"sales-1-unusual.csv"')
-    lines = text.content.decode("utf-8-sig").splitlines()
+    lines = text.content.decode().splitlines()
     flagged = unusual(client, limit=100, max_rank=0.05)["rows"]
     assert len(lines) == 1 + len(flagged)
     head = ["row", "held_out", "rank", "log_prob", "reasons", "review"]

@@ -131,6 +131,23 @@ def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path
     assert "alias" in run("delete", "people@production", "--yes", status=2).stderr
 
 
+def test_unusual_rows_are_printed_and_written(
+    service: Service, table: Path, url: str, tmp_path: Path
+) -> None:
+    with Client(url) as client:
+        dataset = client.datasets.upload(table).id
+    kept = {"total": 50, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": None}
+    at = service.database, service.blobs
+    registered(*at, name="odd", dataset_id=dataset, unusual=kept | {"held_out": [True, False]})
+    told = run("unusual", "odd", "--limit", 1).stdout.splitlines()
+    assert told[0].split(",")[:5] == ["row", "held_out", "rank", "log_prob", "reasons"]
+    assert len(told) == 2
+    assert told[1].startswith("7,True,,-40.0,")
+    run("unusual", "odd", "-o", tmp_path / "odd.xlsx")
+    assert (tmp_path / "odd.xlsx").read_bytes()[:2] == b"PK"
+    assert "unusual-unavailable" in run("unusual", "people", status=1).stderr
+
+
 def test_a_version_is_promoted_exported_and_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
