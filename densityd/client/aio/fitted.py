@@ -102,10 +102,12 @@ class AsyncFittedModel:
         )
         return frame_like(None, dict(zip(table.column_names, table.columns, strict=True)))
 
+    @shows_options(ImputeOptions)
     async def impute(self, rows: Rows | Path, **options: Unpack[ImputeOptions]) -> Any:  # noqa: ANN401  as above
         """Return rows whose gaps are filled, as `client.impute` does."""
         return await self._client.impute(self.ref, rows, **options)
 
+    @shows_options(ExpectOptions)
     async def expect(self, rows: Rows | Path, column: str, **options: Unpack[ExpectOptions]) -> Any:  # noqa: ANN401  as above
         """Return what a column is expected to be given the others of each row, as `client.expect` does."""
         return await self._client.expect(self.ref, rows, column, **options)
