@@ -1,7 +1,6 @@
 """Response models of datasets."""
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -82,6 +81,9 @@ _PREVIEW_EXAMPLE: JsonDict = {
     "first_rows": [["171.5"], ["-999"]],
     "last_rows": [["168.2"]],
 }
+
+OptionValue = bool | int | str | list[str] | dict[str, str]
+"""Value of an option of reading."""
 
 
 class ColumnView(BaseModel):
@@ -226,7 +228,7 @@ class DatasetView(DatasetSummaryView):
 
     columns: list[ColumnView] = Field(description="Columns of the file, in its order.")
     warnings: list[WarningView] = Field(description="Warnings about the table.")
-    options: dict[str, Any] = Field(
+    options: dict[str, OptionValue] = Field(
         default={},
         description="Options of reading that the upload stated, and types changed since.",
     )
@@ -252,7 +254,7 @@ class PreviewView(BaseModel):
         description="How the file is written, as the options name it: `header`, `delimiter`, `encoding` or `sheet`."
     )
     sheets: list[str] = Field(description="Names of the sheets of a workbook.")
-    options: dict[str, Any] = Field(description="Options that the request stated.")
+    options: dict[str, OptionValue] = Field(description="Options that the request stated.")
     first_rows: list[list[str | None]] = Field(
         description="First rows as text; long cells are cut. Rows that an option leaves out are not there."
     )

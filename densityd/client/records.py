@@ -554,7 +554,7 @@ class Dataset(DatasetRecord):
     created_at: AwareDatetime
     columns: list[Column]
     warnings: list[TableWarning]
-    options: dict[str, Any] = {}
+    options: dict[str, bool | int | str | list[str] | dict[str, str]] = {}
 
 
 class JobSummary(JobRecord):
@@ -643,7 +643,7 @@ class Preview(Record):
     warnings: list[TableWarning]
     found: dict[str, str | bool]
     sheets: list[str]
-    options: dict[str, Any]
+    options: dict[str, bool | int | str | list[str] | dict[str, str]]
     first_rows: list[list[str | None]]
     last_rows: list[list[str | None]]
 

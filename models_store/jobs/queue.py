@@ -1,7 +1,6 @@
 """The queue: the order in which workers take jobs, the jobs that suit a worker, and the place of a job that waits."""
 
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from sqlalchemy import (
@@ -31,6 +30,7 @@ PREFERENCE_S = 10.0
 """Seconds for which a job waits longer for the kind of worker that it prefers."""
 
 _RECENT_JOBS, _RECENT_TRAININGS = 50, 20
+_SURE_S = 10.0  # trainings of fewer seconds say little: a process starts for each
 
 
 def within_project() -> tuple[SQLColumnExpression[Any], ...]:
@@ -166,7 +166,7 @@ class Outlook:
 def outlook(session: Session) -> Outlook:
     """Return what earlier trainings and the queue tell of a new one."""
     recent = (
-        select(JobRow.run_seconds / JobRow.estimate_s)
+        select(JobRow.run_seconds, JobRow.estimate_s)
         .where(
             JobRow.kind == JobKind.TRAINING,
             JobRow.state == JobState.SUCCEEDED,
@@ -176,11 +176,15 @@ def outlook(session: Session) -> Outlook:
         .order_by(JobRow.finished_at.desc())
         .limit(_RECENT_TRAININGS)
     )
-    paces = [float(pace) for pace in session.scalars(recent)]
+    took = expected = _SURE_S
+    trainings = 0
+    for run_s, estimate_s in session.execute(recent):
+        took, expected = took + run_s, expected + (estimate_s or 0.0)
+        trainings += 1
     waiting = select(func.count()).where(JobRow.state == JobState.QUEUED, is_claimed())
     return Outlook(
-        pace=median([1.0, *paces]),
-        trainings=len(paces),
+        pace=took / expected,
+        trainings=trainings,
         queued=session.scalars(waiting).one(),
     )
 
