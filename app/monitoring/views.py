@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.scoring.views import HeldOut
 from models_store.counts import Counts
 from models_store.drift import Distance, Drift
 
@@ -17,6 +16,13 @@ _COUNTS: dict[str, Any] = {
     "unusual": 61,
     "reasons": {"amount": 40, "age": 21},
 }
+
+
+class HeldOutRowsView(BaseModel):
+    """Rows that ranks are among."""
+
+    rows: int = Field(description="Number of the rows.")
+    part: Literal["test", "validation"] = Field(description="Part of the split that they are.")
 
 
 class DriftView(BaseModel):
@@ -99,7 +105,7 @@ class MonitoringView(RankCountsView):
     )
 
     model: str = Field(description="Version, as `name:version`.")
-    held_out: HeldOut = Field(description="The held-out rows that ranks are among.")
+    held_out: HeldOutRowsView = Field(description="The held-out rows that ranks are among.")
     since: datetime = Field(description="Begin of the first hour or day.")
     until: datetime = Field(description="Time before which the last one begins.")
     expected: list[float] = Field(

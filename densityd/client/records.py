@@ -166,6 +166,13 @@ class Fact(Record):
     standard_error: float | None
 
 
+class HeldOutRows(Record):
+    """Rows that ranks are among."""
+
+    rows: int
+    part: str
+
+
 class HeldOut(Record):
     """Log densities of rows that a version was not trained on."""
 
@@ -173,13 +180,6 @@ class HeldOut(Record):
     part: str
     quantiles: dict[str, float]
     standard_errors: dict[str, float]
-
-
-class HeldOutRows(Record):
-    """Rows that ranks are among."""
-
-    rows: int
-    part: str
 
 
 class JobError(Record):
@@ -626,7 +626,7 @@ class Monitoring(Record):
     reasons: dict[str, int]
     drift: Drift | None
     model: str
-    held_out: HeldOut
+    held_out: HeldOutRows
     since: AwareDatetime
     until: AwareDatetime
     expected: list[float]

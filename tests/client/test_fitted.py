@@ -9,7 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from densityd.client import Client
+from densityd.client import ApiError, Client
 from tabular.typed_rows import TypedRows
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.api.serving import registered
@@ -87,3 +87,17 @@ def test_help_and_dir_show_what_there_is() -> None:
         text = pydoc.plain(pydoc.render_doc(client.jobs.train))
     assert "quality: Literal['fast', 'balanced', 'best'] = Ellipsis" in text
     assert "quality: Trade-off of time and quality: `fast` takes a quarter of the epochs" in text
+
+
+def test_a_model_counts_what_it_scores_and_says_that_it_cannot_be_trained_anew(
+    service: Service,
+) -> None:
+    with Client(service.url) as client:
+        model = client.model("ranked")
+        before = model.monitoring().rows
+        model.score(FRAME)
+        watched = model.monitoring(bucket="hour")
+        with pytest.raises(ApiError, match="is not known"):
+            model.retrain("ds_" + "0" * 32)
+    assert watched.rows == before + 2
+    assert sum(watched.ranks) == watched.rows

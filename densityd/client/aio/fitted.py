@@ -1,10 +1,12 @@
 """A model of the service as data scientists use one: data frames in, data frames out."""
 
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from densityd.client.errors import ApiError
 from densityd.client.filters import UnusualFilters
+from densityd.client.records import Dataset, Monitoring
 from densityd.client.results import Explained
 from densityd.client.rows import Context, ExpectOptions, Extra, Given, ImputeOptions
 from densityd.client.signatures import shows_options
@@ -111,3 +113,36 @@ class AsyncFittedModel:
     async def expect(self, rows: Rows | Path, column: str, **options: Unpack[ExpectOptions]) -> Any:  # noqa: ANN401  as above
         """Return what a column is expected to be given the others of each row, as `client.expect` does."""
         return await self._client.expect(self.ref, rows, column, **options)
+
+    async def monitoring(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bucket: Literal["hour", "day"] = "day",
+    ) -> Monitoring:
+        """Return the counts of the rows that the model scored, and whether they have drifted.
+
+        Args:
+            since: Time in the first hour or day; None for seven days before `until`.
+            until: Time before which the last one begins; None for now.
+            bucket: Length of the buckets.
+        """
+        return await self._client.models.monitoring(
+            self.ref, since=since, until=until, bucket=bucket
+        )
+
+    async def retrain(self, dataset: Dataset | str) -> "AsyncFittedModel":
+        """Train the next version by the same request on another dataset, wait for it, and return it.
+
+        Args:
+            dataset: Dataset, such as a newer one, or its id.
+
+        Raises:
+            ApiError: The request that made the model is not known (`retrain-unavailable`).
+            JobFailedError: The training failed.
+        """
+        dataset_id = dataset if isinstance(dataset, str) else dataset.id
+        job = await self._client.models.retrain(self.ref, dataset_id)
+        ended = await self._client.jobs.wait(job.id)
+        return AsyncFittedModel(self._client, str(ended.ref))
