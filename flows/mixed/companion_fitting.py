@@ -133,6 +133,8 @@ class _Rows:
 
 def _coarsened(there: Bool[Tensor, "rows continuous"]) -> Bool[Tensor, "rows continuous"]:
     """Return masks of which at most `MOST_PATTERNS` differ: rare ones are parts of what is there."""
+    if there.shape[1] == 0:
+        return there  # a table of levels alone
     different, numbers, counts = torch.unique(there, dim=0, return_inverse=True, return_counts=True)
     if len(different) <= MOST_PATTERNS:
         return there

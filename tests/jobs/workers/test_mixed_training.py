@@ -77,6 +77,17 @@ def test_interrupted_at_any_batch_it_makes_the_same_model(place: Place, missing:
     assert resumed.version["checkpoint_sha256"] == whole.version["checkpoint_sha256"]
 
 
+def test_a_table_of_levels_alone_trains_and_its_samples_are_levels(place: Place) -> None:
+    levels, types = cells()[:, [1, 3]], [replace(TYPES[1], name="x1"), replace(TYPES[3], name="x2")]
+    version = result(
+        run(task_of(place, place.add_table(levels, types), request={"flow": None}))
+    ).version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = compile_flow(flow, device=torch.device("cpu")).sample(200, seed=0)
+    assert np.isin(rows[:, 0], [0, 1, 2]).all()
+    assert np.isin(rows[:, 1], [1, 2, 5]).all()
+
+
 def test_text_of_a_held_out_table_is_numbered_as_in_the_training_table(place: Place) -> None:
     table, held_out = cells(), cells(200, seed=5)
     other = [*TYPES[:1], Column(name="x2", type="category", levels=("blue", "red", "green"))]

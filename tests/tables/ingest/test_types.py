@@ -200,6 +200,18 @@ def test_row_numbers_are_told_from_years_and_from_columns_without_names():
     assert read(ids.encode())[0].columns[0].column.type == "ignored"
 
 
+def test_names_that_few_rows_share_are_kept_and_not_modelled_until_a_type_is_stated():
+    players = "player,b\n" + "".join(f"player {i % 500},{i}.5\n" for i in range(3000))
+    found = read(players.encode())[0].columns[0]
+    assert found.column.type == "ignored"
+    assert "500 values" in found.reason
+    assert "category" in found.reason
+    stated = read(players.encode(), types={"player": "category"})[0].columns[0].column
+    assert (stated.type, stated.other) == ("category", True)
+    towns = "town,b\n" + "".join(f"town {i % 120},{i}.5\n" for i in range(3000))  # 25 rows each
+    assert read(towns.encode())[0].columns[0].column.type == "category"
+
+
 def test_rare_texts_are_one_level_of_the_model():
     found = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
     assert (found.column.levels, found.column.other) == (("c",), True)
