@@ -165,6 +165,16 @@ def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(
     }
 
 
+def test_a_dropped_table_leads_to_its_unusual_rows_in_two_clicks(page: Page) -> None:
+    page.goto("/")
+    page.locator("input[type=file]").set_input_files(PENGUINS)
+    page.get_by_role("button", name="Use this table and train", exact=True).click()
+    rows = page.get_by_role("region", name="Unusual rows", exact=True)
+    expect(rows.locator("tbody tr")).to_have_count(20, timeout=SOON_MS)
+    expect(rows.locator(".reason").first).to_contain_text("usual here")
+    expect(page.get_by_label("Verdict", exact=True)).to_contain_text(re.compile("^(Usable|Not)"))
+
+
 def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None:
     page.goto("/")
     expect(page.get_by_role("button", name="Try it with an example", exact=True)).to_be_enabled()
