@@ -19,7 +19,7 @@ COUNTS, GAIN = (1, 2, 4, 8, 16, 32, 64), 0.01
 ITERATIONS, SMALL_GAIN = 15, 1e-3
 # Most rows that are fitted to, most numbers of their levels and most products of their values, and rows a
 # component at least, besides two for each continuous column.
-MOST_ROWS, MOST_ONE_HOT, MOST_PRODUCTS, ROWS_A_COMPONENT = 20_000, 2**23, 2**26, 30
+MOST_ROWS, MOST_ONE_HOT, MOST_PRODUCTS, ROWS_A_COMPONENT = 10_000, 2**23, 2**26, 30
 MOST_HELD_OUT = 5_000
 # Most continuous columns, most levels of all variables, and most numbers of all covariances.
 MOST_CONTINUOUS, MOST_SLOTS, MOST_NUMBERS = 512, 2**13, 2**20
