@@ -15,7 +15,8 @@ const FILES = [["CSV", "csv", "text/csv"], ["Excel", "xlsx", "application/vnd.op
 /** The least likely rows that a version was trained on. */
 export const Unusual = ({ version: { name, version }, row }) => html`
   <${UnusualRows} path=${`/v1/models/${name}:${version}/unusual?`} address=${`#/models/${name}/${version}/unusual`} row=${row} />
-  <${Elsewhere} curl=${`curl -s "${origin}/v1/models/${name}:${version}/unusual?limit=${FIRST}"`} shell=${`densityd unusual ${name}:${version}`} />`;
+  <${Elsewhere} curl=${`curl -s "${origin}/v1/models/${name}:${version}/unusual?limit=${FIRST}"`}
+    python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    print(client.models.unusual("${name}:${version}", limit=${FIRST}))`} shell=${`densityd unusual ${name}:${version}`} />`;
 
 /** Load the first rows of a list, and those up to a certain one, after those that are known. */
 async function load(path, count, row, known, signal) {
