@@ -103,14 +103,14 @@ function Changes({ options, set }) {
 /** How the file is read: found by itself, or as chosen. */
 function Reading({ found, options, set }) {
   const isText = !found || found.format === "csv";
-  const inForce = found?.found ?? {};
+  const inEffect = found?.found ?? {};
   const shared = { options, set };
   const names = [["true", "the first line has the names"], ["false", "none: the first line is a row"]];
   return html`<section class="card" aria-label="How the file is read"><h2>How the file is read</h2><div class="fields narrow">
-    ${found?.sheets.length > 0 && html`<${Choice} ...${shared} name="sheet" label="Sheet" choices=${found.sheets.map((sheet) => [sheet, sheet])} force=${inForce.sheet} />`}
-    ${(isText || found.sheets.length > 0) && html`<${Choice} ...${shared} name="header" label="Header line" choices=${names} force=${inForce.header} />`}
-    ${isText && html`<${Choice} ...${shared} name="delimiter" label="Separator" choices=${DELIMITERS} force=${inForce.delimiter} />
-      <${Choice} ...${shared} name="encoding" label="Encoding" choices=${ENCODINGS.map((one) => [one, one])} force=${inForce.encoding} />`}
+    ${found?.sheets.length > 0 && html`<${Choice} ...${shared} name="sheet" label="Sheet" choices=${found.sheets.map((sheet) => [sheet, sheet])} force=${inEffect.sheet} />`}
+    ${(isText || found.sheets.length > 0) && html`<${Choice} ...${shared} name="header" label="Header line" choices=${names} force=${inEffect.header} />`}
+    ${isText && html`<${Choice} ...${shared} name="delimiter" label="Separator" choices=${DELIMITERS} force=${inEffect.delimiter} />
+      <${Choice} ...${shared} name="encoding" label="Encoding" choices=${ENCODINGS.map((one) => [one, one])} force=${inEffect.encoding} />`}
     <${Choice} ...${shared} name="decimal" label="Decimals" choices=${DECIMALS} />
     <${Words} ...${shared} name="na_values" label="Words for missing" hint="such as -999, none" />
     <${Words} ...${shared} name="drop_rows" label="Leave out rows with" hint="such as Total" /></div></section>`;
