@@ -374,8 +374,8 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
 class ScoresFirst:
     """Middleware that gives scores without a query to the functions above as they are, in front of the router.
 
-    These read the body themselves, and all their parameters but the reference have defaults. FastAPI
-    serves all else, such as requests with parameters to read, and refusals.
+    These read the body themselves. FastAPI serves all else, such as requests with parameters to read or
+    without one that is required, and refusals.
 
     Most requests are one row without a query, and the search takes a tenth of each.
 
@@ -386,7 +386,12 @@ class ScoresFirst:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._prefix = f"{router.prefix}/"
-        routes = [route for route in router.routes if isinstance(route, APIRoute)]
+        routes = [
+            route
+            for route in router.routes
+            if isinstance(route, APIRoute)
+            and not any(field.field_info.is_required() for field in route.dependant.query_params)
+        ]
         self._routes = {route.path.rpartition("/")[2]: route for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -119,6 +119,7 @@ def test_draws_have_the_cells_that_are_given_and_keep_to_conditions(client):
         (f"log_prob?columns={NAMES[0]}&given={NAMES[0]}", "columns", "once"),
         ("expect?column=nothing", "column", "'nothing'"),
         ("impute?given=nothing", "given", "'nothing'"),
+        ("expect", "column", "missing"),
     ],
 )
 def test_a_column_that_the_model_does_not_have_is_named(client, path, where, said):

@@ -19,7 +19,7 @@ const without = (list, values) => (list ?? []).filter((one) => !values.includes(
 const listOf = (text) => text.split(",").map((word) => word.trim()).filter(Boolean);
 
 /** Return options with a remedy: lists and objects grow, other values change. */
-export function mended(options, { option, value }) {
+function mended(options, { option, value }) {
   const now = options[option];
   if (Array.isArray(value)) return { ...options, [option]: [...without(now, value), ...value] };
   if (typeof value === "object") return { ...options, exclude: without(options.exclude, Object.keys(value)), [option]: { ...now, ...value } };

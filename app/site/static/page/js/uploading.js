@@ -17,7 +17,7 @@ const PART_BYTES = 1 << 20; // of a longer file of lines
 export const dropped = signal(null);
 
 /** Return the media type of a file by its name; throw a Problem for one that is no table. */
-export function typeOf(name) {
+function typeOf(name) {
   const suffix = name.toLowerCase().split(".").pop();
   if (SHEETS.includes(suffix)) throw new Problem(415, { title: "This is a spreadsheet", detail: "Save it as .xlsx or as CSV and upload that file." });
   if (["gz", "zip", "zst"].includes(suffix)) throw new Problem(415, { title: "This file is compressed", detail: "Unpack it first, or upload it by curl with Content-Encoding." });
@@ -28,7 +28,7 @@ export function typeOf(name) {
 export const labelOf = (file) => file.name.replace(/\.[^.]*$/, "").slice(0, 128);
 
 /** Return options as the query of an upload: lists and objects as JSON, without those that are empty. */
-export function queryOf(options) {
+function queryOf(options) {
   const given = Object.entries(options).filter(([, value]) => value !== "" && value !== undefined && (typeof value !== "object" || Object.keys(value).length));
   return new URLSearchParams(given.map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)])).toString();
 }
