@@ -113,7 +113,7 @@ def start_training(
     summary="Estimate the time of a training",
     response_description="What the training would take.",
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
-    responses=problem_responses(*TRAINING_REFUSALS),
+    responses=problem_responses("not-found", *TRAINING_REFUSALS),
 )
 def estimate_training(
     body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))], submission: SubmissionDep

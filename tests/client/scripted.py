@@ -122,7 +122,7 @@ JOB: dict[str, object] = {
 VERSION: dict[str, object] = {
     "name": "m", "version": 1, "family": "maf", "dim": 2, "columns": ["a", "b"], "flow": {},
     "preprocessing": {}, "parameters": 4, "metrics": {}, "aliases": [], "types": None,
-    "context_columns": [], "held_out": None, "description": None, "tags": {},
+    "context_columns": [], "held_out": None, "description": None, "tags": {}, "verdict": None,
     "lineage": {
         "job_id": None, "dataset_id": None, "dataset_sha256": None, "target": None,
         "code_version": "1", "seed": None,

@@ -31,7 +31,7 @@ class Keys:
     def __init__(self) -> None:
         self.revoked = False
 
-    async def identify(self, _authorization: list[bytes]) -> KeyHolder:
+    async def identify(self, _authorization: list[bytes], _scope: Any) -> KeyHolder:
         if self.revoked:
             raise Problem("unauthorized")
         return ANYBODY

@@ -133,7 +133,7 @@ def test_a_marginal_and_a_conditional_are_those_of_the_gaussians():
     x = torch.randn(40, 3)
     observed = torch.tensor([[1.0, 0.0, 1.0]]).expand(40, -1)
     marginal = layer.log_density(x * observed, None, observed)
-    parts = layer._components()  # type: ignore[operator]
+    parts = layer.components()  # type: ignore[operator]
     inverse = torch.linalg.inv(parts.factors)
     covariances = (inverse @ inverse.mT)[:, [0, 2]][:, :, [0, 2]]
     gaussians = torch.distributions.MultivariateNormal(parts.means[:, [0, 2]], covariances)
