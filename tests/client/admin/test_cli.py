@@ -42,7 +42,7 @@ def test_help_begins_with_what_a_newcomer_needs_and_cuts_no_sentence_off() -> No
     ]
     assert names[:3] == ["up", "demo", "train"]
     assert names[-2:] == ["keys", "audit"]
-    assert len(list(commands(get_command(app)))) == 25
+    assert len(list(commands(get_command(app)))) == 27
     assert "..." not in listed
 
 
