@@ -61,7 +61,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     blobs = Blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
     parts = parts.to(device, memory_bytes=memory_of(device))
-    of_one = len(parts.validation) + 2 * rows_to_score(parts)
+    of_one = len(parts.validation) + rows_to_score(parts)
     teller = Teller(task, send, interrupted)
     evaluation = Evaluation(len(request.members) * of_one, teller)
     try:
@@ -89,7 +89,7 @@ def _assembled(
     choice = choose(torch.stack(scores), request.row_loss_bound)
     members = [request.members[number] for number in choice.members]
     left_out = len(flows) - len(members)
-    evaluation.rows -= left_out * 2 * rows_to_score(parts)
+    evaluation.rows -= left_out * rows_to_score(parts)
     types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)

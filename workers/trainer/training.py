@@ -98,7 +98,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         checkpoints.stop(error.state)
         return
     metrics = teller.metrics | {"epochs": teller.metrics["epoch"]}
-    scored = Evaluation(2 * rows_to_score(parts), teller).scored
+    scored = Evaluation(rows_to_score(parts), teller).scored
     try:
         metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, scored=scored)
         held_out = held_out_quantiles(flow, parts, device, scored=scored)
@@ -226,10 +226,10 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
 
 
 def rows_to_score(parts: SplitRows) -> int:
-    """Return the number of rows that `likelihoods` and `held_out_quantiles` score together."""
+    """Return the number of rows that `likelihoods`, `held_out_quantiles` and `unusual_rows` score together."""
     held_out = parts.validation if parts.test is None else parts.test
-    all_parts = parts.train, parts.validation, parts.test, held_out
-    return sum(len(rows) for rows in all_parts if rows is not None)
+    all_parts = parts.train, parts.validation, parts.test
+    return 2 * sum(len(rows) for rows in all_parts if rows is not None) + len(held_out)
 
 
 def likelihoods(

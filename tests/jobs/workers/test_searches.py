@@ -112,7 +112,8 @@ def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(place: Pl
     assert isinstance(messages[0], Tick), "of the first member"
     assert isinstance(messages[chosen + 1], Tick), "of the likelihoods"
     assert [one["rows"] for one in ticks] == sorted(one["rows"] for one in ticks)
-    assert 0.9 <= ticks[-1]["rows"] / ticks[-1]["total_rows"] <= 1.0
+    assert ticks[-1]["rows"] == ticks[-1]["total_rows"]
+    assert ticks[-1]["fraction"] == 1.0
     assert isinstance(messages[-1], Trained)
 
     for ends in (Tick, Note):  # while members are scored, and after the choice
