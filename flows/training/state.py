@@ -88,6 +88,10 @@ def pack_state(groups: Mapping[str, Mapping[str, Tensor]], meta: dict[str, Json]
     return FitState(tensors, meta)
 
 
+# Values of training rows that bound samples alone, which states of earlier releases lack.
+_OF_SAMPLES = frozenset({"preprocessing.extent", "preprocessing.denoise.stepped"})
+
+
 def unpack_state(
     state: FitState, flow: nn.Module, identity: Mapping[str, Json]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Json]]:
@@ -109,8 +113,11 @@ def unpack_state(
         group, _, name = key.partition("/")
         groups[group][name] = tensor
     progress = state.meta.get("progress")
-    shapes = {name: tensor.shape for name, tensor in flow.state_dict().items()}
+    own = flow.state_dict()
+    shapes = {name: tensor.shape for name, tensor in own.items()}
     for group in ("flow", "best"):
+        for name in _OF_SAMPLES & own.keys():
+            groups[group].setdefault(name, own[name])
         if {name: tensor.shape for name, tensor in groups[group].items()} != shapes:
             raise StateMismatchError("the state belongs to another flow")
     if any(state.meta.get(key) != value for key, value in identity.items()):

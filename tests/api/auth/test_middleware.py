@@ -32,7 +32,17 @@ OPEN = {
 }
 FIT = {"model_name": "m", "target": {"potential": "U1"}}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-READS = {"infer", "log_prob", "score", "sample", "evidence", "inverse", "forward"}
+READS = {
+    "infer",
+    "log_prob",
+    "score",
+    "sample",
+    "impute",
+    "expect",
+    "evidence",
+    "inverse",
+    "forward",
+}
 POLICY = Policy(scores.router)
 DOCUMENT = openapi_document()
 OPERATIONS = [

@@ -59,7 +59,11 @@ def test_a_caller_who_accepts_none_is_told_what_there_is(accept):
         ("GET", "datasets", ["name_prefix", "sha256", "limit", "cursor", "tag", "order", *CREATED]),
         ("GET", "datasets/ds_00000000000000000000000000000000/rows", ["offset", "limit", "step"]),
         ("GET", "models/people", []),
-        ("POST", "models/people/log_prob", ["space", "extra", "parts", "conditionals"]),
+        (
+            "POST",
+            "models/people/log_prob",
+            ["space", "extra", "parts", "conditionals", "columns", "given"],
+        ),
         ("POST", "models/people/sample", ["space"]),
     ],
 )
