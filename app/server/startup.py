@@ -107,13 +107,14 @@ def check_stores(database: Database, blobs: Blobs) -> list[StoreError]:
     passing: list[StoreError] = []
     try:
         database.check_revision()
+        adopt(database, blobs)
     except DatabaseUnavailableError as error:
         if not database.is_server:
             raise
         passing.append(error)
+    except (StorageFullError, BlobDiskError):
+        pass  # as the next step tells
     try:
-        if not passing:
-            adopt(database, blobs)
         blobs.ping()
     except StorageFullError as error:
         passing.append(error)
