@@ -365,6 +365,7 @@ def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
         job = client.jobs.train("sales", dataset.id, optimisation={"max_epochs": 2, "seed": 0})
         client.jobs.wait(job.id)
     page.goto(f"/#/datasets/{dataset.id}")
+    page.get_by_role("button", name="day", exact=True).click()
     expect(page.get_by_role("img", name="Histogram of day", exact=True)).to_contain_text("2026-08")
     page.goto("/#/models/sales/1/score")
     expect(page.locator("#rows")).to_have_value(re.compile('01.07.2026,"1,05"'))
