@@ -32,7 +32,7 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 # Compiled once here, not by the first process that computes; `densityd up` does so by itself.
 $(VENV)/.loops-stamp: $(wildcard flows/engine/*.py flows/engine/*/*.py) | $(VENV)/.run-stamp
 	@echo "Compiling kernels for this processor, once: about a minute on two cores."
-	@$(BIN)/python -m flows.engine.compiling
+	@$(BIN)/python -m densityd.service.kernels $(VENV)
 	@touch $@
 
 # The generator is no part of what runs the service; a guide that is there serves.

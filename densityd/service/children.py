@@ -49,11 +49,6 @@ class Child:
         """True while the process runs."""
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def succeeded(self) -> bool:
-        """True if the process has ended well."""
-        return self._process is not None and self._process.poll() == 0
-
     def start(self) -> str | None:
         """Start the process now; return None, or why it cannot be, and plan the next try."""
         self.restart_at = None

@@ -1,5 +1,6 @@
-"""Whether the loops of the engine have been compiled for this processor: a file in the data directory.
+"""``python -m densityd.service.kernels DATA_DIR``: compile the loops of the engine for this processor, once.
 
+A file beside numba's cache, or in the data directory where that is read-only, says that it is done.
 Were it wrong, the API and the trainers would compile by themselves what they need.
 """
 
@@ -15,19 +16,34 @@ _ENGINE = Path(private_files.__file__).parents[2] / "flows" / "engine"  # its im
 _PROCESSOR = ("model name", "flags", "CPU part", "Features")
 
 
+def main() -> None:
+    """Compile, print a line as each part is ready, and note that the loops are compiled."""
+    from flows.engine import compiling  # noqa: PLC0415 - `densityd up` needs only what is below
+
+    compiling.main()
+    _mark_compiled(Path(sys.argv[1]))
+
+
 def are_compiled(data_dir: Path) -> bool:
     """Return whether this installation has compiled its loops on such a processor."""
-    stamp = _stamp(data_dir)
-    return stamp.exists() and stamp.read_text("utf-8") == _depends_on()
+    depends_on = _depends_on()
+    return any(
+        stamp.exists() and stamp.read_text("utf-8") == depends_on for stamp in _stamps(data_dir)
+    )
 
 
-def mark_compiled(data_dir: Path) -> None:
-    """Note that the loops are compiled."""
-    _stamp(data_dir).write_text(_depends_on(), "utf-8")
+def _mark_compiled(data_dir: Path) -> None:
+    for stamp in _stamps(data_dir):
+        try:
+            stamp.write_text(_depends_on(), "utf-8")
+        except OSError:
+            continue
+        return
 
 
-def _stamp(data_dir: Path) -> Path:
-    return data_dir / "kernels-compiled-for"
+def _stamps(data_dir: Path) -> list[Path]:
+    cache = os.environ.get("NUMBA_CACHE_DIR", _ENGINE / "__pycache__")
+    return [Path(folder) / "kernels-compiled-for" for folder in (cache, data_dir)]
 
 
 def _depends_on() -> str:
@@ -38,3 +54,7 @@ def _depends_on() -> str:
     cache = os.environ.get("NUMBA_CACHE_DIR", sys.prefix)
     told = [version("numba"), version("llvmlite"), cache, *processor]
     return hashlib.sha256(b"\n".join([*sources, *map(str.encode, told)])).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

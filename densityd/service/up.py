@@ -45,7 +45,9 @@ class Service:
         self._redis: Child | None = None
         if settings.broker_url is None:
             self._redis = _child("redis", private_redis.build_command(settings.redis_socket), logs)
-        self._compiler = _child("kernels", _python("flows.engine.compiling"), logs)
+        self._compiler = _child(
+            "kernels", [*_python("densityd.service.kernels"), str(settings.data_dir)], logs
+        )
         self._api = _child("api", _python("app"), logs)
         self._worker = _child("worker", _python("workers"), logs)
         self._children = [
@@ -106,8 +108,6 @@ class Service:
             if (line := self._compiler.read_last_message()) not in ("", told):
                 told = line
                 self._say(f"  {line}")
-        if self._compiler.succeeded:
-            kernels.mark_compiled(self._settings.data_dir)
 
     def _wait(
         self, name: str, why_unready: Callable[[], str | None], limit_s: float, signals: Signals
