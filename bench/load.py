@@ -71,7 +71,6 @@ async def loads(port: int, requests: list[list[bytes]], *, seconds: float) -> li
     """Load the server and measure.
 
     Args:
-        port: Port of the server.
         requests: Requests of each connection; one list of them for each `Load` of the result.
         seconds: Time after which no request begins.
 

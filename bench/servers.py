@@ -164,8 +164,6 @@ class Server:
     """Running server under measurement.
 
     Args:
-        name: Name in the tables.
-        port: Port on loopback.
         pid: Process id; its children belong to the server too.
         request: Function from the JSON text of rows, and their number, to an HTTP request.
     """

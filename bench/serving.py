@@ -165,10 +165,7 @@ def compare(
     """Load each server in turn, all others stopped, and return a table.
 
     Args:
-        servers: Servers under measurement.
         shape: Rows of a request, and number of connections.
-        rounds: Number of turns of each server.
-        seconds: Length of a turn.
         in_process: Function that returns the rows a second of the flow in this process.
     """
     figures: dict[str, _Figures] = defaultdict(_Figures)

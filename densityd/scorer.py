@@ -40,9 +40,6 @@ class Scorer:
     """A version of a model, read from its export. It may be sent to other processes that see the file.
 
     Args:
-        path: File of the export.
-        header: Description of the model in it.
-        flow: Its flow.
         held_out: Log densities of rows that it was not trained on, by which scores are ranked; None: the
             file has none.
 

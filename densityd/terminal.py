@@ -26,9 +26,6 @@ _ATTEMPTS = 5  # in 2 to 4 seconds: somebody waits at a terminal, perhaps for a 
 def service(url: str | None) -> Iterator["Client"]:
     """Yield a client of the service; an error ends the command with a few lines.
 
-    Args:
-        url: URL of the service; None for the one of the environment.
-
     Raises:
         typer.Exit: The service refused a request or cannot be reached, or a file cannot be used.
     """
@@ -150,7 +147,6 @@ def tell_dataset(dataset: "Dataset", what: str) -> None:
     """Print the size of a dataset, the types of its columns and warnings to standard error.
 
     Args:
-        dataset: Dataset of the service.
         what: First words of the line with its size.
     """
     note(f"{what} {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")

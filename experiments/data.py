@@ -42,9 +42,6 @@ def read_arrays(folder: Path, name: str, file: str, hint: str) -> dict[str, NDAr
     """Return the arrays of an npz file, which holds no objects.
 
     Args:
-        folder: Folder of the file.
-        name: Name of the data set.
-        file: Name of the file in the folder.
         hint: Description of its content, for a user who lacks the file.
 
     Raises:

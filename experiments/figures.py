@@ -37,9 +37,6 @@ def draw(
     density of the flow beside it, and the effect of each layer on noise.
 
     Args:
-        recipe: Recipe of the experiment.
-        flow: Trained flow.
-        curve: Learning curve.
         test: Test rows in the data's units; None for a potential.
         folder: Folder for the files, whose names begin with that of the recipe.
     """
@@ -172,8 +169,6 @@ def _save(
     """Draw on a figure and write it as a PNG with few colours.
 
     Args:
-        path: Path of the file.
-        plot: Function that draws on the figure that it is given.
         size: Width and height in inches.
         dpi: Pixels per inch.
     """

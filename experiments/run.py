@@ -67,11 +67,7 @@ def run(
     """Run a recipe. One that takes hours had better be a job of a service (`--request`), which continues.
 
     Args:
-        recipe: Recipe to run.
-        place: Folders and device of the run.
-        seed: Seed of weights, orders and noise.
         quick: True for a few rows and steps, as a smoke test; it writes no result.
-        progress: Callback for progress messages.
 
     Returns:
         Result, as it is written to `results/NAME.json`.

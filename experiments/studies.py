@@ -73,11 +73,8 @@ def run_study(
     """Measure the cells that the study's result lacks; it is written after each of them.
 
     Args:
-        study: Study to run.
-        data: Folder of the data sets.
         results: Folder of `NAME.json`.
         quick: True for a few rows and steps of each cell with seed 0; nothing is written.
-        progress: Callback after each cell.
 
     Returns:
         The result: the study's name and its `runs`, each a cell with its numbers.
@@ -460,7 +457,6 @@ def load_split(folder: Path, name: str, kind: SplitName, seed: int) -> Split:
 
     Args:
         folder: Folder of `anomaly_NAME.npz` with `X`, the rows, and `y`, 1 for an anomaly.
-        name: Name of the data set.
         kind: First half in the order of the file, or a random half.
         seed: Seed of a random half.
 

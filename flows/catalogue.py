@@ -109,13 +109,7 @@ def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:
 
 
 def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
-    """Return the cost of the flow, encoder and preprocessing included, without allocating it.
-
-    Args:
-        spec: Specification of the flow.
-        dim: Number of features.
-        context_dim: Number of columns that the density is conditioned on.
-    """
+    """Return the cost of the flow, encoder and preprocessing included, without allocating it."""
     if isinstance(spec, LatentSpec):
         return flow_cost(spec.flow, dim, context_dim) + spec.decoder_cost(dim, context_dim)
     described: Spec = spec
@@ -154,15 +148,12 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
         spec: Specification of the flow. One of family `mixed` describes its preprocessing itself,
             which `flows.mixed.building.fit_encoding` fits to rows: the arguments for it are left out.
             One of family `latent` takes the context and its moments alone.
-        dim: Number of features.
         standardise: Mean and standard deviation of each feature, after the other preprocessing;
             None leaves that layer out.
-        preprocessing: Other preprocessing layers; None leaves them out.
         steps: Distance between neighbouring values of each discrete column, 0 for continuous ones.
         widths: Widths of the noise on each column; None takes the steps.
         denoise: Maps that take wide noise off samples; None leaves them out.
         extent: Least and greatest value of samples of each feature; None leaves these out.
-        context_dim: Number of columns that the density is conditioned on.
         standardise_context: Mean and standard deviation of each context column; None leaves it as
             it is.
         seed: Seed of initial weights and random orders; the global generators are not touched.

@@ -17,9 +17,6 @@ from flows.mixed.hidden import fillings, later_fillings
 def conditional_order(flow: Flow) -> list[int] | None:
     """Return the order in which `conditional_densities` gives each column those before it.
 
-    Args:
-        flow: Flow of any family.
-
     Returns:
         Numbers of the columns, the first one first; None for a flow that has no such densities.
     """
@@ -55,7 +52,6 @@ def conditional_densities(
     Args:
         flow: Flow of one autoregressive layer, such as a `made` with one mask, a `maf` of one layer, a
             Gaussian, a mixture of Gaussians, or mixed rows with such a flow of the values or with none.
-        x: Rows of data.
         context: Values that the density is conditioned on, in their own units; one row stands for
             all.
         space: `model` takes preprocessed rows, and gives their densities and means.
@@ -143,7 +139,6 @@ def _by_column(
     """Return the numbers of the rows of a model by columns of data, those of one column added.
 
     Args:
-        flow: Flow of the rows.
         rows: Numbers of each column of the model.
         values_only: True to leave out those of levels and states; NaN stands in columns of levels.
     """

@@ -175,7 +175,6 @@ def fitting_rows(most: int, row_bytes: int, *, multiple: int = 1) -> int:
 
     Args:
         most: Number of rows of a chunk where memory does not matter.
-        row_bytes: Bytes of a row.
         multiple: Number that divides the number of rows.
     """
     fitting = CHUNK_BYTES // max(row_bytes, 1) // multiple * multiple

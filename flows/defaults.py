@@ -40,10 +40,6 @@ def default_flow(rows: int, columns: int) -> FamilySpec:
     affine layers: some columns of wide tables nearly follow from others. The MAF has tanh units and
     no batch norm: real tables have far outliers, on which ReLU conditioners extrapolate exponentially
     and the statistics of a batch differ from those of all rows. It has no more units than there are rows.
-
-    Args:
-        rows: Number of training rows.
-        columns: Number of columns.
     """
     width = 32 if rows < SMALL_TABLE else 64 if rows < LARGE_TABLE else 128
     if columns == 1:
@@ -64,7 +60,6 @@ def candidate_flows(default: FlowSpec, columns: int, *, effort: int) -> Iterator
 
     Args:
         default: Default flow of the table.
-        columns: Number of continuous columns.
         effort: Size of the search, from 0 to 2.
     """
     hidden = [max(32, *getattr(default, "hidden", [32]))] * 2
@@ -87,12 +82,7 @@ def candidate_flows(default: FlowSpec, columns: int, *, effort: int) -> Iterator
 
 
 def default_for_target(dim: int, *, is_gaussian: bool) -> FamilySpec:
-    """Return the flow of a target: the exact family, couplings, or a planar flow in one dimension.
-
-    Args:
-        dim: Number of coordinates.
-        is_gaussian: True if the target is a Gaussian.
-    """
+    """Return the flow of a target: the exact family, couplings, or a planar flow in one dimension."""
     if is_gaussian:
         return GaussianSpec()
     if dim == 1:
@@ -106,12 +96,6 @@ def default_epochs(flow: FlowSpec, dim: int, *, rows: int, steps: int) -> int:
     Tables that are large enough not to be overfitted get 160 for MAFs and MADEs, whose steps are fast,
     140 for splines after affine layers (also beside spikes), and 80 for other splines. A mixture of Gaussians converges
     long before its number of iterations.
-
-    Args:
-        flow: Flow to train.
-        dim: Number of columns.
-        rows: Number of training rows.
-        steps: Steps of an epoch.
     """
     if isinstance(flow, GaussianMixtureSpec):
         return _ITERATIONS

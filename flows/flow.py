@@ -90,7 +90,6 @@ class Flow(nn.Module):
         """Map noise to data, with log|det dx/du|.
 
         Args:
-            u: Standard Gaussian noise.
             context: Values that the density is conditioned on, in their own units; one row stands
                 for all.
             space: `model` leaves the preprocessing out.
@@ -111,7 +110,6 @@ class Flow(nn.Module):
         """Map data to noise, with log|det du/dx|.
 
         Args:
-            x: Rows of data.
             context: Values that the density is conditioned on, as in `forward`.
             space: `model` leaves the preprocessing out.
 
@@ -135,7 +133,6 @@ class Flow(nn.Module):
         for floating point. Only a training step, where NaN means divergence, leaves it.
 
         Args:
-            x: Rows of data.
             context: Values that the density is conditioned on, as in `forward`.
             space: `model` gives the density of the preprocessed rows.
         """
@@ -170,7 +167,6 @@ class Flow(nn.Module):
         """Return log P(d) and log p(x_O | d) of each row: log densities of its parts, in nats.
 
         Args:
-            x: Rows of data.
             context: Values that the density is conditioned on, as in `forward`.
             space: `model` gives the densities of preprocessed rows.
 
@@ -194,7 +190,6 @@ class Flow(nn.Module):
         """Draw rows; the same generator state gives the same rows on every device.
 
         Args:
-            n: Number of rows.
             generator: Random generator on the CPU.
             context: One context row for all samples, or one for each.
             space: `model` gives preprocessed rows.
@@ -270,11 +265,8 @@ def complete_rows(
     """Return True for each row that lacks no value that its density needs.
 
     Args:
-        preprocessing: Preprocessing of the flow.
         given: Context of the flow; None if it is unconditional.
-        x: Rows of the features.
         context: Rows of the context, in their own units; one row stands for all.
-        space: Space of the features.
     """
     complete = x.isfinite().all(dim=1) if space == "model" else preprocessing.is_complete(x)
     if given is None or context is None:

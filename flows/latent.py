@@ -68,12 +68,7 @@ class LatentSpec(Spec):
         return self.flow.cost(dim, context_dim) + self.decoder_cost(dim, context_dim)
 
     def decoder_cost(self, dim: int, columns: int) -> Cost:
-        """Return what the decoder takes.
-
-        Args:
-            dim: Number of latent variables.
-            columns: Number of columns that they explain.
-        """
+        """Return what the decoder takes."""
         found = network_cost([dim, *self.hidden, columns])
         # Numbers of the columns, the terms of their likelihoods, and a copy in float64.
         terms = Way(kept_row=16 * FLOAT_BYTES * columns, used_row=8 * FLOAT_BYTES * columns)
@@ -129,7 +124,6 @@ class Decoder(nn.Module):
         """Let the network give values in units of the data.
 
         Args:
-            mean: Mean of each column.
             std: Standard deviation of each column, above 0.
         """
         if self.likelihood == "gaussian":
@@ -169,7 +163,6 @@ class Decoder(nn.Module):
         """Return log p(x, z) of each row in nats, in float64.
 
         Args:
-            z: Latent variables.
             x: Rows of data; one row stands for all.
         """
         return standard_normal(z.double()) + self.log_likelihood(z, x)
@@ -180,7 +173,6 @@ class Decoder(nn.Module):
         """Return log p(x | z) of each row in nats, in float64; -inf where x is impossible.
 
         Args:
-            z: Latent variables.
             x: Rows of data; one row stands for all.
         """
         dtype = self._first_layer.weight.dtype
@@ -200,9 +192,6 @@ class Decoder(nn.Module):
         self, x: Float[Tensor, "batch columns"]
     ) -> tuple[Batch, Float[Tensor, "dim dim"], PerRow]:
         """Return the exact posterior of each row: means, their covariance, and log evidences.
-
-        Args:
-            x: Rows of data.
 
         Raises:
             FlowError: It is not known in closed form.

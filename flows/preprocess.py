@@ -207,9 +207,6 @@ class Denoise(nn.Module):
         """Return the maps of some columns.
 
         Args:
-            rows: Training rows.
-            widths: Widths of the noise.
-            places: Numbers of the columns.
             stepped: Those of them whose samples are values of training rows.
         """
         maps = cls(len(places))

@@ -29,7 +29,6 @@ def encode_cells(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     Args:
         cells: Cells in any Arrow type that stands for the type of the column: text as in a CSV file,
             numbers, booleans, timestamps, dictionaries.
-        column: Type of the column.
 
     Returns:
         One number per cell. A level that the column lacks is `UNSEEN`, or the value that is no level
@@ -83,7 +82,6 @@ def decode_cells(
 
     Args:
         numbers: Number of each cell, as of `encode_cells`, or as a model samples them.
-        column: Type of the column.
         levels: Cells of its levels, as of `level_cells`; None to make them.
 
     Returns:
@@ -122,7 +120,6 @@ def recode(
 
     Args:
         rows: Rows of shape (n, len(source)).
-        source: Columns of the rows.
         target: Columns to return, a subset of the same names in any order.
 
     Raises:

@@ -119,10 +119,7 @@ def format_dates(
     """Return dates as text, null where they are not-a-number; those beyond the years 1 to 9999 are cut.
 
     Args:
-        seconds: Seconds since 1970 in UTC.
-        format: Format of the dates.
         date_only: True to write the nearest date, without a time of day, in ISO 8601.
-        decimals: Decimals of the seconds.
     """
     values = np.asarray(seconds, np.float64)
     missing = np.isnan(values)

@@ -13,7 +13,6 @@ def parse_json(text: bytes, *, max_lists: int | None = None) -> Any:  # noqa: AN
     """Parse JSON; of a key that an object names twice, the last value counts.
 
     Args:
-        text: JSON text in UTF-8.
         max_lists: Most lists and objects. A list of three bytes of text takes seventy bytes of memory.
 
     Raises:

@@ -67,7 +67,6 @@ def run(
     """Call a function in a process of the pool, and return its result. It blocks: call it in a thread.
 
     Args:
-        function: Function at the top level of a module.
         *args: Its arguments, which pickle can copy, as it must be able to copy the result.
         timeout_s: Most seconds that it may take, by the clock.
         memory_bytes: Most private memory that the process may have meanwhile.

@@ -84,9 +84,7 @@ def read_rows(
 
     Args:
         content: File to read, or all of its bytes.
-        format: Format of the file.
         options: Options of reading, and bounds of the size.
-        columns: Types of the wanted columns, in order.
         choose: Function that finds the wanted columns among those of the file, or raises an error; None: they
             are found by their names.
 

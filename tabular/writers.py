@@ -40,8 +40,6 @@ class TableHead:
     """Description of a table, without its rows.
 
     Args:
-        names: Names of the columns.
-        dtypes: Types of the columns, float32 or float64.
         rows: Number of rows.
         flat: True for an npy array of one dimension where there is one column.
         schema: Types of the columns of a table of cells; None: it holds numbers.

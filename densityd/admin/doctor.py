@@ -107,8 +107,6 @@ def examine(
     """Check the installation that the settings describe; only a probe file is written.
 
     Args:
-        api: Settings of the API.
-        worker: Settings of the worker.
         deep: Read every stored file and check its hash.
         grace_s: Age from which a file that nothing needs is reported, in seconds.
         unknown: Variables that are no settings, each with the nearest one that is.
@@ -363,8 +361,6 @@ def delete_unneeded(database: Database, blobs: Blobs, *, grace_s: float) -> Iter
     """Delete files of the store that no row names, and leftovers of crashes; yield a line for each.
 
     Args:
-        database: Database at this version's revision.
-        blobs: Store that belongs to it.
         grace_s: Age from which a file is deleted, in seconds.
 
     Raises:

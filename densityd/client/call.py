@@ -63,7 +63,6 @@ class Call(Generic[_Result]):
     """A request, and the function that reads its response.
 
     Args:
-        method: HTTP method.
         path: Path below the service's URL, already quoted.
         parse: Makes the result from the response; a streamed response is not parsed.
         params: Parameters of the query; those that are None are left out.
@@ -137,9 +136,6 @@ def build_change(
     """Return the call that changes a resource.
 
     Args:
-        path: Path of the resource.
-        parse: Makes the result from the response.
-        change: Fields to change.
         etag: Etag that the resource must still have; None to change it in any case.
     """
     return Call(

@@ -122,11 +122,7 @@ class Explained(NamedTuple):
     differences: dict[str, Floats]
 
     def reasons(self, row: int) -> dict[str, float]:
-        """Return the differences of a row by column, the one that makes it most unlikely first.
-
-        Args:
-            row: Number of the row, from 0.
-        """
+        """Return the differences of a row by column, the one that makes it most unlikely first."""
         found = {name: float(values[row]) for name, values in self.differences.items()}
         known = {name: value for name, value in found.items() if not np.isnan(value)}
         return dict(sorted(known.items(), key=lambda item: item[1]))
@@ -135,9 +131,6 @@ class Explained(NamedTuple):
         """Return the columns that make a row unlikely, the worst first, as `Total ($) -18.5; Units -12.0`.
 
         These are at most three, each with the nats by which its cell is less likely than usual, at least one.
-
-        Args:
-            row: Number of the row, from 0.
         """
         worst = [(name, nats) for name, nats in self.reasons(row).items() if nats <= -_TOLD_NATS]
         return "; ".join(f"{name} {nats:.1f}" for name, nats in worst[:_REASONS])

@@ -41,8 +41,6 @@ class Retries:
         """Return the seconds before the next attempt; None if there is none.
 
         Args:
-            error: Failure of the last attempt.
-            sent: Number of attempts so far.
             retry: Failures after which the request may be sent again.
             left_s: Seconds within which the next attempt must begin.
         """
@@ -73,11 +71,7 @@ class Attempts:
         self._failed_at = 0.0
 
     def pause_s(self, error: ClientError) -> float | None:
-        """Return the seconds before the next attempt; None if there is none.
-
-        Args:
-            error: Failure of the last attempt.
-        """
+        """Return the seconds before the next attempt; None if there is none."""
         now = time.monotonic()
         if not self._sent:
             self._failed_at = now

@@ -104,10 +104,8 @@ class RowQuery(Generic[_Chunk]):
     """A request about rows, without the rows.
 
     Args:
-        operation: Operation of the model.
         ref: `name`, `name@alias` or `name:version`.
         params: Parameters of the query; those that are None are left out.
-        media_type: Format of the responses.
         read: Makes the result from the content of a response.
     """
 

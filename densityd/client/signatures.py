@@ -12,9 +12,6 @@ def shows_options(options: type) -> Callable[[_Method], _Method]:
 
     The signature that `inspect` gives has an argument for each, whose default `...` stands for what the
     service chooses. What the dictionary says of its members in its own docstring ends that of the method.
-
-    Args:
-        options: Typed dictionary of the options.
     """
 
     def decorate(method: _Method) -> _Method:

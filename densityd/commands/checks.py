@@ -22,11 +22,6 @@ def parameters_of(
 
     A list is JSON, or the option is repeated; `types.zip=category` and `tags.team=space` are members.
 
-    Args:
-        document: OpenAPI document of the service.
-        texts: Options.
-        path: Path of the operation.
-
     Raises:
         typer.Exit: There is no such option, or it has no such value.
     """
@@ -70,12 +65,6 @@ def request_of(
 
     `layers=5` is a field of the flow unless the request has one of that name; a dot leads into a
     section, `optimisation.patience=10`.
-
-    Args:
-        document: OpenAPI document of the service.
-        schema: Name of the schema of the body.
-        fields: Fields.
-        given: Members of the body.
 
     Raises:
         typer.Exit: There is no such field, or it has no such value.

@@ -26,7 +26,6 @@ class Child:
     The kernel kills it when the thread that called `start` ends, which must be the main one.
 
     Args:
-        name: Name for people.
         command: Absolute path of the program, and its arguments.
         log_path: File for its output; None for this process's standard error.
 

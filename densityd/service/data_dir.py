@@ -18,7 +18,6 @@ def lock_data_dir(folder: Path, *, address: str) -> Iterator[None]:
     The kernel releases the lock when this process ends.
 
     Args:
-        folder: Data directory.
         address: Address of this service, for the error of a second one.
 
     Raises:

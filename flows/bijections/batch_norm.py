@@ -190,7 +190,6 @@ def set_dataset_statistics(
         transform: Bijection in evaluation mode.
         pieces: Function that returns an iterator over chunks of all rows in the model's space, each with
             its encoded context and its mask; called once per batch norm.
-        device: Device of the rows.
     """
     parts = transform.parts()
     for index, norm in enumerate(parts):

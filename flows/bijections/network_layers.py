@@ -138,8 +138,6 @@ def within(
 
     Args:
         layers: Layers of as many features as are named.
-        features: Numbers of the features.
-        dim: Number of all features.
     """
     found: list[NetworkLayer | Reordering] = []
     others = torch.ones(dim, dtype=torch.bool)

@@ -88,7 +88,6 @@ def invert(
         function: Function of x and the parameters. Tensors that it reads outside of `parameters`
             get no gradient.
         y: Values of the function, float32 or float64.
-        parameters: Further arguments of the function, of any shapes.
         search: Root search, where one that knows the function is faster.
 
     Returns:

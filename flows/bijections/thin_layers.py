@@ -118,7 +118,6 @@ def bend(a: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     """Return an increasing function, a + (gain - 1) tanh a, and the logarithm of its derivative.
 
     Args:
-        a: Argument of the function.
         gain: Derivative at 0, positive.
     """
     t = torch.tanh(a)

@@ -59,12 +59,10 @@ def impute(
     """Fill the gaps of rows, each given all cells that its row has.
 
     Args:
-        asks: Questions to the flow.
         x: Rows in the data's units; what is not finite is a gap.
         fill: `mean` or `median` of numbers, of which those with levels get the nearest level, with the
             likeliest categories; `draw` draws all gaps of a row together.
         level: Probability of the intervals, each between equal tails.
-        seed: Seed of the draws.
         numbers: Numbers of the rows, of which each has draws of its own if `fill` is `draw`.
     """
     rows = np.array(x, np.float64)
@@ -141,12 +139,8 @@ def expect(
     """Return the distribution of one column given the other cells of each row; gaps among these are unknown.
 
     Args:
-        asks: Questions to the flow.
         x: Rows in the data's units; what they have in the column does not matter.
-        column: Number of the column.
-        shares: Shares of the quantiles.
         within: Condition whose probability is asked for.
-        seed: Seed of the draws.
     """
     gaps = ~np.isfinite(np.array(x, np.float64))
     gaps[:, column] = True
@@ -190,8 +184,6 @@ def sample_given(
     Each is one of several draws of the companion, taken by its weight (sampling and importance resampling).
 
     Args:
-        asks: Questions to the flow.
-        n: Number of rows.
         row: Known cells in the data's units, NaN where a cell is unknown.
         within: Conditions of unknown cells, by column.
         seed: Seed of the draws; the same seed gives the same rows.
@@ -220,7 +212,6 @@ def weighted_quantiles(cells: Doubles, weights: Doubles, shares: Sequence[float]
     Args:
         cells: Numbers of shape (rows, draws); those without a weight may be NaN.
         weights: Their weights, which sum to 1 in each row.
-        shares: Shares of the quantiles.
     """
     order = np.argsort(cells, axis=1)
     cells, weights = np.take_along_axis(cells, order, 1), np.take_along_axis(weights, order, 1)

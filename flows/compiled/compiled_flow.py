@@ -256,10 +256,8 @@ class CompiledFlow:
         """Draw rows; the same seed gives the same rows.
 
         Args:
-            n: Number of rows.
             seed: Seed of the noise, from 0 to 2^63 - 1.
             context: One context row for all samples or one for each, if the density is conditional.
-            space: Space of the rows.
         """
         rows = np.empty((n, self._space.width(space)))
         start = 0

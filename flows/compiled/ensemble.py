@@ -25,7 +25,6 @@ def compile_flow(
 
     Args:
         flow: Trained flow, with the batch-norm statistics to be served.
-        device: Device that computes.
         conditionals: True to keep what the densities of single columns need, where the flow has such.
     """
     chosen = torch.device(device)

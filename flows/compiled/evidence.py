@@ -29,7 +29,6 @@ def row_evidence(
     Args:
         flow: Compiled flow with a decoder.
         x: Rows of data, the context of the flow.
-        samples: Number of samples of each row.
         seed: Seed of the noise, from 0 to 2^63 - 1.
 
     Raises:

@@ -137,11 +137,7 @@ class Weighted:
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Answers of one compiled flow.
-
-    Args:
-        flow: Compiled flow.
-    """
+    """Answers of one compiled flow."""
 
     flow: CompiledFlow
     companion: Companion = field(init=False)
@@ -174,7 +170,6 @@ class Questions:
             x: Rows in the data's units.
             asked: Numbers of the columns whose density is asked for.
             given: Numbers of the columns that are known.
-            seed: Seed of the draws.
         """
         both = self._log_marginal(x, sorted({*asked, *given}), seed)
         if not given:
@@ -498,9 +493,7 @@ def spread_uniforms(count: int, dims: int, seed: int, numbers: Integers | None =
     """Return evenly spread numbers from 0 to 1: a shifted lattice, whose first coordinate is in order.
 
     Args:
-        count: Number of points.
         dims: Numbers of a point.
-        seed: Seed of the shift.
         numbers: Number of each row, for a shift of its own; None: all have one.
     """
     root = 2.0
@@ -532,9 +525,6 @@ def pareto_k(weights: Tensor) -> Tensor:
     """Return the shape of a generalised Pareto distribution of each row's largest weights.
 
     Zhang and Stephens (2009), with the weak prior of Vehtari et al. (2024); 0 where all are equal.
-
-    Args:
-        weights: Weights, of shape (rows, draws).
     """
     count = weights.shape[1]
     size = max(5, math.ceil(min(0.2 * count, 3 * math.sqrt(count))))

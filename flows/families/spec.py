@@ -106,7 +106,6 @@ class Spec(ABC):
         Every field counts that changes memory: a flow is refused by this before it is built.
 
         Args:
-            dim: Number of features.
             context_dim: Numbers per row that the layers are conditioned on, after any encoder.
         """
 

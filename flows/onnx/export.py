@@ -30,10 +30,6 @@ def onnx_model(flow: Flow, metadata: Mapping[str, str]) -> bytes:
     shape (batch, context_dim) if there is one; its output `log_prob`, float64 of shape (batch), is in
     nats. Preprocessing is computed in float64, the layers in the precision of their weights.
 
-    Args:
-        flow: Flow in evaluation mode, on the CPU.
-        metadata: Texts that the model carries.
-
     Raises:
         OnnxError: The density is no fixed sequence of operations that ONNX has.
     """

@@ -41,9 +41,7 @@ def rank_among(log_prob: Doubles, quantiles: Doubles, *, rows: int) -> Doubles:
     held-out row has one. Of more than 1,000 rows k is interpolated between two quantiles.
 
     Args:
-        log_prob: Log densities of the rows to rank.
         quantiles: Ascending quantiles from `quantiles_of`.
-        rows: Number of held-out rows.
     """
     known = np.where(np.isinf(log_prob), np.copysign(-_FLOOR, log_prob), log_prob)
     with np.errstate(over="ignore"):

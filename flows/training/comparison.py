@@ -212,9 +212,7 @@ def column_distances(flow: CompiledFlow, other: Doubles, *, seed: int) -> dict[i
     functions; only those are returned that chance makes less than once in 1,000 columns.
 
     Args:
-        flow: Compiled flow.
         other: Rows that the flow was not trained on: features, then context.
-        seed: Seed of the samples.
     """
     rows = other[:SAMPLES]
     if flow.dim > MOST_COLUMNS or len(rows) < 2:

@@ -62,9 +62,7 @@ def em_step(
     """Return the mixture after one iteration, and the mean log density of the rows before it.
 
     Args:
-        mixture: Mixture to improve.
         chunks: Rows of the whole table, some at a time, which lack no value.
-        added: Number added to each variance.
     """
     shares, sums = torch.zeros_like(mixture.weights), torch.zeros_like(mixture.means)
     squares, total, count = torch.zeros_like(mixture.covariances), 0.0, 0
@@ -93,14 +91,7 @@ def start(
     added: Float[Tensor, " width"],
     generator: torch.Generator,
 ) -> Mixture:
-    """Return a mixture around the centres of k-means, whose components share one covariance.
-
-    Args:
-        rows: Rows to start from, at least as many as components.
-        count: Number of components.
-        added: Number added to each variance.
-        generator: Generator of the draws.
-    """
+    """Return a mixture around the centres of k-means, whose components share one covariance."""
     centres = _plus_plus(rows, count, generator)
     nearest = torch.cdist(rows, centres).argmin(dim=1)
     for _ in range(_LLOYD):
@@ -122,15 +113,7 @@ def best_start(
     seed: int,
     chunk_rows: int,
 ) -> Mixture:
-    """Return the best of several starts after a few iterations.
-
-    Args:
-        rows: Rows to start from, at least as many as components.
-        count: Number of components.
-        added: Number added to each variance.
-        seed: Seed of the starts.
-        chunk_rows: Number of rows computed at a time.
-    """
+    """Return the best of several starts after a few iterations."""
     found: list[tuple[float, int, Mixture]] = []
     chunks = torch.split(rows, chunk_rows)
     for number in range(STARTS if count > 1 else 1):
@@ -158,8 +141,6 @@ def information_criterion(mixture: Mixture, log_density: float, rows: int) -> fl
     """Return the Bayesian information criterion, lower for a better mixture.
 
     Args:
-        mixture: Fitted mixture.
         log_density: Mean log density of the rows that it was fitted to.
-        rows: Number of those rows.
     """
     return mixture.parameters * math.log(rows) - 2 * rows * log_density

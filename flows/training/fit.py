@@ -85,8 +85,6 @@ def fit(  # noqa: PLR0913  what to train, how, from where, with whom, and three 
         train: Rows in the data's units, features first, then the columns of a context. A tensor
             is kept on its own device, preprocessed, from where batches go to the flow's.
             Discrete columns get noise from the seed.
-        validation: Validation rows in the data's units.
-        options: Training options.
         state: Snapshot or interruption of the same training, with the same rows and options.
         on_batch: Called after each batch with the finished batches and those of the whole epoch,
             and repeatedly with all of them while validation and statistics are computed.

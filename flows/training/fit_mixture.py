@@ -51,7 +51,6 @@ def sample_bytes(rows: int, width: int) -> int:
     """Return the bytes of the rows from which a mixture starts, and of what is computed of them.
 
     Args:
-        rows: Number of training rows.
         width: Numbers of a row, those of its context included.
     """
     return _SAMPLE_COPIES * 2 * FLOAT_BYTES * min(rows, START_ROWS) * width
@@ -91,8 +90,6 @@ def fit_continuous(
     Args:
         flow: Flow of family `mixed` whose continuous values have a mixture of Gaussians.
         rows: Training rows in the model's space.
-        options: Training options.
-        callbacks: Callbacks of the caller, told of each chunk of rows, and of the state after it.
         state: Function that returns the state of the training, to which that of the fit is added.
         before: State with which an earlier fit was interrupted.
 

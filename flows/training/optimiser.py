@@ -19,9 +19,6 @@ class GradientDescent:
     """Steps of an optimiser along the gradients of parameters, fused where torch has a kernel.
 
     Args:
-        parameters: Parameters to change, all on one device.
-        name: Optimiser that decides the steps.
-        learning_rate: Length of a step.
         weight_decay: Weight of the L2 penalty; of `adamw` the decoupled one.
     """
 

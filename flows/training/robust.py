@@ -29,8 +29,6 @@ def robust_standard_error(
     """Return the standard error of the difference of two robust means of the same rows.
 
     Args:
-        one: Log densities of the rows.
-        other: Other log densities of the same rows.
         bound: Bound of the losses, as of both means.
 
     Returns:

@@ -98,8 +98,6 @@ def unpack_state(
     """Return the groups of tensors and the progress of a state.
 
     Args:
-        state: State made by `pack_state`.
-        flow: Flow whose tensors are the group `flow`.
         identity: Entries of `meta` that the state must share with the training.
 
     Raises:

@@ -40,7 +40,6 @@ class Steps(ABC):
         """Take a step; return the sum of the rows' log densities before it.
 
         Args:
-            rows: Rows of the model.
             number: Number of the step since training began, counted from 1.
         """
         total = self.compute(rows)
@@ -81,13 +80,7 @@ class Steps(ABC):
 
 
 def choose_steps(flow: Flow, options: FitOptions, *, batch_size: int) -> Steps:
-    """Return compiled steps if they apply, steps by autograd otherwise; one log line says why.
-
-    Args:
-        flow: Flow to train.
-        options: Options of the training.
-        batch_size: Maximum number of rows of a training step.
-    """
+    """Return compiled steps if they apply, steps by autograd otherwise; one log line says why."""
     try:
         _check_compiled(flow, options, batch_size)
         return CompiledSteps(flow, options)
@@ -100,10 +93,6 @@ def one_core_suffices(parameters: int, batch_size: int) -> bool:
     """Return True for steps so small that one core is about as fast as any GPU or number of threads.
 
     It computes them in the time that PyTorch needs to issue their operations, for which a GPU waits.
-
-    Args:
-        parameters: Trainable parameters of the flow.
-        batch_size: Most rows of a step.
     """
     return parameters * batch_size <= MOST_ALONE
 

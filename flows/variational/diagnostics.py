@@ -92,10 +92,6 @@ def diagnose(
     Everything is computed in float64, in evaluation mode.
 
     Args:
-        flow: Approximation q; left as it is.
-        target: Target p, unnormalised.
-        samples: Number of samples to draw.
-        seed: Seed of the samples.
         context: Context at which a conditional target is diagnosed.
 
     Raises:
@@ -183,7 +179,6 @@ def quadrature_kl(
 
     Args:
         flow: Approximation q with a density on a grid; left as it is.
-        target: Target p, unnormalised.
         window: Window to integrate over; the target's own by default.
         points: Number of grid points of each axis; `POINTS` by default.
 

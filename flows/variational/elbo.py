@@ -105,7 +105,6 @@ def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three
         flow: Flow q, trained in place on its device.
         target: Target of as many dimensions as the flow; a `ConditionalTarget` gives every sample
             its own context, and the ELBO is a mean over contexts, too.
-        options: Training options.
         state: Snapshot or interruption of the same training.
         on_step: Called after each iteration with the finished iterations and `iterations`.
         on_state: Called after each iteration with a function that returns the state of the training

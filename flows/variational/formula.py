@@ -53,8 +53,6 @@ class FormulaTarget(Target):
         """Parse a formula.
 
         Args:
-            text: Formula of the log density (the potential has the other sign).
-            dim: Number of coordinates D.
             window: Window in which a KL divergence is computed by quadrature.
 
         Raises:

@@ -35,10 +35,6 @@ def density_in_plane(target: Target, *, size: int) -> Plane:
     The window is that of the target. Without one, a square around 0 is made larger or smaller until
     what is within 8 nats of the peak fills it.
 
-    Args:
-        target: Unnormalised density.
-        size: Number of values of each coordinate.
-
     Raises:
         FitError: The target has other than two coordinates, or its density is finite nowhere in the
             window.

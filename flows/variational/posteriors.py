@@ -57,7 +57,6 @@ class LinearRegression(Target):
 
         Args:
             x: Regressors, without the intercept's column.
-            y: Responses, one per row.
             noise_scale: Known standard deviation of the noise.
             prior_scale: Prior standard deviation of each coefficient.
             columns: Names of the regressors; x1, x2, ... by default.
@@ -123,7 +122,6 @@ class LogisticRegression(Target):
 
         Args:
             x: Regressors, without the intercept's column.
-            y: Responses, 0 or 1 each.
             prior_scale: Prior standard deviation of each coefficient.
             batch_rows: Rows drawn, with replacement, for each estimate in training; None takes all.
             columns: Names of the regressors; x1, x2, ... by default.

@@ -69,12 +69,7 @@ class Target(ABC):
         *,
         generator: torch.Generator,
     ) -> Float[Tensor, " batch"]:
-        """Return the training objective: `log_density`, or an unbiased estimate of it.
-
-        Args:
-            z: Rows of coordinates.
-            generator: Random generator on the CPU.
-        """
+        """Return the training objective: `log_density`, or an unbiased estimate of it."""
         return self.log_density(z)
 
 
@@ -105,12 +100,7 @@ class ConditionalTarget(ABC):
     def sample_context(
         self, n: int, *, generator: torch.Generator
     ) -> Float[Tensor, "batch context_dim"]:
-        """Draw contexts to train on.
-
-        Args:
-            n: Number of contexts.
-            generator: Random generator on the CPU.
-        """
+        """Draw contexts to train on; the generator is on the CPU."""
 
 
 class LatentTarget(ConditionalTarget):
@@ -123,10 +113,6 @@ class LatentTarget(ConditionalTarget):
 
     def __init__(self, flow: Flow, rows: Float[Tensor, "rows columns"]) -> None:
         """Choose the model and the rows.
-
-        Args:
-            flow: Flow of a `LatentSpec`.
-            rows: Rows of data to draw from, on any device.
 
         Raises:
             FitError: The flow has no decoder, or there are no rows of its context.
@@ -153,11 +139,7 @@ class LatentTarget(ConditionalTarget):
 
 
 def latent_names(dim: int) -> tuple[str, ...]:
-    """Return the names of latent variables.
-
-    Args:
-        dim: Number of latent variables.
-    """
+    """Return the names of latent variables."""
     return tuple(f"z{number + 1}" for number in range(dim))
 
 

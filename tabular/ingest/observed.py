@@ -102,7 +102,6 @@ class ObservedColumns:
         """Return the type of a column of numbers or dates with all that its values tell, and the reason.
 
         Args:
-            place: Place of the column.
             column: Type of the column as far as it is known: `number`, `integer` or `datetime`.
             continuous: True if several values are not to be taken for levels.
             reason: Reason of the type so far, such as of texts that are all numbers; None if there is none.

@@ -50,10 +50,7 @@ def preview_table(
     """Ingest a file as an upload does, and return what is to be seen of it. Call it in a process of the pool.
 
     Args:
-        source: File.
         destination: Place of the table, which the caller deletes.
-        format: Format of the file.
-        options: Options of reading.
 
     Raises:
         TableError: An upload would be refused.

@@ -77,7 +77,6 @@ class Reading:
             texts: Texts of the rows; None where their order is not known.
             distinct: Distinct ones of the known cells.
             counts: Number of cells of each of these.
-            before: Number of rows before.
         """
         values = self.values(distinct)
         bad = np.isnan(values)

@@ -240,7 +240,6 @@ def _chosen_number(profile: TextProfile, *, comma: bool | None) -> Reading | Non
     """Return the way to read a column as numbers; None where two ways differ, and nothing tells which is meant.
 
     Args:
-        profile: Counts of the cells.
         comma: True if the table has decimal commas elsewhere, False if it has points; None if it is not known.
     """
     found = [r for r in profile.readings if r.is_number]

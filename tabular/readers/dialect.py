@@ -180,8 +180,6 @@ def rows_of(lines: Iterable[str], delimiter: str, *, strict: bool = False) -> "R
     """Return the reader of lines.
 
     Args:
-        lines: Lines with their ends.
-        delimiter: Separator of the values.
         strict: True to refuse text behind a closing quote, and a quote without an end.
     """
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)

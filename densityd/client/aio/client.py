@@ -158,7 +158,6 @@ class AsyncClient:
             await model.score(frame)
 
         Args:
-            rows: Data frame, table, records, array, or the path of a file.
             name: Name of the dataset, and of the model, which gets a new version.
             types: Types of columns, such as `{"zip": "category"}`; the others are found from their values.
             exclude: Columns to leave out.
@@ -167,7 +166,6 @@ class AsyncClient:
             **options: Options of the training; those left out are chosen from the data.
 
         Raises:
-            ApiError: The service refuses the rows or the options.
             JobFailedError: The training failed.
         """
         request: TrainingOptions = {"missing": "any", **options}
@@ -181,11 +179,7 @@ class AsyncClient:
         return AsyncFittedModel(self, str(ended.ref))
 
     def model(self, ref: str) -> AsyncFittedModel:
-        """Return a model of the service as `fit` does.
-
-        Args:
-            ref: Reference of the model.
-        """
+        """Return a model of the service as `fit` does."""
         return AsyncFittedModel(self, ref)
 
     async def me(self) -> Me:
@@ -212,14 +206,7 @@ class AsyncClient:
         params: Mapping[str, Any] | None = None,
         body: Body | None = None,
     ) -> Response:
-        """Send any request of the HTTP API; one without a method of its own.
-
-        Args:
-            method: HTTP method.
-            path: Path below the service's URL, such as `/v1/usage`.
-            params: Parameters of the query.
-            body: Body of the request.
-        """
+        """Send any request of the HTTP API, such as `("GET", "/v1/usage")`, also where there is a method for it."""
         call = Call(method, path, lambda response: response, params=params or {}, body=body)
         return await self._transport.send(call)
 
@@ -244,9 +231,7 @@ class AsyncClient:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
         Args:
-            ref: Reference of the model.
             rows: Rows. An array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
-            to: File of the result.
             **options: Space of the rows, and treatment of columns that the model does not have; or
                 `columns` and `given`, for the density of some columns given others.
 
@@ -264,10 +249,8 @@ class AsyncClient:
         """Return log densities of some columns given others, with their standard errors.
 
         Args:
-            ref: Reference of the model.
             rows: Rows, which need no other columns.
             columns: Columns whose density is asked for; by default all that are not known.
-            given: Columns that are known.
 
         Raises:
             ApiError: The model has no companion (`question-unavailable`), or no such column.
@@ -284,9 +267,6 @@ class AsyncClient:
         """Return rows whose gaps are filled, each given all other cells of its row.
 
         Args:
-            ref: Reference of the model.
-            rows: Rows with gaps.
-            to: File of the result.
             **options: What the gaps get, intervals, and the columns that the rows have.
 
         Returns:
@@ -310,10 +290,7 @@ class AsyncClient:
         """Return what a column is expected to be, given the others of each row.
 
         Args:
-            ref: Reference of the model.
             rows: Rows, which need not have the column.
-            column: Column that is asked for.
-            to: File of the result.
             **options: Columns that are known, quantiles, and bounds.
 
         Returns:
@@ -437,9 +414,7 @@ class AsyncClient:
         """Return two lower bounds of the log evidence of each row under a model with latent variables.
 
         Args:
-            ref: Reference of the model.
             rows: Rows of the columns that the latent variables explain, the model's context columns.
-            to: File of the result.
             **options: Number of samples of the posterior of each row, their seed, and treatment of columns
                 that the model does not have.
 
@@ -540,8 +515,6 @@ class AsyncClient:
         """Draw rows from a model.
 
         Args:
-            ref: Reference of the model.
-            n: Number of rows.
             to: None for an array, in which text is codes and dates are seconds; `"table"` for an Arrow
                 table with the values of the data (`.to_pandas()`, `.to_pylist()` and polars'
                 `from_arrow` make a frame or records of it); or the file of the rows.
@@ -549,7 +522,6 @@ class AsyncClient:
             context: Context of a conditional model: one row for all samples, or one for each.
             given: Cells that all rows have, by column: a value, `{"in": [values]}` or
                 `{"between": [low, high]}`.
-            space: Space of the rows.
         """
         media_type, read = (NPY, read_array) if to is None else (ARROW, read_table)
         if to is not None and to != "table":

@@ -46,9 +46,7 @@ class AsyncFittedModel:
         than is usual there, the worst first, with the difference in nats).
 
         Args:
-            rows: Data frame, table, records, array, or the path of a file.
             reasons: Give reasons, which takes longer; None gives them if the model can.
-            extra: Treatment of columns that the model does not have.
 
         Raises:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses the rows.
@@ -93,7 +91,6 @@ class AsyncFittedModel:
         """Return a data frame of rows that the model draws, with the columns and values of its data.
 
         Args:
-            n: Number of rows.
             seed: Seed that gives the same rows from the same version again; None for a random one.
             context: Context of a conditional model: one row for all samples, or one for each.
             given: Cells that all rows have, by column: a value, `{"in": [values]}` or
@@ -126,7 +123,6 @@ class AsyncFittedModel:
         Args:
             since: Time in the first hour or day; None for seven days before `until`.
             until: Time before which the last one begins; None for now.
-            bucket: Length of the buckets.
         """
         return await self._client.models.monitoring(
             self.ref, since=since, until=until, bucket=bucket

@@ -71,15 +71,9 @@ class AsyncJobs:
         """Start a training; options that are left out are chosen from the data.
 
         Args:
-            model_name: Name of the model that gets a new version.
-            dataset_id: Id of the dataset to train on.
             idempotency_key: Key under which the same request gives the same job; None for a new
                 key.
             **options: Options of the training; the returned job has all of them.
-
-        Raises:
-            ApiError: The service refuses the training.
-            TransportError: There is no response.
         """
         body = {"model_name": model_name, "dataset_id": dataset_id, **options}
         return await self._start("training", body, idempotency_key)
@@ -88,11 +82,7 @@ class AsyncJobs:
     async def estimate(
         self, dataset_id: str, **options: Unpack[TrainingOptions]
     ) -> TrainingEstimate:
-        """Return how long a training would take, in seconds, and start none; options are those of `train`.
-
-        Raises:
-            ApiError: The service would refuse the training.
-        """
+        """Return how long a training would take, in seconds, and start none; options are those of `train`."""
         body = {"model_name": "model", "dataset_id": dataset_id, **options}
         path = f"{_PATH}/training/estimate"
         call = Call("POST", path, TrainingEstimate.of, body=encode_json(body))
@@ -111,12 +101,8 @@ class AsyncJobs:
         """Start a sweep: train models at points of some ranges; the best becomes the new version.
 
         Args:
-            model_name: Name of the model that gets a new version.
-            dataset_id: Id of the dataset to train on.
             ranges: Ranges by the path of their field, such as `{"flow.layers": {"low": 2, "high":
                 8}}` or `{"flow.hidden": {"values": [[32], [64, 64]]}}`.
-            idempotency_key: Key as for `train`, which has the errors too.
-            **options: Options of every training, and of the search.
         """
         body = {"model_name": model_name, "dataset_id": dataset_id, "ranges": ranges, **options}
         return await self._start("sweep", body, idempotency_key)
@@ -133,11 +119,8 @@ class AsyncJobs:
         """Start the fit of a flow to a density that is known up to a constant.
 
         Args:
-            model_name: Name of the model that gets a new version.
             target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}`,
                 `{"posterior": {...}}` or `{"latent": {...}}`.
-            idempotency_key: Key as for `train`, which has the errors too.
-            **options: Options of the fit.
         """
         body = {"model_name": model_name, "target": target, **options}
         return await self._start("variational", body, idempotency_key)
@@ -154,10 +137,7 @@ class AsyncJobs:
         """Start the scoring of a whole dataset into a file.
 
         Args:
-            ref: Reference of the model.
             dataset_id: Id of the dataset to score; columns are matched by name.
-            idempotency_key: Key as for `train`, which has the errors too.
-            **options: Options of the job.
         """
         body = {"model": ref, "dataset_id": dataset_id, **options}
         return await self._start("scoring", body, idempotency_key)
@@ -171,21 +151,13 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Job:
-        """Start the drawing of many rows into a file.
-
-        Args:
-            ref: Reference of the model.
-            n: Number of rows.
-            idempotency_key: Key as for `train`, which has the errors too.
-            **options: Options of the job.
-        """
+        """Start the drawing of many rows into a file."""
         return await self._start("sampling", {"model": ref, "n": n, **options}, idempotency_key)
 
     async def download(self, job_id: str, to: Path | BinaryIO) -> None:
         """Download the file of a scoring or sampling job; a path has all of it or is not written.
 
         Args:
-            job_id: Id of the job.
             to: File to write: the suffix of a path is the format, an open file gets it as it is.
 
         Raises:
@@ -220,7 +192,6 @@ class AsyncJobs:
         """Return a job in its current state.
 
         Args:
-            job_id: Id of the job.
             wait_s: Seconds to wait for the end of the job first, at most 60.
         """
         return await self._transport.send(_get(job_id, wait_s=wait_s))
@@ -232,7 +203,6 @@ class AsyncJobs:
         """Describe and tag a job.
 
         Args:
-            job_id: Id of the job.
             etag: Etag that the job must still have; None to change it in any case.
             **labels: New description and tags; what is left out stays.
         """
@@ -263,7 +233,6 @@ class AsyncJobs:
         """Wait until a job has ended; a restart of the service meanwhile is tolerated.
 
         Args:
-            job_id: Id of the job.
             on_progress: Called with the job each time it is fetched, such as a `ProgressBar`.
             timeout_s: Longest wait in seconds; None for no limit.
             check: Raise an error if the job failed or was cancelled.
@@ -290,7 +259,6 @@ class AsyncJobs:
         """Yield the events of a job as they happen, until it has ended; reconnect as needed.
 
         Args:
-            job_id: Id of the job.
             after: Number of the last event that is already known.
         """
         path = build_path(_PATH, job_id, "events")

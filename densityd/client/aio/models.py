@@ -72,7 +72,6 @@ class AsyncModels:
         """Describe and tag a model.
 
         Args:
-            name: Name of the model.
             etag: Etag that the model must still have; None to change it in any case.
             **labels: New description and tags; what is left out stays.
         """
@@ -135,15 +134,10 @@ class AsyncModels:
         """Return a plot of a version as an image file: its training, or what it has learnt.
 
         Args:
-            name: Name of the model.
-            version: Number of the version.
-            kind: Kind of plot.
-            format: Format of the image file.
             theme: Colours, of text on white or of text on black.
 
         Raises:
             ApiError: The version has no such plot, or the service refuses the request.
-            TransportError: There is no response.
         """
         call = Call(
             "GET",
@@ -160,7 +154,6 @@ class AsyncModels:
 
         Args:
             name: Name of the model, which is created with its first version.
-            path: File of the weights.
 
         Raises:
             ApiError: The file is not a usable model, or the service refuses the request.
@@ -194,9 +187,6 @@ class AsyncModels:
         """Point an alias at a version.
 
         Args:
-            name: Name of the model.
-            alias: Label of the alias.
-            version: Number of the version.
             reason: Reason for the move, which stays in the history.
             etag: Etag that the alias must still have; None to move it in any case.
         """
@@ -227,10 +217,8 @@ class AsyncModels:
         """Return the counts of the rows that a version scored, and whether they have drifted.
 
         Args:
-            ref: Reference to a version: `name`, `name@alias` or `name:version`.
             since: Time in the first hour or day; None for seven days before `until`.
             until: Time before which the last one begins; None for now.
-            bucket: Length of the buckets.
 
         Raises:
             ApiError: The version has no held-out rows (`score-unavailable`), or the service refuses the
@@ -248,10 +236,6 @@ class AsyncModels:
 
     async def retrain(self, ref: str, dataset_id: str) -> Job:
         """Start the training that made a version again, on another dataset; return its job.
-
-        Args:
-            ref: Reference to a version: `name`, `name@alias` or `name:version`.
-            dataset_id: Id of the dataset, such as a newer one.
 
         Raises:
             ApiError: The request that made the version is not known (`retrain-unavailable`), or the
@@ -275,7 +259,6 @@ class AsyncModels:
         """Delete a version that no alias points at and no unfinished job uses.
 
         Args:
-            name: Name of the model.
             version: Number of the version, which is never used again.
         """
         await self._transport.send(build_deletion(_PATH, name, "versions", version))
@@ -306,7 +289,6 @@ class AsyncModels:
         """Download unusual rows for spreadsheets: an Excel file where the path ends so, else CSV.
 
         Args:
-            ref: Reference to the version.
             target: File to write; a path has all of it or is not written.
             **filters: Which of them, as of `unusual`.
         """
@@ -327,7 +309,6 @@ class AsyncModels:
         """Record what a person found about an unusual row; later versions and scorings show it, too.
 
         Args:
-            name: Name of the model.
             digest: Digest of the row, as `unusual` gives it.
             review: Finding; None forgets it.
         """
@@ -342,8 +323,6 @@ class AsyncModels:
         """Return which of two versions gives the same rows the higher density, and how surely.
 
         Args:
-            ref: Reference to the first version.
-            other: Reference to the other one.
             dataset_id: Dataset whose rows they are compared on; None for rows that neither was trained on.
 
         Raises:
@@ -362,8 +341,6 @@ class AsyncModels:
         """Download a version as a file that `upload` restores, with metrics, calibration and labels.
 
         Args:
-            name: Name of the model.
-            version: Number of the version.
             target: File to write; a path has all of it or is not written.
         """
         path = build_path(_PATH, name, "versions", version, "export")
@@ -373,8 +350,6 @@ class AsyncModels:
         """Download the log density of a version as an ONNX model: raw rows in, nats out.
 
         Args:
-            name: Name of the model.
-            version: Number of the version.
             target: File to write; a path has all of it or is not written.
 
         Raises:
@@ -387,8 +362,6 @@ class AsyncModels:
         """Download the weights of a version, a safetensors file; a path has all or is not written.
 
         Args:
-            name: Name of the model.
-            version: Number of the version.
             target: File to write.
         """
         path = build_path(_PATH, name, "versions", version, "checkpoint")

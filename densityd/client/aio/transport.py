@@ -35,7 +35,6 @@ class AsyncTransport:
     """A connection pool that sends requests, again where that is safe.
 
     Args:
-        settings: Settings of the client.
         transport: Transport of httpx in place of the network.
     """
 
@@ -54,7 +53,6 @@ class AsyncTransport:
 
         Raises:
             ApiError: The service refuses the request.
-            TransportError: There is no response.
             UnexpectedAnswerError: The response cannot be read.
         """
         return call.parse(await self._retry(call, self._read))

@@ -61,11 +61,8 @@ class Datasets:
             name: Label of the dataset; None for the file's name.
             idempotency_key: Key under which the same upload gives the same dataset for a day; None
                 for a new key.
-            **options: Options of the reader.
 
         Raises:
-            ApiError: The service refuses the table.
-            TransportError: There is no response.
             ValueError: The source is not a table.
             OSError: The file cannot be read.
         """
@@ -127,7 +124,6 @@ class Datasets:
         """Describe and tag a dataset, or correct the types of columns without a new upload.
 
         Args:
-            dataset_id: Id of the dataset.
             types: New type of each named column; all others keep theirs.
             etag: Etag that the dataset must still have; None to change it in any case.
             **labels: New description and tags; what is left out stays.
@@ -167,12 +163,8 @@ class Datasets:
         """Return each `step`-th of the stored rows.
 
         Args:
-            dataset_id: Id of the dataset.
             to: None for an array, in which text is codes and dates are seconds; `"table"` for an Arrow
                 table with the values of the file.
-            offset: Number of the first row.
-            limit: Most rows.
-            step: Distance of two rows.
         """
         call = Call(
             "GET",

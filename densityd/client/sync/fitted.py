@@ -47,9 +47,7 @@ class FittedModel:
         than is usual there, the worst first, with the difference in nats).
 
         Args:
-            rows: Data frame, table, records, array, or the path of a file.
             reasons: Give reasons, which takes longer; None gives them if the model can.
-            extra: Treatment of columns that the model does not have.
 
         Raises:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses the rows.
@@ -94,7 +92,6 @@ class FittedModel:
         """Return a data frame of rows that the model draws, with the columns and values of its data.
 
         Args:
-            n: Number of rows.
             seed: Seed that gives the same rows from the same version again; None for a random one.
             context: Context of a conditional model: one row for all samples, or one for each.
             given: Cells that all rows have, by column: a value, `{"in": [values]}` or
@@ -127,7 +124,6 @@ class FittedModel:
         Args:
             since: Time in the first hour or day; None for seven days before `until`.
             until: Time before which the last one begins; None for now.
-            bucket: Length of the buckets.
         """
         return self._client.models.monitoring(self.ref, since=since, until=until, bucket=bucket)
 

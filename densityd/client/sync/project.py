@@ -44,8 +44,6 @@ class Keys:
 
         Args:
             scope: Scope of the key: `read`, `write` or `admin`.
-            label: Text for people.
-            expires_days: Days until the key expires; None: never.
             rate: Most requests per second; None: the usual.
         """
         body = {"scope": scope, "label": label, "expires_days": expires_days, "rate": rate}
@@ -64,7 +62,6 @@ class Keys:
         """Create a key like another one, which ends.
 
         Args:
-            key_id: Id of the old key.
             grace_s: Seconds for which the old key is still valid.
         """
         path = build_path(_KEYS, key_id, "rotate")
@@ -97,7 +94,6 @@ class Projects:
         """Make a project, or set its limits.
 
         Args:
-            name: Name of the project.
             max_bytes: Most bytes of its files; None: as the service has it.
             max_queued_jobs: Most jobs that wait; None: as the service has it.
         """
@@ -109,9 +105,7 @@ class Projects:
         """Create a key of a project, whose token is not shown again.
 
         Args:
-            name: Name of the project, which exists.
             scope: Scope of the key: `read`, `write` or `admin`.
-            label: Text for people.
         """
         body = encode_json({"scope": scope, "label": label})
         path = build_path(_PROJECTS, name, "keys")
@@ -131,9 +125,7 @@ class Webhooks:
         """Notify a URL when jobs end; only this and `rotate` return the secret.
 
         Args:
-            url: Address that gets the events.
             events: Names of the events, such as `job.failed`; None for all.
-            description: Text for people.
         """
         body: dict[str, object] = {"url": url, "description": description}
         body |= {} if events is None else {"events": list(events)}

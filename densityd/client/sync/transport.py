@@ -35,7 +35,6 @@ class Transport:
     """A connection pool that sends requests, again where that is safe.
 
     Args:
-        settings: Settings of the client.
         transport: Transport of httpx in place of the network.
     """
 
@@ -52,7 +51,6 @@ class Transport:
 
         Raises:
             ApiError: The service refuses the request.
-            TransportError: There is no response.
             UnexpectedAnswerError: The response cannot be read.
         """
         return call.parse(self._retry(call, self._read))

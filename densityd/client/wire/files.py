@@ -54,7 +54,6 @@ def read_file(path: Path, media_type: str | None = None) -> Body:
     """Return a body that reads a file.
 
     Args:
-        path: File to read.
         media_type: Format of the file; None for the one of its suffix.
 
     Raises:

@@ -127,7 +127,6 @@ def frame_like(rows: object, columns: Mapping[str, Any]) -> Any:  # noqa: ANN401
     Args:
         rows: Rows that the caller gave: a frame of polars gives one of polars, a table of pyarrow a table,
             everything else a data frame of pandas, or a table of pyarrow where pandas is not installed.
-        columns: Columns by name.
     """
     import pyarrow as pa  # noqa: PLC0415 - as above
 

@@ -150,10 +150,6 @@ class JoinedResults:
 
     What comes of a single part is written as it is.
 
-    Args:
-        media_type: Format of the results.
-        file: File to write to.
-
     Attributes:
         rows: Number of rows of the parts so far.
     """

@@ -147,12 +147,7 @@ class Conditioner:
         return weights + (outputs * dim * dim if self.is_direct(dim) else 0)
 
     def cost(self, dim: int, size: MapSize) -> Cost:
-        """Return the cost of an autoregressive layer of this network.
-
-        Args:
-            dim: Number of features.
-            size: Sizes of the map of each feature.
-        """
+        """Return the cost of an autoregressive layer of this network."""
         widths, weights = self.widths(dim, size.outputs), self.count_weights(dim, size.outputs)
         own = weights + size.own + (self.context_dim * widths[1] if self.context_dim else 0)
         hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
@@ -193,11 +188,8 @@ def run_masked(
     """Return the network's outputs.
 
     Args:
-        x: Input of the network.
         weights: Masked weights of the layers; the last ones may have columns for the input itself
             after those for the hidden units.
-        biases: Biases of the layers.
-        activation: Activation between the layers.
         first: Contribution of the context to the first layer.
     """
     apply = ACTIVATIONS[activation]
@@ -223,7 +215,6 @@ def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> Int[Tensor, " wi
     Samplers rely on the order: they cut layers into ranges of units by it.
 
     Args:
-        width: Number of units in the layer.
         dim: Number of features, more than `lowest`: a single feature leaves no valid degree.
         lowest: Lowest degree: 1, or 0 if there is a context.
     """
@@ -261,7 +252,6 @@ def made_masks(
 
     Args:
         degrees: Degrees of the inputs, then of each hidden layer.
-        outputs: Number of outputs per feature.
         separate: True if each output has hidden units of its own: the units of a layer belong to
             the outputs in turns.
         direct: True if the last mask has a column for each input too, after those of the hidden

@@ -60,8 +60,6 @@ def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> C
     """Return the cost of layers whose halves swap roles from one to the next.
 
     Args:
-        dim: Number of features.
-        layers: Number of layers.
         cost_of: Function from the numbers of copied and of transformed features to the layer's
             cost.
     """
@@ -103,7 +101,6 @@ def coupling_layer(
     """Return a coupling layer as weights.
 
     Args:
-        shape: Halves of the layer.
         networks: Its networks, which read the copied half, then the context.
         spec: Map of the other half.
     """
