@@ -11,18 +11,19 @@ from models_store.records import Record
 
 
 class JobKind(StrEnum):
-    """Kind of a job: the first two fit a flow, `scoring` and `sampling` make a file, `ensemble` joins flows."""
+    """Kind of a job: the first two fit a flow, the next three make a file, `ensemble` joins flows."""
 
     TRAINING = "training"
     VARIATIONAL = "variational"
     SCORING = "scoring"
     SAMPLING = "sampling"
+    IMPUTATION = "imputation"
     ENSEMBLE = "ensemble"
 
     @property
     def makes_version(self) -> bool:
         """Return whether the job makes a version of a model; others use one and make a file."""
-        return self not in (JobKind.SCORING, JobKind.SAMPLING)
+        return self not in (JobKind.SCORING, JobKind.SAMPLING, JobKind.IMPUTATION)
 
 
 class JobRole(StrEnum):
@@ -161,7 +162,7 @@ class Checkpoint(TypedDict):
 
 
 class JobResult(TypedDict):
-    """Result file of a scoring or sampling job in the blob store.
+    """Result file of a scoring, sampling or imputation job in the blob store.
 
     ``columns`` are missing in those that were made before they were kept, as are ``texts``: places of the columns
     of a CSV file that hold text, whatever their first rows look like. ``unusual`` are the least likely rows of what was

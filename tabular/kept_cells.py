@@ -66,10 +66,13 @@ class KeptCells:
     Args:
         path: File, which is opened at once and may be deleted then; None if there is none.
         columns: Types of all columns of the table, in the order of its file.
+        filled: True if rows have cells for the gaps of the file, which stay.
     """
 
-    def __init__(self, path: Path | None, columns: Sequence[Column]) -> None:
-        self._columns = columns
+    def __init__(
+        self, path: Path | None, columns: Sequence[Column], *, filled: bool = False
+    ) -> None:
+        self._columns, self._filled = columns, filled
         self._file: pq.ParquetFile | None = None
         self._places: list[int] = []
         self._ends: list[int] = []
@@ -106,10 +109,10 @@ class KeptCells:
         for place, at in enumerate(self._places):
             kept = cells.column(place).combine_chunks().cast(batch.schema[at].type, safe=False)
             column = self._columns[at]
-            gaps = (
-                missing_cells(kept, column) if column.type == "ignored" else columns[at].is_null()
-            )
-            columns[at] = pa.compute.if_else(pa.array(gaps), pa.scalar(None, kept.type), kept)
+            from_file = column.type == "ignored" or self._filled
+            gaps = missing_cells(kept, column) if from_file else columns[at].is_null()
+            other = columns[at] if self._filled else pa.scalar(None, kept.type)
+            columns[at] = pa.compute.if_else(pa.array(gaps), other, kept)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
     def _taken(self, piece: range) -> pa.Table:

@@ -57,6 +57,7 @@ _OPTIONS = {
     "SweepOptions": ("SweepRequest", "model_name", "dataset_id", "ranges"),
     "VariationalOptions": ("VariationalRequest", "model_name", "target"),
     "ScoringOptions": ("ScoringRequest", "model", "dataset_id"),
+    "ImputationOptions": ("ImputationRequest", "model", "dataset_id"),
     "SamplingOptions": ("SamplingRequest", "model", "n"),
     "Labels": ("LabelsRequest",),
 }

@@ -157,6 +157,14 @@ class SamplingTask(_Task):
     model: ModelRef
 
 
+class ImputationTask(_Task):
+    """Fill the gaps of a dataset by a model, into a file."""
+
+    kind: Literal["imputation"] = "imputation"
+    model: ModelRef
+    dataset: DatasetRef
+
+
 class SelfTestTask(_Task):
     """Show that this worker has what any job needs."""
 
@@ -164,7 +172,7 @@ class SelfTestTask(_Task):
 
 
 ModelTask = TrainingTask | VariationalTask | EnsembleTask
-BulkTask = ScoringTask | SamplingTask
+BulkTask = ScoringTask | SamplingTask | ImputationTask
 Task = ModelTask | BulkTask | SelfTestTask
 TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 

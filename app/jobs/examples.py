@@ -166,6 +166,22 @@ SCORING_EXAMPLES: Examples = {
         },
     },
 }
+IMPUTATION_EXAMPLES: Examples = {
+    "simplest": {
+        "summary": "The dataset without gaps, as a Parquet file",
+        "value": {"model": MODEL, "dataset_id": DATASET_ID},
+    },
+    "intervals": {
+        "summary": "Medians with 90 % intervals, as CSV",
+        "value": {
+            "model": f"{MODEL}:1",
+            "dataset_id": DATASET_ID,
+            "fill": "median",
+            "level": 0.9,
+            "output": "csv",
+        },
+    },
+}
 SAMPLING_EXAMPLES: Examples = {
     "simplest": {
         "summary": "A million samples as a Parquet file",

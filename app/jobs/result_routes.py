@@ -1,4 +1,4 @@
-"""Results of scoring and sampling jobs: download and delete."""
+"""Results of jobs about many rows: download and delete."""
 
 from fastapi import APIRouter, Request, Response, status
 
@@ -50,7 +50,7 @@ def download_result(
     blobs: BlobsDep,
     project: ProjectDep,
 ) -> Response:
-    """Return the file of a scoring or sampling job, or a range of it; its ETag is its SHA-256."""
+    """Return the file of a scoring, sampling or imputation job, or a range of it; its ETag is its SHA-256."""
 
     def look() -> JobResult:
         job = jobs.summary(project, job_id)

@@ -255,7 +255,7 @@ async def follow_job(  # noqa: PLR0913 - FastAPI gives each
     """Stream the events of a job as they happen: `state`, `epoch`, `child`, `message` and `end`.
 
     An `epoch` event reports an epoch of a training, some iterations of a variational job, or a
-    part of the rows of a scoring or sampling job. Ids count from 1 without gaps, and `data` is
+    part of the rows of a scoring, sampling or imputation job. Ids count from 1 without gaps, and `data` is
     JSON. A client that sends the id of its last event when it reconnects misses none. The stream
     ends after the event `end`, or with the event `closed`, which has no id, when the API key is
     revoked or expires.

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.http.json_body import json_body, json_request
 from app.jobs.examples import (
+    IMPUTATION_EXAMPLES,
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
     SWEEP_EXAMPLES,
@@ -34,6 +35,7 @@ from models_store.jobs.memory import (
 from models_store.jobs.times import search_s, training_s
 from models_store.records import Dataset, Version
 from models_store.requests.accept_bulk import (
+    accept_imputation,
     accept_sampling,
     accept_scoring,
     estimate_s,
@@ -43,8 +45,8 @@ from models_store.requests.accept_search import accept_auto, accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.bulk import (
-    AcceptedSampling,
-    AcceptedScoring,
+    AcceptedBulk,
+    ImputationRequest,
     SamplingRequest,
     ScoringRequest,
 )
@@ -278,6 +280,35 @@ def start_scoring(
 
 
 @router.post(
+    "/imputation",
+    operation_id="start_imputation",
+    summary="Fill the gaps of a dataset",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
+    openapi_extra=json_request(ImputationRequest, examples=IMPUTATION_EXAMPLES),
+    responses=start_responses("unknown-column", "limit-result", "question-unavailable"),
+)
+def start_imputation(
+    body: Annotated[ImputationRequest, Depends(json_body(ImputationRequest))],
+    submission: SubmissionDep,
+) -> Response:
+    """Start a job that fills the gaps of a whole dataset and writes a file.
+
+    The file has all columns of the dataset, those that are not modelled as they are. Gaps get what `impute`
+    gives the same rows with the same seed. The rows of a large dataset are computed in parts by children of
+    the job, which any workers take; one of them writes the file from all parts.
+    """
+
+    def accept() -> Accepted:
+        version, dataset = submission.version(body.model), submission.dataset(body.dataset_id)
+        most = submission.settings.max_result_bytes
+        accepted = accept_imputation(body, version, dataset, max_bytes=most)
+        return _bulk(accepted, version, submission, rows=dataset.rows, datasets=[dataset])
+
+    return submission.start(JobKind.IMPUTATION, body, accept)
+
+
+@router.post(
     "/sampling",
     operation_id="start_sampling",
     summary="Draw many samples",
@@ -307,7 +338,7 @@ def start_sampling(
 
 
 def _bulk(
-    accepted: AcceptedScoring | AcceptedSampling,
+    accepted: AcceptedBulk,
     version: Version,
     submission: JobSubmission,
     *,

@@ -13,7 +13,7 @@ from app.resources.metrics import JobMetrics
 from app.root_path import rooted
 from models_store.job_states import Job, JobKind, JobRole, JobState, JobSummary
 from models_store.jobs.queue import QueuePlace
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.bulk import AcceptedImputation, AcceptedSampling, AcceptedScoring
 from models_store.requests.search import AcceptedEnsemble, AcceptedSearch
 from models_store.requests.training import ASKED, AcceptedTraining, Resources
 from models_store.requests.variational import AcceptedVariational
@@ -82,7 +82,7 @@ class IterationProgressView(_Progress):
 
 
 class RowProgressView(_Progress):
-    """Progress of a scoring or sampling job, or of the child of a search that chooses an ensemble."""
+    """Progress of a scoring, sampling or imputation job, or of the child of a search that chooses an ensemble."""
 
     rows: int = Field(
         description="Number of computed rows; after the last one, the file is written. Of an ensemble, a"
@@ -120,7 +120,7 @@ class JobModelView(BaseModel):
 
 
 class JobResultView(BaseModel):
-    """Result file of a scoring or sampling job."""
+    """Result file of a scoring, sampling or imputation job."""
 
     url: str = Field(description="URL of the file.")
     media_type: str = Field(description="Media type of the file.")
@@ -187,7 +187,7 @@ class JobSummaryView(BaseModel):
     )
     resources: Resources = Field(description="Resources that the job needs from its worker.")
     result: JobResultView | None = Field(
-        description="Result file of a scoring or sampling job that has succeeded; null if there is"
+        description="Result file of a scoring, sampling or imputation job that has succeeded; null if there is"
         " none yet, or"
         " deleted."
     )
@@ -222,6 +222,7 @@ AcceptedRequest = Annotated[
         | AcceptedEnsemble
         | AcceptedVariational
         | AcceptedScoring
+        | AcceptedImputation
         | AcceptedSampling
     ),
 ]

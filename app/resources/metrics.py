@@ -242,7 +242,7 @@ class VariationalMetrics(BaseModel):
 
 
 class RowMetrics(BaseModel):
-    """Metrics of a scoring or sampling job."""
+    """Metrics of a scoring, sampling or imputation job."""
 
     rows: int = Field(description="Number of computed rows.")
     part: int | None = Field(
@@ -259,6 +259,10 @@ class RowMetrics(BaseModel):
         default=None,
         description="Mean log density of the rows with finite results, in nats; null if there are"
         " none.",
+    )
+    uncertain_rows: int | None = Field(
+        default=None,
+        description="Number of rows whose filled cells are rough, once an imputation has succeeded.",
     )
     explained: dict[str, Explained] | None = Field(
         default=None,

@@ -48,6 +48,7 @@ from app.scoring.views import (
 )
 from flows.compiled.answers import Fill
 from flows.compiled.questions import Within
+from models_store.requests.bulk import FILL_DESCRIPTION
 
 Ref = Annotated[
     str,
@@ -129,10 +130,7 @@ GivenQuery = Annotated[
 ]
 FillQuery = Annotated[
     Fill,
-    Query(
-        description="What a gap gets: the `mean` or the `median` of a number, with the likeliest category,"
-        " or a `draw` of all gaps of a row together, for multiple imputation by several seeds."
-    ),
+    Query(description=FILL_DESCRIPTION),
 ]
 LevelQuery = Annotated[
     float | None,

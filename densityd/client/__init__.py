@@ -27,6 +27,7 @@ from densityd.client.filters import (
 )
 from densityd.client.options import (
     FlowOptions as FlowOptions,
+    ImputationOptions as ImputationOptions,
     Labels as Labels,
     Optimisation as Optimisation,
     Preprocessing as Preprocessing,

@@ -612,6 +612,32 @@ FlowOptions: TypeAlias = (
 )
 
 
+class ImputationOptions(TypedDict):
+    """Options of a request, as of `ImputationRequest`.
+
+    Attributes:
+        priority: Priority among waiting jobs of the project: higher ones are taken first.
+        resources: Resources that the job needs from its worker.
+        description: Description of the job.
+        tags: Values of the job's tags by name.
+        given: Columns of the model that are known where their cells are; the others are filled in every row.
+        fill: What a gap gets: the `mean` or the `median` of a number, with the likeliest category, or a `draw` of all gaps of a row together, for multiple imputation by several seeds.
+        level: Probability of intervals, which are written as `low.NAME` and `high.NAME`; null: none.
+        seed: Seed; the same seed gives the same cells.
+        output: Format of the result.
+    """
+
+    priority: NotRequired[int]
+    resources: NotRequired[Resources]
+    description: NotRequired[str | None]
+    tags: NotRequired[Mapping[str, str]]
+    given: NotRequired[Sequence[str] | None]
+    fill: NotRequired[Literal["mean", "median", "draw"]]
+    level: NotRequired[float | None]
+    seed: NotRequired[int]
+    output: NotRequired[Literal["parquet", "csv", "npy"]]
+
+
 class Optimisation(TypedDict):
     """Options of the training; absent and null options get values that suit the data."""
 

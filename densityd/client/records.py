@@ -197,7 +197,7 @@ class JobModel(Record):
 
 
 class JobResult(Record):
-    """Result file of a scoring or sampling job."""
+    """Result file of a scoring, sampling or imputation job."""
 
     url: str
     media_type: str

@@ -197,7 +197,7 @@ def download(
     ] = None,
     url: Url = None,
 ) -> None:
-    """Download the file of a scoring or sampling job, and print its path.
+    """Download the file of a scoring, sampling or imputation job, and print its path.
 
     Example: densityd download job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f -o scores.parquet
     """

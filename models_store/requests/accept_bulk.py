@@ -14,9 +14,11 @@ from models_store.plans.plan import MAX_REQUESTS_BYTES
 from models_store.records import Dataset, Version
 from models_store.requests.bulk import (
     AcceptedBulk,
+    AcceptedImputation,
     AcceptedSampling,
     AcceptedScoring,
     ContextCell,
+    ImputationRequest,
     SamplingRequest,
     ScoringRequest,
 )
@@ -35,6 +37,7 @@ _PART_S = 60.0
 _PRODUCTS_A_SECOND = 2.5e9  # of weights and rows, by one core
 _BYTES_PER_VALUE = 8
 _SCORE_COLUMNS = 2
+_IMPUTED_PASSES = 128  # of the flow for a row: its draws, and what they cost besides
 _PARTS = 2
 
 NO_EXPLANATION = (
@@ -58,14 +61,7 @@ def accept_scoring(
         RequestError: The request cannot work or its result is too large.
     """
     columns = [*version.columns, *version.context_columns]
-    known = {column.name: column for column in dataset.column_types}
-    missing = [name for name in columns if name not in known]
-    if missing:
-        raise _lacking(dataset, missing, columns)
-    if version.types is not None and not version.is_plain:
-        _check_types(dataset, [known[name] for name in columns], version.types)
-    else:
-        _check_numbers([known[name] for name in columns])
+    known = _check_columns(dataset, version, columns)
     if request.explain and not explains(version):
         raise RequestError("explanation-unavailable", NO_EXPLANATION, pointer="/explain")
     width = _SCORE_COLUMNS + (len(known) if request.include_rows else 0)
@@ -80,6 +76,63 @@ def accept_scoring(
         parts=request.parts,
         explain=request.explain,
     )
+
+
+def accept_imputation(
+    request: ImputationRequest, version: Version, dataset: Dataset, *, max_bytes: int
+) -> AcceptedImputation:
+    """Check that the dataset has the columns that are given.
+
+    Args:
+        request: Request body.
+        version: Version that the request's `model` stands for.
+        dataset: Dataset that the request names.
+        max_bytes: Most bytes of the numbers of the result.
+
+    Raises:
+        RequestError: The request cannot work or its result is too large.
+    """
+    if version.context_columns:
+        raise RequestError(
+            "question-unavailable", "the model has context columns", pointer="/model"
+        )
+    wanted = version.columns if request.given is None else request.given
+    for name in wanted:
+        if name not in version.columns:
+            raise RequestError(
+                "unknown-column", f"the model does not describe {name!r}", pointer="/given"
+            )
+    given = [name for name in version.columns if name in wanted]
+    known = _check_columns(dataset, version, given)
+    width = len({*known, *version.columns}) + (0 if request.level is None else 2 * version.dim)
+    _check_size(dataset.rows, width, max_bytes=max_bytes, pointer="/dataset_id")
+    return AcceptedImputation(
+        model=version.ref,
+        dataset_id=dataset.id,
+        output=request.output,
+        given=given,
+        fill=request.fill,
+        level=request.level,
+        seed=request.seed,
+    )
+
+
+def _check_columns(dataset: Dataset, version: Version, columns: list[str]) -> dict[str, Column]:
+    """Return the columns of a dataset by name, which has some of a version's in its types.
+
+    Raises:
+        RequestError: It lacks one, or has values of another kind there.
+    """
+    known = {column.name: column for column in dataset.column_types}
+    missing = [name for name in columns if name not in known]
+    if missing:
+        raise _lacking(dataset, missing, columns)
+    if version.types is not None and not version.is_plain:
+        types = [fields for fields in version.types if fields["name"] in columns]
+        _check_types(dataset, [known[name] for name in columns], types)
+    else:
+        _check_numbers([known[name] for name in columns])
+    return known
 
 
 def in_parts(
@@ -119,6 +172,7 @@ def estimate_s(accepted: AcceptedBulk, version: Version, *, rows: int) -> float:
         rows: Number of rows of the result.
     """
     scores = version.dim if isinstance(accepted, AcceptedScoring) and accepted.explain else 1
+    scores = _IMPUTED_PASSES if isinstance(accepted, AcceptedImputation) else scores
     spec, context_dim = spec_from_dict(version.flow), len(version.context_columns)
     weights = max(1, spec.cost(version.dim, context_dim).parameters)
     return rows * weights * scores / _PRODUCTS_A_SECOND

@@ -1,9 +1,10 @@
-"""Requests for scoring and sampling jobs, as a caller writes them and as they are accepted."""
+"""Requests for jobs about many rows, as a caller writes them and as they are accepted."""
 
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, FiniteFloat
 
+from flows.compiled.answers import Fill
 from models_store.requests.training import Accepted, DatasetId, Placed, Seed
 from tabular.formats import Output
 
@@ -23,6 +24,10 @@ ModelRef = Annotated[
         " version, `name@alias` or `name:version`. The accepted request has `name:version`.",
     ),
 ]
+FILL_DESCRIPTION = (
+    "What a gap gets: the `mean` or the `median` of a number, with the likeliest category, or a `draw` of all"
+    " gaps of a row together, for multiple imputation by several seeds."
+)
 ContextCell = FiniteFloat | str | bool | None
 # A row, and a list of rows, may have a hundred thousand faults: the first one is enough.
 ContextRow = Annotated[list[ContextCell], Field(fail_fast=True)] | dict[str, ContextCell]
@@ -77,6 +82,32 @@ class SamplingRequest(Placed):
         description=CONTEXT_DESCRIPTION,
         examples=[[[0.5, 1.0]]],
     )
+
+
+class ImputationRequest(Placed):
+    """Body of ``POST /v1/jobs/imputation``; `model` and `dataset_id` are required."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: ModelRef
+    dataset_id: DatasetId = Field(
+        description="Dataset whose gaps are filled; it has the columns of `given` by name, and perhaps others."
+    )
+    given: list[str] | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Columns of the model that are known where their cells are; the others are filled in every"
+        " row. Null: all.",
+    )
+    fill: Fill = Field(default="mean", description=FILL_DESCRIPTION)
+    level: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Probability of intervals, which are written as `low.NAME` and `high.NAME`; null: none.",
+    )
+    seed: Seed = Field(default=0, description="Seed; the same seed gives the same cells.")
+    output: Output = Field(default="parquet", description="Format of the result.")
 
 
 class Piece(Accepted):
@@ -134,3 +165,13 @@ class AcceptedSampling(AcceptedBulk):
         description="Context of a conditional model, in the order of its context columns; null if"
         " there is none."
     )
+
+
+class AcceptedImputation(AcceptedBulk):
+    """Accepted request for an imputation job."""
+
+    dataset_id: str = Field(description="Dataset whose gaps are filled.")
+    given: list[str] = Field(description="Columns of the model that are known, in its order.")
+    fill: Fill = Field(description="What a gap gets.")
+    level: float | None = Field(description="Probability of the intervals; null: none.")
+    seed: int = Field(description="Seed; the same seed gives the same cells.")

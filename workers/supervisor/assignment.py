@@ -16,6 +16,7 @@ from workers.protocol import (
     CheckpointRef,
     DatasetRef,
     EnsembleTask,
+    ImputationTask,
     KeptRef,
     ModelRef,
     SamplingTask,
@@ -61,6 +62,10 @@ def task_of(job: Job, *, registry: Registry, settings: WorkerSettings) -> Task:
             )
         case JobKind.SAMPLING:
             return SamplingTask(model=_model(registry.resolve(project, request["model"])), **common)
+        case JobKind.IMPUTATION:
+            dataset = _dataset(registry, project, request["dataset_id"])
+            model = _model(registry.resolve(project, request["model"]))
+            return ImputationTask(dataset=dataset, model=model, **common)
 
 
 def _tables(job: Job, registry: Registry) -> dict[str, Any]:

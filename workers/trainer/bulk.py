@@ -19,7 +19,7 @@ from models_store.counts import Counts, added
 from models_store.errors import StorageFullError
 from models_store.files.blobs import Blobs, result_key
 from models_store.least_rows import LeastRows
-from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
+from models_store.requests.bulk import AcceptedBulk
 from tabular.writers import (
     OUTPUT_MEDIA_TYPES,
     WRITERS,
@@ -29,6 +29,7 @@ from tabular.writers import (
 )
 from workers.protocol import (
     BulkTask,
+    ImputationTask,
     Produced,
     ScoringTask,
     Send,
@@ -36,7 +37,7 @@ from workers.protocol import (
 from workers.trainer.data import load_flow
 from workers.trainer.devices import find_device
 from workers.trainer.parts import ChildParts, Doubles, Parts
-from workers.trainer.products import Product, part_of, samples_of, scores_of
+from workers.trainer.products import Product, imputed_of, part_of, samples_of, scores_of
 from workers.trainer.progress import RowProgress, Teller
 
 # Seconds to write a number, to tell before it begins how long it will take.
@@ -56,13 +57,14 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     device = find_device(task.device)
     blobs = Blobs(task.store)
     flow = compile_flow(load_flow(blobs, task.model, task.model.columns), device=device)
-    accepted: AcceptedBulk
-    if isinstance(task, ScoringTask):
-        accepted = AcceptedScoring.model_validate(task.request)
-        product = scores_of(task, flow, blobs, device)
-    else:
-        accepted = AcceptedSampling.model_validate(task.request)
-        product = samples_of(task, flow, device)
+    accepted = AcceptedBulk.model_validate(task.request)
+    match task:
+        case ScoringTask():
+            product = scores_of(task, flow, blobs, device)
+        case ImputationTask():
+            product = imputed_of(task, flow, blobs, device)
+        case _:
+            product = samples_of(task, flow, device)
     if accepted.span is not None:
         product = part_of(product, *accepted.span)
     teller, width = Teller(task, send, interrupted), len(product.computed)
@@ -156,6 +158,8 @@ class _Run:
         if least is not None:
             result["unusual"] = least.to_dict()
         metrics = summary.metrics(scores=product.scores)
+        if product.flag is not None:
+            metrics[product.flag] = summary.flagged
         if usual is not None:
             known = [None if np.isnan(term) else term for term in usual.tolist()]
             metrics["explained"] = product.explained
@@ -182,9 +186,12 @@ class _Run:
                 if self._product.count is not None:
                     counts = self._product.count(start, block, usual)
                     summary.counts = added(summary.counts or {}, counts)
+                written = list(block.T)
+                if self._product.flag is not None:
+                    summary.flagged += int(written.pop().sum())
                 first = [] if beside is None else list(beside[start : summary.rows].T)
                 last = [] if usual is None else list((block[:, -len(usual) :] - usual).T)
-                for encoded in self._encoded(writer, [*first, *block.T, *last], start=start):
+                for encoded in self._encoded(writer, [*first, *written, *last], start=start):
                     file.write(encoded)
                 writing_s = time.monotonic() - began_at
                 self._teller.tick(self._progress.written(summary.rows, writing_s=writing_s))
@@ -218,6 +225,7 @@ class _Summary:
     finite: int = 0
     total: float = 0.0
     counts: Counts | None = None
+    flagged: int = 0
 
     def add(self, block: Doubles) -> None:
         """Count some rows."""

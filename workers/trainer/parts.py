@@ -10,7 +10,7 @@ from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.requests.bulk import Piece
-from workers.protocol import CheckpointRef, SamplingTask, ScoringTask
+from workers.protocol import BulkTask, CheckpointRef
 from workers.trainer.data import needed
 from workers.trainer.progress import Teller
 
@@ -23,9 +23,7 @@ _SHARE = 0.02
 class Parts:
     """Parts of the result of one job, rows of `width` numbers, those of earlier attempts first."""
 
-    def __init__(
-        self, task: ScoringTask | SamplingTask, blobs: Blobs, teller: Teller, *, width: int
-    ) -> None:
+    def __init__(self, task: BulkTask, blobs: Blobs, teller: Teller, *, width: int) -> None:
         self._task = task
         self._blobs = blobs
         self._width = width

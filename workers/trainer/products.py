@@ -1,4 +1,4 @@
-"""Tables that bulk jobs make: scores of a dataset, and samples."""
+"""Tables that bulk jobs make: scores of a dataset, samples, and a dataset without gaps."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from flows import CompiledFlow, fitting_rows, rank_among
+from flows.compiled.answers import impute
+from flows.compiled.questions import Questions
+from flows.errors import FlowError
 from models_store.counts import Counts
 from models_store.drift import (
     SAMPLED_ROWS,
@@ -25,7 +28,7 @@ from models_store.reference_rows import (
     usual_count,
     usual_terms,
 )
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.bulk import AcceptedImputation, AcceptedSampling, AcceptedScoring
 from tabular.cells import recode
 from tabular.columns import Column
 from tabular.errors import TableError
@@ -34,7 +37,7 @@ from tabular.kept_cells import KeptCells
 from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import TableHead, unused_name
 from workers.errors import TrainingError
-from workers.protocol import ModelRef, SamplingTask, ScoringTask
+from workers.protocol import ImputationTask, ModelRef, SamplingTask, ScoringTask
 from workers.trainer.data import Floats, needed, open_table
 from workers.trainer.parts import Doubles
 
@@ -43,6 +46,7 @@ _USUAL_ROWS = 16  # of a step
 _CPU_STEP_ROWS, _GPU_STEP_ROWS, _LEAST_STEP_ROWS = 4_096, 16_384, 256
 # A flow computes a step in chunks of its own; of a large flow fewer rows are a step.
 _CHUNKS_OF_A_STEP = 16
+_IMPUTED_PASSES = 16
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Product:
         explained: How each column is explained.
         count: Function that counts rows of ranked scores: of the number of the first one, what was computed,
             and the usual explanations.
+        flag: Name of the metric that counts the last of the computed columns, which is not written.
     """
 
     head: TableHead
@@ -79,6 +84,7 @@ class Product:
     usual: Callable[[Callable[[], None]], Doubles] | None = None
     explained: dict[str, str] = field(default_factory=dict)
     count: Callable[[int, Doubles, Doubles | None], Counts] | None = None
+    flag: str | None = None
 
 
 def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch.device) -> Product:
@@ -103,7 +109,10 @@ def scores_of(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch
         for start in range(first, len(table), step):
             yield _scores(number(table[start : start + step]), flow, model, request)
 
-    types, kept = _written_columns(task, blobs, request) if request.include_rows else ([], None)
+    types: list[Column] = []
+    kept: KeptCells | None = None
+    if request.include_rows:
+        types, kept = _written_columns(task, blobs, request.output)
     beside = [column.name for column in types]
     written = computed = [unused_name(name, beside) for name in names]
     if request.explain:
@@ -181,6 +190,86 @@ def samples_of(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> 
     )
 
 
+def imputed_of(
+    task: ImputationTask, flow: CompiledFlow, blobs: Blobs, device: torch.device
+) -> Product:
+    """Return a dataset whose gaps are filled: its columns, then those that it lacks, then the intervals.
+
+    Raises:
+        TrainingError: The model has no such answers, or a file of the dataset is gone or was changed.
+    """
+    request, names = AcceptedImputation.model_validate(task.request), task.model.columns
+    try:
+        asks = Questions(flow)
+    except FlowError as error:
+        raise TrainingError(
+            "question_unavailable", f"{error}: train it again".capitalize()
+        ) from error
+    table, number = open_table(blobs, task.dataset), _numbering(task, request.given)
+    places = [names.index(name) for name in request.given]
+    own = task.dataset.columns
+    cells = [*own, *(name for name in names if name not in own)]
+    ends = [] if request.level is None else ["low", "high"]
+    intervals: list[str] = []
+    for name in (f"{end}.{name}" for end in ends for name in names):
+        intervals.append(unused_name(name, [*cells, *intervals]))
+    step = _step_rows(len(cells), flow, device, passes=_IMPUTED_PASSES)
+
+    def chunks(first: int) -> Iterator[Doubles]:
+        for start in range(first, len(table), step):
+            rows = table[start : start + step]
+            whole: Doubles = np.full((len(rows), flow.dim), np.nan)
+            whole[:, places] = number(rows)
+            found = impute(
+                asks,
+                whole,
+                fill=request.fill,
+                level=request.level or 0.5,
+                seed=request.seed,
+                numbers=np.arange(start, start + len(rows)),
+            )
+            filled = dict(zip(names, found.rows.T, strict=True))
+            columns = [
+                filled[name] if name in filled else rows[:, own.index(name)] for name in cells
+            ]
+            beside = (found.low, found.high) if intervals else ()
+            yield np.column_stack([*columns, *beside, found.uncertain])
+
+    types, kept = _filled_columns(task, blobs, request)
+    typed = None if all(column.is_plain for column in types) else TypedRows(types, intervals)
+    written = [*(column.name for column in types), *intervals]
+    dtypes = [table.dtype] * len(types) + [np.dtype(np.float64)] * len(intervals)
+    schema = None if typed is None or request.output == "npy" else typed.schema
+    return Product(
+        head=TableHead(names=written, dtypes=dtypes, rows=len(table), schema=schema),
+        output=request.output,
+        chunks=chunks,
+        computed=[*cells, *intervals, "uncertain"],
+        typed=typed,
+        kept=kept,
+        checked=0,
+        flag="uncertain_rows",
+    )
+
+
+def _filled_columns(
+    task: ImputationTask, blobs: Blobs, request: AcceptedImputation
+) -> tuple[list[Column], KeptCells | None]:
+    """Return the columns of a dataset without gaps, and the cells of its file.
+
+    Numbers are written as those of the dataset are, levels as the model knows them.
+    """
+    modelled = {c.name: c for c in map(Column.from_dict, task.model.types or [])}
+    own, kept = _written_columns(task, blobs, request.output, filled=request.given)
+    types = []
+    for column in own:
+        target = modelled.pop(column.name, column)
+        same = column.holds_values and target.holds_values and column.type == target.type
+        types.append(column if same and column.name in request.given else target)
+    lacking = [name for name in task.model.columns if name not in {c.name for c in own}]
+    return [*types, *(modelled.get(name, Column(name=name)) for name in lacking)], kept
+
+
 def part_of(product: Product, first: int, stop: int) -> Product:
     """Return the computed columns of some rows, as numbers, for the job that writes the whole."""
 
@@ -203,14 +292,16 @@ def part_of(product: Product, first: int, stop: int) -> Product:
     )
 
 
-def _numbering(task: ScoringTask, columns: Sequence[str]) -> Callable[[Floats], Floats]:
+def _numbering(
+    task: ScoringTask | ImputationTask, columns: Sequence[str]
+) -> Callable[[Floats], Floats]:
     """Return the function that makes rows of a dataset those of the model, whose levels may have other indices."""
     wanted = [task.dataset.columns.index(name) for name in columns]
     if task.model.types is None:
         return lambda rows: rows[:, wanted]
     own = task.dataset.column_types
     source = [own[place] for place in wanted]
-    target = [Column.from_dict(fields) for fields in task.model.types]
+    target = [c for c in map(Column.from_dict, task.model.types) if c.name in columns]
 
     def numbered(rows: Floats) -> Floats:
         try:
@@ -269,22 +360,36 @@ def _reference_rows(task: ScoringTask, blobs: Blobs, count: int) -> Floats | Non
 
 
 def _written_columns(
-    task: ScoringTask, blobs: Blobs, request: AcceptedScoring
+    task: ScoringTask | ImputationTask,
+    blobs: Blobs,
+    output: Output,
+    *,
+    filled: Sequence[str] | None = None,
 ) -> tuple[list[Column], KeptCells | None]:
-    """Return the columns to write beside the scores, and the cells of those that are not modelled.
+    """Return the columns of a dataset to write, and the cells of those that are not modelled.
 
     npy holds numbers alone: the columns that are modelled.
+
+    Args:
+        task: Task with the dataset.
+        blobs: Blob store.
+        output: Format of the file.
+        filled: Columns whose gaps are filled, others of the model have no cells of the file; None: no gap is.
 
     Raises:
         TrainingError: The file of the cells is gone or was changed.
     """
     kept = task.dataset.kept
-    if kept is None or request.output == "npy":
+    if kept is None or output == "npy":
         return task.dataset.column_types, None
     with needed("dataset_corrupt", f"The kept cells of dataset {task.dataset.id} cannot be read."):
         path = blobs.verify(kept.key, kept.sha256)
     columns = [Column.from_dict(fields) for fields in kept.types]
-    return columns, KeptCells(path, columns)
+    if filled is None:
+        return columns, KeptCells(path, columns)
+    unknown = {*task.model.columns} - {*filled}
+    sources = [Column(name=c.name) if c.name in unknown else c for c in columns]
+    return columns, KeptCells(path, sources, filled=True)
 
 
 def _context(

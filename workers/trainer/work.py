@@ -16,6 +16,7 @@ from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     EnsembleTask,
     Failed,
+    ImputationTask,
     SamplingTask,
     ScoringTask,
     SelfTestTask,
@@ -86,7 +87,7 @@ def do(task: Task, send: Send, interrupted: Callable[[], bool]) -> None:
             ensembles.assemble(task, send, interrupted=interrupted)
         case VariationalTask():
             variational.infer(task, send, interrupted=interrupted)
-        case ScoringTask() | SamplingTask():
+        case ScoringTask() | SamplingTask() | ImputationTask():
             bulk.produce(task, send, interrupted=interrupted)
         case SelfTestTask():
             devices.prove(task, send)

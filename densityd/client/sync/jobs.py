@@ -23,6 +23,7 @@ from densityd.client.errors import TransportError
 from densityd.client.filters import JobFilters, UnusualFilters, format_filters
 from densityd.client.options import (
     DensityTarget,
+    ImputationOptions,
     Labels,
     PotentialTarget,
     Range,
@@ -140,6 +141,26 @@ class Jobs:
         body = {"model": ref, "dataset_id": dataset_id, **options}
         return self._start("scoring", body, idempotency_key)
 
+    @shows_options(ImputationOptions)
+    def impute(
+        self,
+        ref: str,
+        dataset_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[ImputationOptions],
+    ) -> Job:
+        """Start the filling of the gaps of a whole dataset into a file.
+
+        Args:
+            ref: Reference of the model.
+            dataset_id: Id of the dataset; columns are matched by name.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
+        """
+        body = {"model": ref, "dataset_id": dataset_id, **options}
+        return self._start("imputation", body, idempotency_key)
+
     @shows_options(SamplingOptions)
     def sample(
         self,
@@ -153,7 +174,7 @@ class Jobs:
         return self._start("sampling", {"model": ref, "n": n, **options}, idempotency_key)
 
     def download(self, job_id: str, to: Path | BinaryIO) -> None:
-        """Download the file of a scoring or sampling job; a path has all of it or is not written.
+        """Download the file of a scoring, sampling or imputation job; a path has all of it or is not written.
 
         Args:
             to: File to write: the suffix of a path is the format, an open file gets it as it is.
@@ -178,7 +199,7 @@ class Jobs:
         return self._transport.send(call)
 
     def delete_result(self, job_id: str) -> None:
-        """Delete the file of a scoring or sampling job; the job stays."""
+        """Delete the file of a scoring, sampling or imputation job; the job stays."""
         self._transport.send(build_deletion(_PATH, job_id, "result"))
 
     @shows_options(JobFilters)

@@ -1,3 +1,4 @@
+import csv
 import functools
 import io
 import json
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from app.http import downloads
 from app.http.downloads import result_path
 from flows import CompiledFlow, MixedColumn, MixedSpec, NsfSpec, build, compile_flow, fit_encoding
+from flows.mixed.companion_fitting import fit_companion
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from models_store.jobs.parents import advance_all
@@ -127,6 +129,8 @@ def test_what_cannot_work_is_refused(client):
         ("unknown-field", "sampling", {"n": 5, "rows": 5}),
         ("not-found", "scoring", {"dataset_id": "ds_" + "0" * 32}),
         ("validation", "scoring", {"dataset_id": "table"}),
+        ("validation", "imputation", {"dataset_id": "ds_" + "0" * 32, "level": 1}),
+        ("not-found", "imputation", {"dataset_id": "ds_" + "0" * 32}),
     ):
         status = 404 if expected == "not-found" else 422
         assert_refused(start(client, kind, **body), status, expected)
@@ -320,7 +324,9 @@ def typed(client: TestClient, blobs: Blobs) -> Any:
     rows = client.get(
         f"/v1/datasets/{found['id']}/rows?limit=400", headers=accepting(TableFormat.NPY)
     )
-    fit_encoding(flow, torch.from_numpy(np.load(io.BytesIO(rows.content))).double())
+    table = torch.from_numpy(np.load(io.BytesIO(rows.content))).double()
+    fit_encoding(flow, table)
+    flow.companion = fit_companion(flow, table[:300], table[300:], seed=0)
     registered(
         client.app.state.database,  # type: ignore[attr-defined]  # a FastAPI
         blobs,
@@ -402,6 +408,32 @@ def test_a_job_scores_them_alike(client, supervisor, typed):
     np.testing.assert_allclose(parts, answer["log_prob"], rtol=1e-4)
     refused = client.get(url, headers=accepting(TableFormat.NPY))
     assert (refused.status_code, refused.json()["type"]) == (406, "/problems/not-acceptable")
+
+
+@pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 250}])
+def test_a_job_fills_gaps_as_the_route_does(client, supervisor, typed):
+    wanted = {"fill": "median", "level": 0.8, "seed": 5}
+    body = {"model": "table", "dataset_id": typed["id"], "output": "csv", **wanted}
+    job = client.post("/v1/jobs/imputation", json=body).json()
+    assert (job["role"], job["request"]["part_rows"]) == ("parent", 250)
+    while client.get(f"/v1/jobs/{job['id']}").json()["state"] in ("queued", "running"):
+        supervisor.run_next()
+    job = client.get(f"/v1/jobs/{job['id']}").json()
+    assert job["state"] == "succeeded", job["error"]
+    found = list(csv.DictReader(io.StringIO(client.get(job["result"]["url"]).text)))
+    query = "&".join(f"{name}={value}" for name, value in wanted.items())
+    answer = client.post(
+        f"/v1/models/table/impute?{query}", content=BODY, headers={**CSV, "Accept": "text/csv"}
+    )
+    expected = list(csv.DictReader(io.StringIO(answer.text)))
+    rows = list(csv.DictReader(io.StringIO(BODY.decode())))
+    assert len(found) == len(expected) == 400
+    for filled, same, row in zip(found, expected, rows, strict=True):
+        assert (filled["id"], filled["comment"]) == (row["id"], row["comment"])
+        assert filled["cut"] == (row["cut"] or same["cut"])
+        assert float(filled["price"]) == float(row["price"] or same["price"])
+        assert filled["low.price"] == same["low.price"]
+    assert job["metrics"]["uncertain_rows"] == int(answer.headers["x-uncertain-rows"])
 
 
 @pytest.mark.usefixtures("typed")

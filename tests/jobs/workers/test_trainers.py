@@ -17,7 +17,14 @@ from models_store.job_states import JobState
 from models_store.jobs.retries import AttemptEnd, Ending
 from tests.jobs.workers.place import ENDLESS, Place, Running, fork_servers_of, trainers_of
 from tests.support.waiting import is_alive, wait_until
-from workers.protocol import SamplingTask, ScoringTask, TrainingTask, Unfit, VariationalTask
+from workers.protocol import (
+    ImputationTask,
+    SamplingTask,
+    ScoringTask,
+    TrainingTask,
+    Unfit,
+    VariationalTask,
+)
 from workers.supervisor.trainers import Trainers, end_of, out_of_memory_kills
 from workers.trainer import work
 
@@ -165,6 +172,7 @@ WORK = {
     VariationalTask: "workers.trainer.variational.infer",
     ScoringTask: "workers.trainer.bulk.produce",
     SamplingTask: "workers.trainer.bulk.produce",
+    ImputationTask: "workers.trainer.bulk.produce",
 }
 
 

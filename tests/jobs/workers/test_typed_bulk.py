@@ -8,11 +8,13 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
+import torch
 
 from flows import CompiledFlow, compile_flow, rank_among, spec_to_dict
+from flows.mixed.companion_fitting import fit_companion
 from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.bulk import AcceptedImputation, AcceptedSampling, AcceptedScoring
 from tabular.columns import UNSEEN, Column
 from tabular.typed_rows import TypedRows
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
@@ -21,6 +23,7 @@ from tests.jobs.workers.test_bulk import common, file_of, held_out, parts, produ
 from workers.protocol import (
     BulkTask,
     DatasetRef,
+    ImputationTask,
     Interrupted,
     KeptRef,
     ModelRef,
@@ -64,11 +67,11 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
 
 
-def typed(place: Place, spec: Any = SPEC, **changes: Any) -> dict[str, Any]:
+def typed(place: Place, spec: Any = SPEC, flow: Any = None, **changes: Any) -> dict[str, Any]:
     saved = save_model(
         place.blobs,
         model_key("job_" + "4" * 32, 1),
-        mixed_flow(spec),
+        flow or mixed_flow(spec),
         spec=spec,
         columns=NAMES,
         types=TYPES,
@@ -118,6 +121,24 @@ def scoring_with_ids(place: Place, ids: list[str], **changes: Any) -> ScoringTas
 def sampling(place: Place, output: Any, **changes: Any) -> SamplingTask:
     accepted = AcceptedSampling(model="m:1", n=700, seed=7, output=output, context=None)
     return SamplingTask(request=accepted.model_dump(), **typed(place, **changes))
+
+
+def imputation(place: Place, output: Any = "csv", **changes: Any) -> ImputationTask:
+    """A job that fills gaps, of a table with ids, one level that the model lacks, and no dates."""
+    own = scoring_with_ids(place, [f"id {number}" for number in range(len(ROWS))]).dataset
+    flow, rows = mixed_flow(), torch.from_numpy(ROWS)
+    flow.companion = fit_companion(flow, rows[:400], rows[400:], seed=0)
+    common = typed(place, flow=flow, **changes)
+    accepted = AcceptedImputation(
+        model="m:1",
+        dataset_id=own.id,
+        output=output,
+        given=[name for name in NAMES if name != "on"],
+        fill="draw",
+        level=0.9,
+        seed=3,
+    )
+    return ImputationTask(request=accepted.model_dump(), dataset=own, **common)
 
 
 def table_of(place: Place, task: BulkTask) -> Any:
@@ -218,12 +239,33 @@ def test_samples_of_npy_are_numbers(place: Place) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["scoring", "sampling"])
+def test_gaps_are_filled_and_other_cells_stay(place: Place) -> None:
+    messages = run(imputation(place, "parquet"))
+    table = pq.read_table(file_of(place, messages))
+    own = [column.name for column in OWN]
+    intervals = [f"{end}.{name}" for end in ("low", "high") for name in NAMES]
+    assert table.column_names == [own[0], "id", *own[1:], *intervals]
+    assert table["id"].to_pylist() == [f"id {number}" for number in range(len(ROWS))]
+    known = TypedRows(OWN).batch(stored())
+    for name in own:
+        cells, filled = known.column(name).to_pylist(), table[name].to_pylist()
+        assert None not in filled
+        kept = [f for f, cell in zip(filled, cells, strict=True) if cell is not None]
+        if name == "on":
+            assert filled != cells, "it is not given"
+        else:
+            assert list(map(str, kept)) == [str(cell) for cell in cells if cell is not None]
+    assert "uncertain_rows" in produced(messages).metrics
+
+
+@pytest.mark.parametrize("kind", ["scoring", "sampling", "imputation"])
 @pytest.mark.parametrize("output", ["csv", "parquet"])
 def test_an_interrupted_job_makes_the_same_file(place: Place, kind: str, output: str) -> None:
     def task(**changes: Any) -> BulkTask:
         if kind == "sampling":
             return sampling(place, output, **changes)
+        if kind == "imputation":
+            return imputation(place, output, **changes)
         return scoring(place, output=output, include_rows=True, explain=True, **changes)
 
     undisturbed = produced(run(task())).result
