@@ -353,6 +353,26 @@ def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     assert len(lines) == 344
 
 
+def test_values_are_cleared_and_filled_and_a_column_is_foretold(page: Page, model: str) -> None:
+    page.goto(f"/#/models/{model}/1/score")
+    page.get_by_role("button", name="Score these rows", exact=True).click()
+    first = page.get_by_role("region", name="Scored rows", exact=True).locator("tbody tr").first
+    first.get_by_role("button", name="Torgersen", exact=True).click()
+    first.get_by_role("button", name="39.1", exact=True).click()
+    page.get_by_role("button", name="Fill", exact=True).click()
+    expect(first).to_contain_text(re.compile(r"39\.1 [\d.]+ \([\d.]+ to [\d.]+\)"))
+    page.get_by_role("button", name="Likelihood given these", exact=True).click()
+    expect(page.get_by_role("columnheader", name="Cleared given these")).to_be_visible()
+
+    page.get_by_role("link", name="What if", exact=True).click()
+    page.get_by_label("What would this column be?", exact=True).select_option("species")
+    found = page.get_by_role("region", name="Distribution of species", exact=True)
+    before = found.get_by_role("status").inner_text()
+    page.get_by_label("flipper_length_mm", exact=True).fill("230")
+    expect(found.get_by_role("status")).not_to_have_text(before)
+    expect(found.get_by_role("status")).to_contain_text("Gentoo")
+
+
 def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
     page: Page, up: Up, tmp_path: Path
 ) -> None:
@@ -533,7 +553,7 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
 def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
     dataset = httpx.get(f"{up.url}/v1/datasets", timeout=60).json()["items"][0]["id"]
     job = httpx.get(f"{up.url}/v1/jobs", timeout=60).json()["items"][0]["id"]
-    tabs = ("", "/fit", "/score", "/sample", "/monitoring", "/facts", "/versions")
+    tabs = ("", "/fit", "/score", "/whatif", "/sample", "/monitoring", "/facts", "/versions")
     models = [f"models/{model}/1{tab}" for tab in tabs]
     views = [
         *(

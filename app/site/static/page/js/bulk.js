@@ -1,4 +1,4 @@
-// Jobs over whole tables: all rows of a dataset scored into a file, many rows drawn into a file.
+// Jobs over whole tables: all rows of a dataset scored or filled into a file, many rows drawn into a file.
 import { html, useState } from "../vendor/vendor.js";
 import { call, first } from "./api.js";
 import { Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useLoaded } from "./widgets.js";
@@ -35,6 +35,27 @@ export function ScoreTable({ reference, dataset }) {
       <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/scoring -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
         python=${python(`score("${request.model}", "${request.dataset_id}", output="${output}"${include ? ", include_rows=True" : ""})`, `scores.${output}`)}
         shell=${`densityd score ${request.model} --dataset ${request.dataset_id}${include ? " --include-rows" : ""} -o scores.${output}`} /></form>`}<//>`;
+}
+
+/** Fill the gaps of a dataset. */
+export function ImputeTable({ reference }) {
+  const loaded = useLoaded(async (signal) => first("/v1/datasets", 1000, { signal }), []);
+  const [values, setValues] = useState({ dataset_id: "", output: "csv", fill: "mean" });
+  const request = { model: reference, ...values };
+  const filling = useAction(() => start("imputation", request));
+  const set = (name) => (value) => setValues({ ...values, [name]: value });
+  return html`<${Loaded} of=${loaded}>${({ items, isWhole }) => items.length > 0 && html`<form class="card" onSubmit=${(event) => { event.preventDefault(); filling.run(); }}>
+      <h2>Fill the gaps of a whole dataset</h2>
+      <p class="hint">A job writes a file with all columns of the dataset; each gap is filled given the other cells of its row.</p>
+      <div class="fields"><${Field} id="gaps" label="Dataset" hint=${isWhole ? "" : "The newest 1,000."}>
+          <select id="gaps" required value=${values.dataset_id} onChange=${(event) => set("dataset_id")(event.target.value)}><option value="">Choose one</option>
+            ${items.map((item) => html`<option key=${item.id} value=${item.id}>${item.name ?? item.id}</option>`)}</select><//>
+        <${Field} id="fill" label="A number gets"><select id="fill" value=${values.fill} onChange=${(event) => set("fill")(event.target.value)}>
+          <option value="mean">its mean</option><option value="median">its median</option><option value="draw">a draw, for multiple imputation</option></select><//>
+        <${Output} value=${values.output} set=${set("output")} /></div>
+      <button disabled=${filling.busy}>Start filling</button><${ProblemNote} problem=${filling.problem} />
+      <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/imputation -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
+        python=${python(`impute("${reference}", "${values.dataset_id}", fill="${values.fill}", output="${values.output}")`, `filled.${values.output}`)} /></form>`}<//>`;
 }
 
 /** Draw many rows into a file. */

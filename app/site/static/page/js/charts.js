@@ -146,7 +146,7 @@ function histogram(name, data, model, dates) {
   </svg>`;
 }
 
-/** Shares of the levels of a column, of the data and of samples; levels: [{name, data, model}]. */
+/** Shares of the levels of a column, of the data and of samples; levels: [{name, data, model, told}], of which `told` is written. */
 export function Levels({ name, levels }) {
   const most = 12;
   const shown = levels.slice(0, most);
@@ -154,7 +154,7 @@ export function Levels({ name, levels }) {
   const height = shown.length * 24 + 4;
   const both = levels.some(({ data }) => data !== undefined) && levels.some(({ model }) => model !== undefined);
   return html`<svg viewBox=${`0 0 ${WIDTH} ${height}`} role="img" aria-label=${`Shares of the values of ${name}`}>
-      ${shown.map(({ name: level, data, model }, at) => {
+      ${shown.map(({ name: level, data, model, told = data ?? model }, at) => {
         const y = at * 24 + 2;
         const long = (share) => ((share ?? 0) / top) * 165;
         const tall = both ? 9 : 18;
@@ -162,7 +162,7 @@ export function Levels({ name, levels }) {
           <text x="104" y=${y + 13} text-anchor="end">${level.length > 18 ? `${level.slice(0, 17)}…` : level}</text>
           ${data !== undefined && html`<rect class="data" x="110" y=${y} width=${long(data)} height=${tall} />`}
           ${model !== undefined && html`<rect class="bar-model" x="110" y=${data !== undefined ? y + 10 : y} width=${long(model)} height=${tall} />`}
-          <text x=${114 + Math.max(long(data), long(model))} y=${y + 13}>${percent(data ?? model)}</text>
+          <text x=${114 + Math.max(long(data), long(model))} y=${y + 13}>${percent(told)}</text>
           <title>${level}: ${data !== undefined ? `data ${percent(data)}` : ""} ${model !== undefined ? `samples ${percent(model)}` : ""}</title>
         </g>`;
       })}

@@ -12,6 +12,7 @@ import { Score } from "./score.js";
 import { Unusual } from "./unusual.js";
 import { Badge, Verdict } from "./verdict.js";
 import { familyOf, LATENT, PromoteForm, Promoted, usePromotion, Versions } from "./versions.js";
+import { WhatIf } from "./whatif.js";
 import { counted, Crumbs, Elsewhere, Loaded, More, origin, Parts, ProblemNote, useAction, useList, useLoaded } from "./widgets.js";
 
 export function Models() {
@@ -37,7 +38,7 @@ export function Models() {
 
 const TABS = [["unusual", "Unusual rows"], ["fit", "Fit"], ["monitoring", "Monitoring"], ["facts", "Facts"], ["versions", "Versions"]];
 const TABS_OF_LATENT = [["fit", "Latent variables"], ...TABS.slice(3)];
-const USES = [["score", "Score"], ["sample", "Sample"]];
+const USES = [["score", "Score"], ["whatif", "What if"], ["sample", "Sample"]];
 const USES_OF_LATENT = [["evidence", "Evidence of rows"], ["sample", "Posterior of a row"]];
 
 export function Model({ name, version, tab, row }) {
@@ -78,6 +79,7 @@ function Version({ model, found, tab, row, again }) {
     ${tab === "unusual" && html`<${Unusual} version=${found} row=${row} />`}
     ${tab === "fit" && html`<${Fit} version=${found} />`}
     ${tab === "score" && html`<${Score} version=${found} reference=${ref} />`}
+    ${tab === "whatif" && html`<${WhatIf} version=${found} reference=${ref} />`}
     ${tab === "evidence" && html`<${Evidence} version=${found} reference=${ref} />`}
     ${tab === "sample" && html`<${Sample} version=${found} reference=${ref} />`}
     ${tab === "monitoring" && html`<${Monitoring} version=${found} reference=${ref} />`}

@@ -91,6 +91,12 @@ export function csv(columns, rows) {
   return [columns, ...rows].map((row) => row.map(quote).join(",")).join("\n") + "\n";
 }
 
+/** Return rows of texts as a body of JSON, in which a row may be empty; a model of plain numbers takes numbers alone. */
+export function rowsOf(version, columns, rows) {
+  const value = (text) => (text === null || text === undefined || text === "" ? null : version.types ? text : Number(text));
+  return { columns, rows: rows.map((row) => columns.map((_, at) => value(row[at]))) };
+}
+
 /** Save a blob as a file of the person's machine. */
 export function save(name, blob) {
   const url = URL.createObjectURL(blob);

@@ -3,8 +3,8 @@ import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
 import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
-import { cell, nats, number, percent, plural } from "./format.js";
-import { csv, exampleRows, parseRows, save, textOf } from "./rows.js";
+import { cell, day, nats, number, percent, plural } from "./format.js";
+import { csv, exampleRows, parseRows, rowsOf, save, textOf } from "./rows.js";
 import { Elsewhere, origin, Parts, ProblemNote, useAction } from "./widgets.js";
 
 const MOST = 10000;
@@ -31,6 +31,36 @@ async function scored(version, reference, { columns, rows }, explain, onProgress
 
 /** Return how far each value's fit is from the usual one of its column; the fit itself where none is known. */
 const besideUsual = (difference, explanation) => Object.fromEntries(Object.entries(difference).map(([name, value]) => [name, value ?? explanation[name]]));
+
+/** Return cells of some rows, filled given the others of their row: texts by the key of the cell. */
+async function filledCells(version, reference, { columns, rows }, cleared) {
+  const places = [...new Set([...cleared].map((key) => key.split(":")[0]))].map(Number);
+  const json = rowsOf(version, columns, places.map((at) => rows[at].map((value, column) => (cleared.has(`${at}:${column}`) ? null : value))));
+  const answer = await call(`/v1/models/${reference}/impute?level=0.9`, { method: "POST", json });
+  return new Map([...cleared].map((key) => {
+    const [at, column] = key.split(":").map(Number);
+    const [value, low, high] = ["", "low.", "high."].map((end) => answer.rows[places.indexOf(at)][answer.columns.indexOf(`${end}${columns[column]}`)]);
+    const shown = version.types?.find(({ name }) => name === columns[column])?.type === "datetime" ? day : number;
+    return [key, `${cell(typeof value === "number" ? number(value) : value)}${typeof low === "number" ? ` (${shown(low)} to ${shown(high)})` : ""}`];
+  }));
+}
+
+/** Return the log density of the cells of some rows given the others of their row, by row. */
+async function givenRest(version, reference, { columns, rows }, cleared) {
+  const groups = new Map(); // rows by the columns that are asked for
+  for (const at of new Set([...cleared].map((key) => key.split(":")[0]))) {
+    const key = columns.map((_, column) => Number(cleared.has(`${at}:${column}`))).join("");
+    groups.set(key, [...(groups.get(key) ?? []), Number(at)]);
+  }
+  const found = new Map();
+  for (const [key, places] of groups) {
+    const names = columns.filter((name) => version.columns.includes(name));
+    const query = new URLSearchParams(names.map((name) => [key[columns.indexOf(name)] === "1" ? "columns" : "given", name]));
+    const answer = await call(`/v1/models/${reference}/log_prob?${query}`, { method: "POST", json: rowsOf(version, columns, places.map((at) => rows[at])) });
+    places.forEach((at, row) => found.set(at, answer.log_prob[row]));
+  }
+  return found;
+}
 
 const namesOf = (version) => [...version.columns, ...(version.context_columns ?? [])];
 
@@ -77,27 +107,38 @@ export function Score({ version, reference }) {
         <button type="button" onClick=${() => chooser.current.click()}>Open a file</button></p>
       ${run.busy && html`<progress value=${progress} max="1" aria-label="Scored"></progress>`}
     </form><${ProblemNote} problem=${run.problem} /></section>
-    ${result && html`<${Results} key=${result} table=${table} result=${result} explain=${explains && explain} />`}
+    ${result && html`<${Results} key=${result} version=${version} reference=${reference} table=${table} result=${result} explain=${explains && explain} />`}
     <${ScoreTable} reference=${reference} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/${version.held_out ? "score" : "log_prob"} -H 'Content-Type: text/csv' --data-binary @rows.csv`}
       python=${`import pandas as pd\nfrom densityd.client import Client\n\nrows = pd.read_csv("rows.csv")\nwith Client("${origin}") as client:\n    rows["log_prob"] = client.log_prob("${reference}", rows)`} shell=${`densityd score ${reference} rows.csv`} />`;
 }
 
 /** explain: explains the rows of a table; none: the model explains nothing. */
-function Results({ table, result, explain }) {
+function Results({ version, reference, table, result, explain }) {
   const [sorted, setSorted] = useState(false);
   const [open, setOpen] = useState(null);
   const look = useAction(async (at) => {
     result.explanation[at] ??= (await explain({ columns: table.columns, rows: [table.rows[at]] }, () => {})).explanation[0];
     setOpen(at);
   });
+  const [cleared, setCleared] = useState(new Set());
+  const [filled, setFilled] = useState(new Map());
+  const [given, setGiven] = useState(null);
+  const clears = !version.context_columns?.length;
+  const clear = (keys) => {
+    setCleared(new Set(keys));
+    setFilled(new Map());
+    setGiven(null);
+  };
+  const toggle = (key) => clear(cleared.has(key) ? [...cleared].filter((other) => other !== key) : [...cleared, key]);
+  const ask = useAction(async (about, set) => set(await about(version, reference, table, cleared)));
   const valueOf = (name) => cell(table.rows[open][table.columns.indexOf(name)]) || "(missing)";
   const [shown, setShown] = useState(100);
   const order = table.rows.map((_, at) => at);
   if (sorted) order.sort((one, other) => (result.log_prob[one] ?? -Infinity) - (result.log_prob[other] ?? -Infinity));
   const calibrated = result.quantile.length > 0;
   const rare = calibrated ? result.quantile.filter((value) => value !== null && value < 0.01).length : 0;
-  const names = ["Row", "Log density", ...(calibrated ? ["Rank"] : [])];
+  const names = ["Row", "Log density", ...(calibrated ? ["Rank"] : []), ...(given ? ["Cleared given these"] : [])];
   const download = () => save("scores.csv", new Blob([csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])]))], { type: "text/csv" }));
   return html`<section class="card" aria-label="Scores"><div role="status"><h2>${plural(table.rows.length, "row")} scored</h2></div>
     <p class="hint">The log density is in nats. ${calibrated ? `The rank is the share of ${plural(result.heldOut.rows, `${result.heldOut.part} row`)} that are at most as likely, the row itself counted: below 1 % is rare.${result.heldOut.part === "validation" ? " These rows chose the epoch, so that ranks may be a little low." : ""} ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
@@ -105,6 +146,10 @@ function Results({ table, result, explain }) {
       <ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
     <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label>
       <button type="button" onClick=${download}>Download as CSV</button></p>
+    ${clears && html`<p class="row" role="status">${cleared.size === 0 ? html`<span class="hint">A click on a value clears it: what would the model put there, and how likely is the value given the others of its row?</span>` : html`<span>${plural(cleared.size, "value")} cleared</span>
+      <button type="button" disabled=${ask.busy} onClick=${() => ask.run(filledCells, setFilled)}>Fill</button>
+      <button type="button" disabled=${ask.busy} onClick=${() => ask.run(givenRest, setGiven)}>Likelihood given these</button>
+      <button type="button" onClick=${() => clear([])}>Bring back</button>`}</p>`}<${ProblemNote} problem=${ask.problem} />
     <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
       <thead>
         <tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explain && html`<th scope="col">Least usual</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
@@ -112,9 +157,10 @@ function Results({ table, result, explain }) {
         <td class="number">${at + 1}</td>
           <td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
         ${calibrated && html`<td class="number">${result.quantile[at] === null ? "–" : percent(result.quantile[at])}</td>`}
+        ${given && html`<td class="number">${given.has(at) ? nats(given.get(at)) : ""}</td>`}
         ${explain && html`<td>
           <button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${look.busy} onClick=${() => (open === at ? setOpen(null) : look.run(at))}>${worst(result.explanation[at])}</button></td>`}
-        ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`}<//></tbody></table></div>
+        ${table.columns.map((name, column) => html`<td key=${name}>${clears && version.columns.includes(name) ? html`<${Clearable} value=${cell(table.rows[at][column])} cleared=${cleared.has(`${at}:${column}`)} filled=${filled.get(`${at}:${column}`)} toggle=${() => toggle(`${at}:${column}`)} />` : cell(table.rows[at][column])}</td>`)}</tr>`}<//></tbody></table></div>
     ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button>
       <span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
     ${result.errors.size > 0 && html`<p class="hint">${plural(result.errors.size, "row has", "rows have")} no finite density: ${[...result.errors.values()][0]}</p>`}
@@ -125,6 +171,10 @@ function Results({ table, result, explain }) {
         <${Contributions} parts=${Object.fromEntries(Object.entries(result.explanation[open]).map(([name, value]) => [`${name}: ${valueOf(name)}`, value]))} /></div></section>`}
   </section>`;
 }
+
+/** A value that a click clears, or brings back. */
+const Clearable = ({ value, cleared, filled, toggle }) => html`<button type="button" class="cell" aria-pressed=${cleared} title=${cleared ? `Cleared: ${value}` : "Clear"} onClick=${toggle}>
+  ${cleared ? html`<s>${value || "missing"}</s> ${filled ?? ""}` : value || html`<span class="hidden-text">missing</span>`}</button>`;
 
 function worst(parts) {
   const known = Object.entries(parts ?? {}).filter(([, value]) => value !== null);
