@@ -12,7 +12,7 @@ from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
 from tabular.numbers import text_field
 
-JsonCell = str | float | bool | None
+JsonCell = str | int | float | bool | None
 """Cell as JSON gives it."""
 
 _Numbers = NDArray[np.floating[Any]]

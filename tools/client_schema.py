@@ -47,6 +47,7 @@ _BASES = {
     "Dataset": "DatasetRecord",
     "Job": "JobRecord",
     "JobSummary": "JobRecord",
+    "Reason": "ReasonRecord",
     "Unusual": "UnusualRecord",
     "Version": "VersionRecord",
     "VersionSummary": "VersionRecord",

@@ -137,14 +137,18 @@ def _training(metrics: _Metrics) -> Fact | None:
     if rising is None:
         return None
     gain, error = metrics.get("expected_gain"), metrics.get("validation_standard_error")
+    good: bool | None = not rising
     text = "More time would hardly help: the likelihood of validation rows rose no more."
     if gain is not None:
         about = f"twice the time is expected to gain {gain:.2g} nats a row"
-        beside = "" if error is None else f", beside a standard error of {error:.2g}"
-        text = f"Training ended while it still improved: {about}{beside}."
-        if not rising:
-            text = f"More time would hardly help: {about}{beside}."
-    return Fact(name="training", good=not rising, text=text, value=gain, standard_error=error)
+        errors = f"two standard errors, of {error or 0.0:.2g} each"
+        if rising:
+            text = f"Training ended while it still improved: {about}, more than {errors}."
+        elif gain > _SMALL_GAP:
+            good, text = None, f"More time may help: {about}, which lies within {errors}."
+        else:
+            text = f"More time would hardly help: {about}."
+    return Fact(name="training", good=good, text=text, value=gain, standard_error=error)
 
 
 def _data(metrics: _Metrics, part: str) -> Fact | None:

@@ -61,22 +61,34 @@ class UnusualRecord(Record):
         told = {
             "row": [row.row for row in self.rows],
             "rank": [row.rank for row in self.rows],
-            "reasons": ["; ".join(map(_told, row.reasons)) for row in self.rows],
+            "reasons": ["; ".join(reason.text for reason in row.reasons) for row in self.rows],
             "review": [row.review for row in self.rows],
         }
         cells = {name: [row.cells[name] for row in self.rows] for name in self.columns}
         return {**told, **{name: cells[name] for name in cells if name not in told}}
 
 
-def _told(reason: Any) -> str:  # noqa: ANN401  of a generated class
-    """Return a reason as a sentence: `Total ($) 11205: usual here 900 to 1400`."""
-    usual = "other values"
-    if reason.usual is not None:
-        usual = f"{reason.usual.low} to {reason.usual.high}"
-    elif reason.levels:
-        usual = " or ".join("missing" if one is None else str(one) for one in reason.levels)
-    value = "missing" if reason.value is None else reason.value
-    return f"{reason.column} {value}: usual here {usual}"
+class ReasonRecord(Record):
+    """Cell that makes a row unlikely."""
+
+    column: str
+    value: Any
+    usual: Any
+    levels: Any
+
+    @property
+    def usual_text(self) -> str:
+        """What is usual there: `900 to 1400`, or `red or missing`."""
+        if self.usual is not None:
+            return f"{self.usual.low} to {self.usual.high}"
+        told = ["missing" if one is None else str(one) for one in self.levels or ()]
+        return " or ".join(told) or "other values"
+
+    @property
+    def text(self) -> str:
+        """The cell and what is usual there: `Total ($) 11205: usual here 900 to 1400`."""
+        value = "missing" if self.value is None else self.value
+        return f"{self.column} {value}: usual here {self.usual_text}"
 
 
 class JobRecord(Record):

@@ -9,6 +9,7 @@ from densityd.client.record import (
     AliasRecord,
     DatasetRecord,
     JobRecord,
+    ReasonRecord,
     Record,
     UnusualRecord,
     VersionRecord,
@@ -305,8 +306,8 @@ class Period(Record):
     """Time that a table covers."""
 
     column: str
-    first: str | float | bool | None
-    last: str | float | bool | None
+    first: str | int | float | bool | None
+    last: str | int | float | bool | None
     months: float
 
 
@@ -425,8 +426,8 @@ class Usage(Record):
 class UsualValues(Record):
     """Values that are usual for a cell."""
 
-    low: str | float | bool | None
-    high: str | float | bool | None
+    low: str | int | float | bool | None
+    high: str | int | float | bool | None
 
 
 class Verdict(Record):
@@ -654,14 +655,14 @@ class ProjectList(Record):
     items: list[Project]
 
 
-class Reason(Record):
+class Reason(ReasonRecord):
     """Cell that makes a row unlikely."""
 
     column: str
-    value: str | float | bool | None
+    value: str | int | float | bool | None
     difference: float | None
     usual: UsualValues | None
-    levels: list[str | float | bool | None] | None
+    levels: list[str | int | float | bool | None] | None
 
 
 class TargetPreview(Record):
@@ -678,7 +679,7 @@ class UnusualRow(Record):
     held_out: bool | None
     rank: float | None
     log_prob: float | None
-    cells: dict[str, str | float | bool | None]
+    cells: dict[str, str | int | float | bool | None]
     reasons: list[Reason]
     digest: str
     review: str | None

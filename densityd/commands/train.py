@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -186,50 +185,38 @@ def demo(
 
     Example: densityd demo
     """
-    import numpy as np  # noqa: PLC0415 - it takes some time, and help none
-
-    from densityd.client import Settings  # noqa: PLC0415 - it takes a third of a second
+    from densityd.client import Settings  # noqa: PLC0415 - it takes some time, and help none
 
     with service(url) as client, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "penguins.csv"
         file.write_bytes(client.call("GET", f"/{_TABLE}").content)
         dataset = upload(client, file, {})
         note("training a model of them; it takes less than a minute")
-        started = client.jobs.train(model, dataset.id, missing="any", quality="fast")
+        started = client.jobs.train(
+            model, dataset.id, missing="any", quality="fast", optimisation={"seed": 1}
+        )
         job = wait_for(client, started.id)
-        rows = client.datasets.rows(dataset.id, to="table", limit=dataset.rows)
-        found = client.explain(str(job.ref), rows)
+        [worst] = client.models.unusual(str(job.ref), limit=1).rows
         drawn = client.sample(str(job.ref), 3, to="table", seed=7).to_pylist()
         address = Settings(url).address
-    number = int(np.nanargmin(found.log_prob))
-    reasons = found.reasons(number)
-    typer.echo(
-        f"\nThe most unusual of {dataset.rows} penguins is number {number + 1}: {found.log_prob[number]:.1f} nats,"
-        f" where {np.nanmedian(found.log_prob):.1f} is usual.\n"
-    )
-    cells = rows.slice(number, 1).to_pylist()[0]
+    typer.echo(f"\nThe most unusual of {dataset.rows} penguins is number {worst.row + 1}:\n")
+    usual = {reason.column: reason.usual_text for reason in worst.reasons}
     echo_table(
-        ("column", "value", "how likely, given the others"),
+        ("column", "value", "usual, given the other values"),
         [
-            (name, "missing" if cell is None else format_value(cell), _describe(reasons.get(name)))
-            for name, cell in cells.items()
+            (name, "missing" if cell is None else format_value(cell), usual.get(name, "as it is"))
+            for name, cell in worst.cells.items()
         ],
     )
     typer.echo(f"\nThree rows that {job.ref} drew:\n")
     echo_table(
-        list(cells),
+        list(worst.cells),
         [["missing" if cell is None else cell for cell in row.values()] for row in drawn],
     )
     typer.echo(
         f"\nIts page           {address}/#/models/{model}\n"
-        f"More such rows     densityd sample {model} -n 100 --seed 7\n"
+        f"Unusual rows       densityd unusual {model}\n"
+        f"More drawn rows    densityd sample {model} -n 100 --seed 7\n"
         "Your own table     densityd train table.csv --model mine\n"
         "                   densityd score mine table.csv --explain"
     )
-
-
-def _describe(nats: float | None) -> str:
-    """Return how likely a cell is beside what is usual in its column, whose logarithms differ by `nats`."""
-    if nats is None or nats > -1.0:
-        return "as usual"
-    return f"1/{math.exp(-nats):.3g} of what is usual"

@@ -10,6 +10,7 @@ import openpyxl  # type: ignore[import-untyped] # it ships no type information
 import pytest
 from starlette.testclient import TestClient
 
+from app.models.verdict import VerdictView
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from tests.api.conftest import CSV, JSON, assert_refused
@@ -109,6 +110,7 @@ def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, dataset)
     assert told["city"] == ["Oslo"]
     scores = [row["log_prob"] for row in unusual(client, limit=100)["rows"]]
     assert scores == sorted(scores)
+    assert isinstance(wrong["cells"]["units"], int), "a whole number is told as one"
 
 
 def test_a_version_has_a_verdict_made_of_facts(client, dataset):
@@ -124,6 +126,25 @@ def test_a_version_has_a_verdict_made_of_facts(client, dataset):
     listed = client.get("/v1/models/sales/versions").json()["items"][-1]
     assert listed["verdict"] == verdict
     assert version["lineage"]["dataset_id"] == dataset
+
+
+@pytest.mark.parametrize(
+    ("rising", "gain", "good", "opening"),
+    [
+        (False, None, True, "More time would hardly help"),
+        (False, 0.01, True, "More time would hardly help: twice the time is expected to gain 0.01"),
+        (False, 0.5, None, "More time may help: twice the time is expected to gain 0.5"),
+        (True, 0.9, False, "Training ended while it still improved: twice the time"),
+    ],
+)
+def test_a_verdict_says_of_time_what_its_figures_say(rising, gain, good, opening):
+    metrics = {"gain_over_independent": 1.0, "test_rows": 500, "still_rising": rising}
+    metrics |= {"expected_gain": gain, "validation_standard_error": 0.33}
+    verdict = VerdictView.of(metrics, dim=2)
+    [fact] = [fact for fact in verdict.facts if fact.name == "training"]
+    assert fact.good is good
+    assert fact.text.startswith(opening)
+    assert verdict.level == ("usable_with_care" if rising else "usable")
 
 
 def test_thresholds_count_all_rows_and_those_a_month(client, dataset):

@@ -21,7 +21,7 @@ export function Jobs() {
   const [state, setState] = useState("");
   const loaded = useList(`/v1/jobs${state && `?state=${state}`}`);
   useEvery(3, !loaded.loading && (loaded.value?.items ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
-  return html`<div class="head"><h1>Jobs</h1><a class="button" href="#/jobs/variational">Fit a flow to a density</a></div>
+  return html`<h1>Jobs</h1>
     <p class="row"><label for="state">State</label>
       <select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>
     <${Loaded} of=${loaded}>${({ items, total }) => (items.length === 0 ? html`<p class="empty">No such job. Upload a dataset and train a model on it.</p>` : html`<section class="card">
@@ -29,5 +29,6 @@ export function Jobs() {
         <thead><tr><th scope="col">Job</th><th scope="col">Kind</th><th scope="col">State</th><th scope="col">Reached</th><th scope="col">Sent</th></tr></thead>
         <tbody><${Parts} of=${items}>${(job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>
           <td><${State} of=${job.state} /></td><td>${reached(job)}</td><td>${ago(job.created_at)}</td></tr>`}<//></tbody>
-      </table></div><${More} of=${loaded.more} total=${total} what="jobs" /></section>`)}<//>`;
+      </table></div><${More} of=${loaded.more} total=${total} what="jobs" /></section>`)}<//>
+    <details><summary>Advanced</summary><p><a href="#/jobs/variational">Fit a flow to a density</a> that is known up to a constant, by a formula or as a posterior (variational inference).</p></details>`;
 }

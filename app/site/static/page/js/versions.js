@@ -80,7 +80,7 @@ export function Versions({ model, promotion, again }) {
     <${Labels} what="model" path=${`/v1/models/${model.name}`} of=${model} again=${again} />
     <${Loaded} of=${loaded}>${(versions) => html`<section class="card"><div class="head"><h2>Versions</h2>
         <a class="button" href=${`#/models/${model.name}/compare${chosen.length > 1 ? `/${chosen.join(",")}` : ""}`}>Compare ${chosen.length > 1 ? chosen.length : "all"}</a></div>
-      <div class="scroll" tabindex="0" role="region" aria-label="Versions"><table>
+      <div class="scroll stacked" tabindex="0" role="region" aria-label="Versions"><table>
         <thead><tr><th scope="col"><span class="hidden-text">Chosen</span></th><th scope="col">Version</th><th scope="col">Verdict</th><th scope="col">Kind</th>
           <th scope="col">Aliases</th><th scope="col" class="number">Parameters</th>
           <th scope="col">Trained</th><th scope="col"><span class="hidden-text">Actions</span></th></tr></thead>
