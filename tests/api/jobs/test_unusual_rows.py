@@ -141,6 +141,7 @@ def test_a_verdict_says_of_time_what_its_figures_say(rising, gain, good, opening
     metrics = {"gain_over_independent": 1.0, "test_rows": 500, "still_rising": rising}
     metrics |= {"expected_gain": gain, "validation_standard_error": 0.33}
     verdict = VerdictView.of(metrics, dim=2)
+    assert verdict is not None
     [fact] = [fact for fact in verdict.facts if fact.name == "training"]
     assert fact.good is good
     assert fact.text.startswith(opening)
