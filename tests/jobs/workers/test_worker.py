@@ -2,11 +2,12 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,21 @@ def test_a_worker_without_its_stores_ends_with_one_line(
     assert named in record.getMessage()
 
 
+def stop_outside_a_write(process: subprocess.Popen[bytes], place: Place) -> None:
+    """Stop a process where it does not hold SQLite's lock, which nobody else could have then."""
+
+    def is_stopped() -> bool:
+        process.send_signal(signal.SIGSTOP)
+        file = place.settings.data_dir / "densityd.sqlite3"
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, 1)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            return True
+        process.send_signal(signal.SIGCONT)
+        return False
+
+    wait_until(is_stopped)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("place_redis")
 def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
@@ -183,7 +199,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     zombie = start_worker(DENSITYD_WORKER_NAME="zombie")
     wait_until(lambda: place.epoch(job_id) >= 1)
-    zombie.send_signal(signal.SIGSTOP)
+    stop_outside_a_write(zombie, place)
     start_worker(DENSITYD_WORKER_NAME="owner")
     wait_until(lambda: place.job(job_id).attempt == 2, within_s=150)
     told = place.epoch(job_id)
