@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
@@ -65,7 +65,6 @@ from app.server.startup import (
     are_away,
     check_later,
     check_stores,
-    freeze_heap,
 )
 from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
@@ -146,7 +145,6 @@ def create_app(
     settings: ApiSettings,
     *,
     shutdown: Shutdown | None = None,
-    after_load: Callable[[], None] = lambda: None,
     compile_first: bool = False,
 ) -> FastAPI:
     """Make the application; nothing is opened before its lifespan starts.
@@ -154,7 +152,6 @@ def create_app(
     Args:
         settings: Limits, and where things are.
         shutdown: End of the process that serves the application.
-        after_load: Function that is called in a thread when a model has come into memory.
         compile_first: True to be ready only once the kernels are compiled.
     """
     shutdown = shutdown or Shutdown()
@@ -172,7 +169,7 @@ def create_app(
         # Looked for at each request otherwise, which takes a twentieth of a score of one row.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         routes=[*_routes()],
-        lifespan=partial(_lifespan, settings, metrics, shutdown, after_load, compile_first),
+        lifespan=partial(_lifespan, settings, metrics, shutdown, compile_first),
     )
     app.include_router(docs.guide_routes(docs.GUIDE_FOLDER))
     install_problem_handlers(app)
@@ -242,7 +239,6 @@ async def _lifespan(
     settings: ApiSettings,
     metrics: Metrics,
     shutdown: Shutdown,
-    after_load: Callable[[], None],
     compile_first: bool,  # noqa: FBT001 - bound by `create_app`
     app: FastAPI,
 ) -> AsyncIterator[None]:
@@ -256,7 +252,7 @@ async def _lifespan(
         passing = await asyncio.to_thread(check_stores, database, blobs)
         for error in passing:
             log.warning("the start continues: %s", error)
-        state = _state(settings, metrics, shutdown, after_load, database, blobs)
+        state = _state(settings, metrics, shutdown, database, blobs)
         if compile_first:
             state.warm_up.add_kernels()
         app.state = state  # type: ignore[assignment]  # typed, in place of Starlette's own
@@ -280,7 +276,6 @@ async def _lifespan(
         await asyncio.to_thread(state.lookout.start, wait_s=_FIRST_LOOK_S)
         if isinstance(shutdown, ServerShutdown):
             shutdown.watch_signals()
-            freeze_heap()
         try:
             yield
         finally:
@@ -298,7 +293,6 @@ def _state(
     settings: ApiSettings,
     metrics: Metrics,
     shutdown: Shutdown,
-    after_load: Callable[[], None],
     database: Database,
     blobs: Blobs,
 ) -> AppState:
@@ -330,7 +324,6 @@ def _state(
             settings.model_cache_bytes, settings.max_model_bytes, stale_s=settings.stale_s
         ),
         metrics=metrics.models,
-        after_load=after_load,
     )
     broker = Broker(settings)
     lookout = Lookout(

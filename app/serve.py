@@ -16,7 +16,7 @@ from app.auth.loopback import is_loopback
 from app.main import create_app
 from app.metrics import SHARED_METRICS
 from app.server.bounded_http import BoundedProtocol
-from app.server.startup import ServerShutdown, check_stores, freeze_heap
+from app.server.startup import ServerShutdown, check_stores
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
@@ -91,29 +91,7 @@ def application() -> FastAPI:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     sys.setswitchinterval(_SWITCH_S)
     TRACES.configure("api")
-    return create_app(
-        settings,
-        shutdown=ServerShutdown(settings.drain_delay_s),
-        after_load=FirstLoad(),
-        compile_first=True,
-    )
-
-
-class FirstLoad:
-    """Freeze of the heap after the first model was loaded, which imports most of all modules.
-
-    Not after each: what belongs to requests at that moment is excluded as well, and is never
-    collected if it refers to itself.
-    """
-
-    def __init__(self) -> None:
-        self._loaded = False
-
-    def __call__(self) -> None:
-        """Freeze the heap, the first time."""
-        if not self._loaded:
-            self._loaded = True
-            freeze_heap()
+    return create_app(settings, shutdown=ServerShutdown(settings.drain_delay_s), compile_first=True)
 
 
 def _settings() -> ApiSettings:

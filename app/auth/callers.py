@@ -2,12 +2,10 @@
 
 import asyncio
 import hashlib
-import math
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.types import Scope as AsgiScope
@@ -15,6 +13,7 @@ from starlette.types import Scope as AsgiScope
 from app.auth.identity import Issuer, Person, Proxy
 from app.limits import Caller
 from app.problems.problem import Problem
+from app.remembered import Remembered
 from models_store.errors import DatabaseError
 from models_store.keys import Keys, Scope
 
@@ -27,66 +26,12 @@ _PROJECT = b"x-project"
 _MAX_KNOWN = 10_000
 _READERS = 2
 _MAX_NEW = 64  # queries for unknown keys that wait; more are refused
-_PATIENCE_S = 1.0  # for a database that was there lately
 
 _Value = TypeVar("_Value")
 
 
 ANYBODY = Caller(DEFAULT_PROJECT, Scope.ADMIN)
 """Caller of a service that has no keys."""
-
-
-class _Known(Generic[_Value]):
-    """Value that a query gave, which is made again when the value is needed and old.
-
-    Requests that wait for the same query share it. While the database cannot be reached, the value is
-    what it was; a database that does not answer delays nobody twice.
-
-    Args:
-        read: Query, which blocks.
-        pool: Thread that runs it.
-        stale_s: Seconds for which the value stands in while the database cannot be reached.
-    """
-
-    def __init__(
-        self, read: Callable[[], _Value], pool: ThreadPoolExecutor, *, stale_s: float
-    ) -> None:
-        self._read = read
-        self._pool = pool
-        self._stale_s = stale_s
-        self.value: _Value | None = None
-        self._read_at = -math.inf
-        self._look: asyncio.Task[None] | None = None
-        self._silent = False
-
-    async def get(self, fresh_s: float) -> _Value | None:
-        """Return the value, of a query that began at most so many seconds ago where that is possible.
-
-        Raises:
-            DatabaseError: The query fails, and so did those before for too long.
-        """
-        age_s = time.monotonic() - self._read_at
-        if age_s < fresh_s:
-            return self.value
-        look = self._look
-        if look is None:
-            look = self._look = asyncio.create_task(self._query())
-            look.add_done_callback(_retrieve)  # there may be nobody who waits for it
-        if self.value is not None and age_s < self._stale_s:
-            await asyncio.wait({look}, timeout=0.0 if self._silent else _PATIENCE_S)
-            self._silent = not look.done()
-            if self._silent or isinstance(look.exception(), DatabaseError):
-                return self.value
-        await asyncio.shield(look)
-        return self.value
-
-    async def _query(self) -> None:
-        began = time.monotonic()
-        try:
-            self.value = await asyncio.get_running_loop().run_in_executor(self._pool, self._read)
-            self._read_at, self._silent = began, False
-        finally:
-            self._look = None
 
 
 class Callers:
@@ -117,7 +62,7 @@ class Callers:
         self._anonymous = anonymous
         self._known_for_s = known_for_s
         self._stale_s = stale_s
-        self._known: dict[bytes, _Known[Caller | Person | None]] = {}
+        self._known: dict[bytes, Remembered[Caller | Person | None]] = {}
         self._new = 0
         self._used: set[str] = set()
         self._issuer = issuer
@@ -125,7 +70,7 @@ class Callers:
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="keys")
         # An issuer that is slow delays nobody who has a key.
         self._issuer_pool = ThreadPoolExecutor(1, thread_name_prefix="issuer")
-        self._keyless = _Known(lambda: not keys.exist(), self._pool, stale_s=stale_s)
+        self._keyless = self._remembered(lambda: not keys.exist(), self._pool, stale_s=stale_s)
 
     def close(self) -> None:
         """Read no further keys."""
@@ -147,7 +92,7 @@ class Callers:
         if self._anonymous:
             # Who sends a key knows of a first one, made a moment ago.
             fresh_s = 0.0 if authorization else self._known_for_s
-            self._anonymous = bool(await self._keyless.get(fresh_s))  # keys are never deleted
+            self._anonymous = await self._keyless.get(fresh_s)  # keys are never deleted
             if self._anonymous:
                 return ANYBODY
         person = None if authorization else self._proxied(scope)
@@ -190,21 +135,33 @@ class Callers:
             self._known.clear()
         known = self._known[digest] = self._reader_of(token)
         self._new += 1
+        caller = None
         try:
-            return await known.get(self._known_for_s)
+            caller = await known.get(self._known_for_s)
+            return caller
         finally:
             self._new -= 1
-            if known.value is None:  # of texts that are no keys, any number can be sent
+            if caller is None:  # of texts that are no keys, any number can be sent
                 self._known.pop(digest, None)
 
-    def _reader_of(self, token: bytes) -> "_Known[Caller | Person | None]":
+    def _reader_of(self, token: bytes) -> Remembered[Caller | Person | None]:
+        text = token.decode("latin-1")
         if self._issuer is not None and not token.startswith(_KEY):
-            read = partial(self._issuer.person, token.decode("latin-1"))
-            return _Known(read, self._issuer_pool, stale_s=0.0)
-        return _Known(partial(self._look_up, token), self._pool, stale_s=self._stale_s)
+            person = partial(self._issuer.person, text)
+            return self._remembered(person, self._issuer_pool, stale_s=0.0)
+        return self._remembered(partial(self._look_up, text), self._pool, stale_s=self._stale_s)
 
-    def _look_up(self, token: bytes) -> Caller | None:
-        key = self._keys.bearer(token.decode("latin-1"))
+    @staticmethod
+    def _remembered(
+        read: Callable[[], _Value], pool: ThreadPoolExecutor, *, stale_s: float
+    ) -> Remembered[_Value]:
+        def query() -> asyncio.Future[_Value]:
+            return asyncio.get_running_loop().run_in_executor(pool, read)
+
+        return Remembered(query, stale_s=stale_s)
+
+    def _look_up(self, token: str) -> Caller | None:
+        key = self._keys.bearer(token)
         return None if key is None else Caller(key.project, key.scope, key.id, key.rate)
 
 
@@ -241,11 +198,6 @@ def _token(authorization: bytes) -> bytes:
     """Return the key in a header, empty if there is none: however it is spelled, it is one key."""
     scheme, _, token = authorization.partition(b" ")
     return token.strip(b" ") if scheme.lower() == _SCHEME else b""
-
-
-def _retrieve(look: "asyncio.Task[None]") -> None:
-    if not look.cancelled():
-        look.exception()
 
 
 def _unauthorized(detail: str, *, error: str = "") -> Problem:

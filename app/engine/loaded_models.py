@@ -4,9 +4,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from app.limits import Threads, in_thread
 from app.metrics import ModelMetrics
+from app.remembered import Remembered
 from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
-from models_store.errors import BlobMissingError, DatabaseError, NotFoundError
+from models_store.errors import BlobMissingError, NotFoundError, StoreError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
 from models_store.records import Version
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 _MAX_REFS = 1000  # of a project, whose versions may have megabytes of levels
 _CONCURRENT_LOADS = 2
-_PATIENCE_S = 1.0  # with a database that is silent, before a reference is used as it was
-_AHEAD = 0.5  # part of a reference's time after which it is looked up again, beside its requests
 
 
 @dataclass(eq=False)
@@ -35,22 +34,6 @@ class _Entry:
     load: "asyncio.Task[CompiledFlow]"
     users: int = 0
     size_bytes: int = 0
-
-
-@dataclass(eq=False)
-class _Resolved:
-    version: Version
-    until: float
-    stale_at: float
-    failing: bool = False  # the database did not answer the last look
-
-
-@dataclass(eq=False)
-class _References:
-    """References of a project: those that were resolved, and the queries under way."""
-
-    resolved: dict[str, _Resolved] = field(default_factory=dict)
-    looks: dict[str, "asyncio.Task[Version]"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +66,6 @@ class LoadedModels:
         blobs: Store of the weights.
         limits: Bounds of the cache.
         metrics: Metrics that count loads and evictions.
-        after_load: Function that is called in a thread after each load.
     """
 
     def __init__(
@@ -93,16 +75,14 @@ class LoadedModels:
         *,
         limits: CacheLimits,
         metrics: ModelMetrics | None = None,
-        after_load: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._blobs = blobs
         self._limits = limits
-        self._references: dict[str, _References] = {}  # by project
+        self._references: dict[str, dict[str, Remembered[Version]]] = {}  # by project
         self._leaves_out: dict[str, bool] = {}
         self._entries: OrderedDict[tuple[str, bool], _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
-        self._after_load = after_load
         self._loads = Threads("loads", _CONCURRENT_LOADS, each=1)
 
     def close(self) -> None:
@@ -121,41 +101,19 @@ class LoadedModels:
             NotFoundError: The project has no such model, version or alias.
             DatabaseError: The database is unavailable, and the reference is not known, or not any more.
         """
-        references = self._references.get(project)
-        if references is None:
-            references = self._references[project] = _References()
-        known = references.resolved.get(ref)
-        now = time.monotonic()
-        usable = known if known is not None and now < known.stale_at else None
-        if known is not None and now < known.until - _AHEAD * self._limits.resolved_for_s:
-            return known.version
-        look = references.looks.get(ref)
-        if look is None:  # all who ask meanwhile share it
-            look = asyncio.create_task(self._look_up(project, ref, references))
-            references.looks[ref] = look
-            look.add_done_callback(lambda done: _forget_look(references, ref, done))
-        if usable is not None and (now < usable.until or usable.failing):
-            return usable.version
+        references = self._references.setdefault(project, {})
+        known = references.get(ref)
+        if known is None:  # all who ask meanwhile share it
+            query = partial(in_thread, self._resolve, project, ref)
+            known = references[ref] = Remembered(query, stale_s=self._limits.stale_s)
+            if len(references) > _MAX_REFS:
+                del references[next(iter(references))]
         try:
-            patience_s = None if usable is None else _PATIENCE_S
-            return await asyncio.wait_for(asyncio.shield(look), patience_s)
-        except (DatabaseError, TimeoutError):
-            if usable is None or time.monotonic() >= usable.stale_at:
-                raise
-            usable.failing = True
-            return usable.version
-
-    async def _look_up(self, project: str, ref: str, references: _References) -> Version:
-        # From before the look: what moves while it is under way may not be in what it finds.
-        until = time.monotonic() + self._limits.resolved_for_s
-        version = await in_thread(self._resolve, project, ref)
-        # Among the references of before: what was read before a move is not kept after it.
-        resolved = references.resolved
-        resolved.pop(ref, None)
-        resolved[ref] = _Resolved(version, until, until + self._limits.stale_s)
-        if len(resolved) > _MAX_REFS:
-            del resolved[next(iter(resolved))]
-        return version
+            return await known.get(self._limits.resolved_for_s)
+        except StoreError:
+            if not known.is_known:
+                references.pop(ref, None)
+            raise
 
     def _resolve(self, project: str, ref: str) -> Version:
         """Return the version of a reference, and learn whether its file has other columns, too."""
@@ -239,7 +197,6 @@ class LoadedModels:
         check_model(described, max_bytes=self._limits.max_model_bytes)
         compiled = compile_flow(self._read(version), conditionals=conditionals)
         _warm_up(compiled)
-        self._after_load()
         return compiled
 
     def _read(self, version: Version) -> Flow:
@@ -267,12 +224,6 @@ class LoadedModels:
                 self._metrics.evictions.inc()
                 self._metrics.loaded.dec()
                 self._metrics.bytes.dec(entry.size_bytes)
-
-
-def _forget_look(references: _References, ref: str, look: "asyncio.Task[Version]") -> None:
-    del references.looks[ref]
-    if not look.cancelled():
-        look.exception()  # whoever waits has it, too
 
 
 def _warm_up(flow: CompiledFlow) -> None:

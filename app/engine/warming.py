@@ -1,12 +1,12 @@
 """Warm-up of a process: what the first request would wait for is done before it is ready."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]  # it ships no type information
 
 from app.engine.loaded_models import LoadedModels
 from flows import MafSpec, build, compile_flow
@@ -58,7 +58,6 @@ class WarmUp:
         """Do all of it; a model that cannot be loaded is logged and left out."""
         began = time.monotonic()
         if self._kernels:
-            await asyncio.to_thread(pa.array, [True])  # imports pandas, where it is installed
             try:
                 await asyncio.to_thread(compile_kernels)
             except Exception:
@@ -67,6 +66,10 @@ class WarmUp:
         for project, ref in self._refs:
             self.waits_for = f"The model {ref} is being loaded."
             await self._load(project, ref)
+        if self._kernels:
+            # What is there now stays: a full collection would visit all modules while every request waits.
+            gc.collect()
+            gc.freeze()
         self.waits_for = None
         log.info("warm after %.2f s", time.monotonic() - began)
 

@@ -1,7 +1,6 @@
 """The start of a process, which checks its stores, and its end."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -84,15 +83,6 @@ class ServerShutdown(Shutdown):
         TRACES.close()
         logging.shutdown()
         os._exit(0 if self.draining and not self.failed else 1)
-
-
-def freeze_heap() -> None:
-    """Exclude objects that live as long as the process from garbage collection.
-
-    A full collection would visit all modules and models while every request waits.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def check_stores(database: Database, blobs: Blobs) -> list[StoreError]:

@@ -6,9 +6,8 @@ It only has messages, which may be lost: every job is in the database.
 import importlib.util
 import os
 import shutil
+import socket
 from pathlib import Path
-
-import redis
 
 from densityd.errors import StartError
 
@@ -38,20 +37,20 @@ def find_server() -> str:
     )
 
 
-def build_command(socket: Path) -> list[str]:
-    """Return the command line of a server on `socket`; creates the socket's folder.
+def build_command(path: Path) -> list[str]:
+    """Return the command line of a server on a socket; creates the socket's folder.
 
     Raises:
         StartError: No server is installed, the folder cannot be made, or its path is too long.
     """
-    length = len(os.fsencode(socket))
+    length = len(os.fsencode(path))
     if length > _SOCKET_PATH_BYTES:
         raise StartError(
-            f"the data directory's path is too long for the private Redis: its socket {socket} has"
+            f"the data directory's path is too long for the private Redis: its socket {path} has"
             f" {length} bytes, the limit is {_SOCKET_PATH_BYTES}; choose a shorter --data-dir or"
             " set DENSITYD_BROKER_URL."
         )
-    folder = socket.parent
+    folder = path.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -59,7 +58,7 @@ def build_command(socket: Path) -> list[str]:
         raise StartError(f"the folder {folder} cannot be used: {error.strerror}.") from error
     options = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": str(path),
         "unixsocketperm": "700",
         "dir": str(folder),
         "appendonly": "no",
@@ -70,14 +69,13 @@ def build_command(socket: Path) -> list[str]:
     return [find_server(), *arguments]
 
 
-def is_up(url: str) -> bool:
-    """Return True if the server at `url` responds to PING."""
-    client = redis.Redis.from_url(
-        url, socket_timeout=_PING_TIMEOUT_S, socket_connect_timeout=_PING_TIMEOUT_S
-    )
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()
+def is_up(path: Path) -> bool:
+    """Return True if the server on the socket responds to PING."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_PING_TIMEOUT_S)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False

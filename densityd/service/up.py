@@ -1,9 +1,9 @@
 """``densityd up``: a private Redis, the API and a worker under one parent process."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from app.settings import ApiSettings
@@ -12,9 +12,6 @@ from densityd.service import kernels, private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, format_banner, free_port, wants_key, why_unready
-from models_store.database.database import migrate
-from models_store.errors import BlobError, StorageFullError, StoreError
-from models_store.files.blobs import Blobs
 from models_store.files.private_files import close_to_others, create_private_files
 
 _REDIS_START_S = 20.0
@@ -76,15 +73,15 @@ class Service:
 
     def _start(self, signals: Signals) -> None:
         if self._redis is not None:
-            broker = self._settings.resolved_broker_url
+            path = self._settings.redis_socket
             _start(self._redis)
             self._wait(
                 "Redis",
-                lambda: None if private_redis.is_up(broker) else "It does not respond yet.",
+                lambda: None if private_redis.is_up(path) else "It does not respond yet.",
                 _REDIS_START_S,
                 signals,
             )
-        _prepare_stores(self._settings)
+        _prepare_stores()
         self._compile_kernels(signals)
         _start(self._api)
         _start(self._worker)
@@ -189,22 +186,13 @@ def _start(child: Child) -> None:
         raise StartError(f"{child.name} {why.partition(';')[0]}.")
 
 
-def _prepare_stores(settings: ApiSettings) -> None:
-    try:
-        migrate(settings.resolved_database_url)
-        blobs = Blobs(settings.store_address)
-        # On a full disk the API starts all the same, so that something can be deleted.
-        with suppress(StorageFullError):
-            blobs.ping()
-        if settings.store_url is None or blobs.is_remote:
-            # No other process writes here, so all staged files were left by a crash.
-            blobs.sweep_staging(older_than_s=0)
-    except BlobError as error:
-        raise StartError(
-            f"the blob store {settings.store_address.url} cannot be written."
-        ) from error
-    except StoreError as error:
-        raise StartError(str(error)) from error
+def _prepare_stores() -> None:
+    """Prepare the database and the store in a process that ends: this one stays small."""
+    run = subprocess.run(  # noqa: S603 - our own command
+        _python("densityd.service.stores"), stderr=subprocess.PIPE, text=True, check=False
+    )
+    if run.returncode:
+        raise StartError(run.stderr.strip().rpartition("\n")[2])
 
 
 def _python(module: str) -> list[str]:

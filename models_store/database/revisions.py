@@ -1,6 +1,6 @@
 """The schema's revisions: which one this code needs, and how a database gets there.
 
-The name of a revision begins with its date, so that names sort. A database of a newer revision than this
+A revision is named like its file, which begins with its date, so that names sort. A database of a newer revision than this
 code knows is used as it is: a release adds what it needs, and drops nothing that the release before it uses.
 """
 
@@ -12,9 +12,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, inspect, text
 
 from models_store.database.driver_errors import told_by_client, translated
@@ -28,12 +25,14 @@ _ADVISORY_LOCK = int.from_bytes(b"densityd", "big")
 
 
 @cache
+def _revisions() -> list[str]:
+    names = (file.name for file in (files("migrations") / "versions").iterdir())
+    return sorted(name.removesuffix(".py") for name in names if name[0].isdigit())
+
+
 def head_revision() -> str:
     """Return the newest revision: the one that this code needs."""
-    head = _scripts().get_current_head()
-    if head is None:
-        raise RuntimeError("the package holds no migrations")
-    return head
+    return _revisions()[-1]
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -112,25 +111,18 @@ def _upgrade(connection: Connection) -> None:
     if found is not None and found > head_revision():
         log.info("the database is at the newer revision %s, which this version runs on", found)
         return
-    if found is not None and found not in {one.revision for one in _scripts().walk_revisions()}:
+    if found is not None and found not in _revisions():
         raise SchemaMismatchError(found=found, expected=head_revision(), has_steps=False)
-    config = _config()
-    config.attributes["connection"] = connection
+    # Late: what serves has no use for it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config(attributes={"connection": connection})
+    # The scripts lie beside their package, wherever that is installed; ConfigParser reads %.
+    config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
     command.upgrade(config, "head")
 
 
 def _check_foreign_keys(connection: Connection) -> None:
     if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
         raise RuntimeError("the migration broke a foreign key; nothing was changed")
-
-
-@cache
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
-
-
-def _config() -> Config:
-    config = Config()
-    # The scripts lie beside their package, wherever that is installed; ConfigParser reads %.
-    config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
-    return config

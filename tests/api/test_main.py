@@ -1,11 +1,9 @@
-import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import weakref
 from contextlib import ExitStack
 
 import httpx
@@ -13,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
-from app.serve import FirstLoad, RefusalError, main, refuse_unsafe_address
+from app.serve import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
@@ -105,21 +103,6 @@ def submit_job(client: httpx.Client) -> str:
     dataset = client.post("/v1/datasets", content=rows, headers={"Content-Type": "text/csv"}).json()
     training = {"model_name": "m", "dataset_id": dataset["id"]}
     return str(client.post("/v1/jobs/training", json=training).json()["id"])
-
-
-def test_requests_of_the_time_of_a_load_are_collected_later():
-    class InFlight:
-        itself: "InFlight"
-
-    after_load = FirstLoad()
-    after_load()
-    request = InFlight()
-    request.itself = request
-    ended = weakref.ref(request)
-    after_load()
-    del request
-    gc.collect()
-    assert ended() is None
 
 
 def test_a_first_key_from_a_file_opens_another_address(data_dir, tmp_path):

@@ -277,7 +277,7 @@ def started(folder: Path) -> "subprocess.Popen[bytes]":
         private_redis.build_command(folder / "redis" / "redis.sock"), stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not private_redis.is_up(f"unix://{folder}/redis/redis.sock"):
+    while not private_redis.is_up(folder / "redis" / "redis.sock"):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -325,7 +325,7 @@ def test_without_any_server_the_reason_is_clear(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_answers_where_nobody_listens(tmp_path: Path) -> None:
-    assert not private_redis.is_up(f"unix://{tmp_path}/no.sock")
+    assert not private_redis.is_up(tmp_path / "no.sock")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.engine import loaded_models
+from app import remembered
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.metrics import ModelMetrics
 from flows import CompiledFlow
@@ -219,7 +219,7 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
     cache, database, blobs, monkeypatch
 ):
     clock = Clock()
-    monkeypatch.setattr(loaded_models, "time", clock)
+    monkeypatch.setattr(remembered, "time", clock)
     aliases = Aliases(database)
     registered(database, blobs, name="m0")
 
@@ -238,7 +238,7 @@ def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
 
 
 def test_changes_of_a_project_leave_the_references_of_others(database, blobs, monkeypatch):
-    monkeypatch.setattr(loaded_models, "time", Clock())
+    monkeypatch.setattr(remembered, "time", Clock())
     registered(database, blobs, name="m0")
     registry = SlowRegistry(database)
 
@@ -269,7 +269,7 @@ class HeldRegistry(Registry):
 
 def test_no_request_waits_while_a_reference_in_use_is_looked_up_again(database, blobs, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loaded_models, "time", clock)
+    monkeypatch.setattr(remembered, "time", clock)
     registered(database, blobs, name="m0")
     registry = HeldRegistry(database)
 
@@ -297,7 +297,7 @@ def test_no_request_waits_while_a_reference_in_use_is_looked_up_again(database, 
 
 def test_a_reference_that_is_gone_is_known_until_its_time_is_over(database, blobs, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loaded_models, "time", clock)
+    monkeypatch.setattr(remembered, "time", clock)
     registered(database, blobs, name="m0")
     registry = Registry(database)
 
@@ -359,11 +359,9 @@ def test_a_model_has_computed_before_its_first_request(cache, versions, monkeypa
             return _original(self, *args, **kwargs)
 
         monkeypatch.setattr(CompiledFlow, name, noting)
-    told = []
 
     async def main() -> None:
-        async with cache(10**9, after_load=lambda: told.append(list(asked))).use(versions[0]):
-            pass
+        async with cache(10**9).use(versions[0]):
+            assert asked == ["log_prob", "sample"]
 
     run(main())
-    assert told == [["log_prob", "sample"]]

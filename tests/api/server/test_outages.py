@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
+from app import remembered
 from app.auth.callers import ANYBODY, Callers
-from app.engine import loaded_models
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import preloaded
 from app.main import create_app
@@ -75,7 +75,7 @@ def outage(settings):
 
 def test_known_models_are_served_while_the_database_is_away(settings, outage, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loaded_models, "time", clock)
+    monkeypatch.setattr(remembered, "time", clock)
 
     async def main():
         limits = CacheLimits(2**20, 2**30, resolved_for_s=0.01, stale_s=1.5)
@@ -106,7 +106,7 @@ def test_known_models_are_served_while_the_database_is_away(settings, outage, mo
 
 def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("app.auth.callers.time", clock)
+    monkeypatch.setattr("app.remembered.time", clock)
     made = outage.keys.create("default", Scope.WRITE)
     header, wrong = f"Bearer {made.token}".encode(), b"Bearer key_" + b"0" * 32 + b".11"
 
@@ -145,7 +145,7 @@ async def admitted(callers: Callers, authorization: list[bytes]) -> bool:
 
 def test_a_silent_database_delays_a_key_once(outage, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("app.auth.callers.time", clock)
+    monkeypatch.setattr("app.remembered.time", clock)
     made = outage.keys.create("default", Scope.READ)
     header = f"Bearer {made.token}".encode()
 
@@ -173,7 +173,7 @@ def test_a_silent_database_delays_a_key_once(outage, monkeypatch):
 
 def test_nobody_without_a_key_is_admitted_for_longer_than_that(outage, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("app.auth.callers.time", clock)
+    monkeypatch.setattr("app.remembered.time", clock)
 
     async def main():
         callers = Callers(outage, anonymous=True, known_for_s=0.05, stale_s=1.0)

@@ -304,7 +304,7 @@ class PlaceRedis:
             tied(*private_redis.build_command(self._settings.redis_socket)),
             stdout=subprocess.DEVNULL,
         )
-        wait_until(lambda: private_redis.is_up(self._settings.resolved_broker_url))
+        wait_until(lambda: private_redis.is_up(self._settings.redis_socket))
 
     def kill(self) -> None:
         if self.process is not None:
