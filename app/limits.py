@@ -35,7 +35,6 @@ class Caller:
 
     Args:
         project: Project that the caller belongs to.
-        scope: Scope of the key.
         key_id: Id of the key, or `oidc:NAME` or `proxy:NAME` of somebody who signed in; None where none is needed.
         rate: Requests per second; None for the rate of the settings.
     """

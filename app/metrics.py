@@ -181,9 +181,7 @@ class Metrics:
         """Count one request to a model.
 
         Args:
-            project: Project of the caller.
             model: Name of the model, which the project has unless the status is 404.
-            status: Status of the response.
             seconds: Duration of the request.
         """
         pair = project, model

@@ -20,7 +20,6 @@ class Remembered(Generic[_Value]):
     what it was; a database that does not answer delays nobody twice.
 
     Args:
-        query: Function that asks for the value.
         stale_s: Seconds for which the value stands in while the database cannot be reached.
     """
 

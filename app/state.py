@@ -41,8 +41,7 @@ from models_store.webhooks.webhooks import Webhooks
 class AppState:
     """State of a running application, which is its `app.state`.
 
-    The rooms below this module, which it imports, read `app.state` by attribute; all others call
-    `state_of`, or depend on what `app.dependencies` names.
+    The modules that it imports read `app.state` by attribute; all others call `state_of`, or depend on `StateDep`.
     """
 
     settings: ApiSettings

@@ -62,10 +62,6 @@ class Aliases:
         """Point an alias at a version, atomically; one that does not exist is made.
 
         Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the model.
-            name: Name of the model.
-            alias: Name of the alias.
             version: Number of an existing version of the model.
             reason: Reason that stays in the history of the aliases.
             condition: Test of the alias's present revision; it moves only if this returns true.

@@ -66,8 +66,6 @@ def compare(database: Database, blobs: Blobs, *, deep: bool, grace_s: float) -> 
     still names the file after that was looked at.
 
     Args:
-        database: Database of the rows.
-        blobs: Store of the files.
         deep: read every file and check its hash, not only that it is there and how large it is.
         grace_s: seconds since a file was last written to, before which it is no orphan.
     """

@@ -36,7 +36,6 @@ class ColumnBins:
     """Parts of the values of columns, each with about as many of the reference rows; the last one is of gaps.
 
     Args:
-        names: Names of the columns.
         edges: Ascending lower ends of the parts of each column but the first.
         reference: Number of reference rows in each part of each column.
     """
@@ -84,9 +83,7 @@ def count_reasons(ranks: Array, differences: Array, names: Sequence[str]) -> dic
     """Return how many unusual rows differ most from what is usual in each column.
 
     Args:
-        ranks: Ranks of the rows.
         differences: Differences of their explanations from the usual ones, `(rows, columns)`.
-        names: Names of the columns.
     """
     known = np.where(np.isnan(differences), np.inf, differences)[ranks <= UNUSUAL]
     least = known.argmin(axis=1)[known.min(axis=1, initial=0) < 0]
@@ -138,7 +135,6 @@ def drift_of(
     """Return the drift of counted rows.
 
     Args:
-        counts: Their counts.
         ranks: Number of held-out rows in each tenth of the ranks.
         columns: Number of reference rows in each part of each column; None if there are none.
     """

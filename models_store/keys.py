@@ -107,9 +107,7 @@ class Keys:
         """Make a key.
 
         Args:
-            session: Transaction, which the decorator begins.
             project: Project that the key opens, which may be empty.
-            scope: Scope of the key.
             expires_days: Days after which the key expires; None: never.
             rate: Requests a second; None: the service's setting.
             label: Free text that says what the key is for.

@@ -25,7 +25,6 @@ class LeastRows:
 
     Args:
         quantiles: Quantiles of held-out log densities; None where a version has none: nothing is counted then.
-        held_out_rows: Number of held-out rows.
 
     Attributes:
         total: Number of rows so far.

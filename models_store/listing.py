@@ -81,9 +81,7 @@ def page_of(
     """Return one page of a query, in the order of the listing.
 
     Args:
-        session: a read transaction.
         query: selects one kind of row.
-        listing: Listing that it is a page of.
         cursor: End of the previous page; None for the first page.
         limit: the most items, at least 1.
 

@@ -70,8 +70,6 @@ class Projects:
         """Make a project, or set the limits of one.
 
         Args:
-            session: Transaction, which the decorator begins.
-            name: Name of the project.
             max_bytes: Bytes that its files may have; None: as the settings say.
             max_queued_jobs: Jobs of it that may wait; None: as the settings say.
 

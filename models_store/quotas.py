@@ -57,7 +57,6 @@ def check_storage(session: Session, project: str, max_bytes: int, *, more: int =
     """Refuse to let a project store more than it may.
 
     Args:
-        session: Transaction that adds something.
         project: Project that stores it.
         max_bytes: Bytes that its files may have, unless it has a limit of its own.
         more: Bytes that would come on top.

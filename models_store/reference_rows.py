@@ -25,8 +25,6 @@ def read_reference_rows(
     """Return some rows of a stored table, the same ones at each call.
 
     Args:
-        path: File of the table.
-        source: Columns of the table.
         target: Columns to return: those of a model, then its context.
         count: Most rows.
 
@@ -50,8 +48,6 @@ def draw_reference_rows(
     """Yield rows of a flow in small chunks, the same ones at each call.
 
     Args:
-        flow: Compiled flow.
-        count: Number of rows.
         context: Context of each row, of a conditional flow.
     """
     step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)

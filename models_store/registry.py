@@ -82,11 +82,8 @@ class Registry:
         """Register a table that is durable in the blob store.
 
         Args:
-            session: Transaction, which the decorator begins.
-            new: Table to register.
             idempotency: Key with which a repeated request gets the first dataset, which has another
                 id than `new`, for 24 hours or until it is deleted.
-            max_bytes: Bytes that the project may store.
 
         Raises:
             IdempotencyReusedError: The key came before with another fingerprint.
@@ -137,8 +134,6 @@ class Registry:
         """List datasets without their columns, newest first.
 
         Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the datasets.
             limit: Most items.
             cursor: End of the page before; None for the first page.
             filters: Datasets to list, and their order.
@@ -170,12 +165,9 @@ class Registry:
         one is the same.
 
         Args:
-            session: Transaction, which the decorator begins.
-            old: Dataset as it was read before.
             new: The same dataset with another table, which is durable in the blob store.
             labels: Change of its labels, which is made, too.
             as_labelled: True if it must have the labels still that it was read with.
-            max_bytes: Bytes that the project may store.
 
         Raises:
             ConflictError: A job that has not ended reads it, or it was changed since it was read.
@@ -315,13 +307,8 @@ class Registry:
         """Register an imported flow, durable in the blob store, as the next version of a model.
 
         Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the model.
-            name: Name of the model.
-            new: Version to register.
             idempotency: Key with which a repeated request gets the first version, whose weights have
                 another key than those of `new`, for 24 hours.
-            max_bytes: Bytes that the project may store.
 
         Raises:
             IdempotencyReusedError: the key came before with another fingerprint.

@@ -59,7 +59,6 @@ def internal(default: Any, **constraints: Any) -> Any:  # noqa: ANN401 - as `Fie
     """Return a field that is no setting: only tests give it another value, by ``DENSITYD_TEST_NAME`` or the call.
 
     Args:
-        default: Value of the service.
         constraints: Constraints on the value, as of `Field`.
     """
     return Field(default=default, exclude=True, **constraints)

@@ -66,7 +66,6 @@ class JobsStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
     """Service that runs jobs beside Celery's consumer, whether or not this one has a broker.
 
     Args:
-        worker: Worker of Celery.
         service: Service to run; None: that of the settings.
     """
 

@@ -20,7 +20,6 @@ def sweep(
     """Delete checkpoints of ended jobs, old jobs, and staged files, some of each; return whether more may be due.
 
     Args:
-        database: Database of the jobs.
         blobs: Store that holds their files; it must be that of the database, or rows would forget files.
         keep_s: Seconds from a job's end for which its checkpoints are kept.
         keep_jobs_s: Seconds from its end for which it is kept itself; None: for ever.

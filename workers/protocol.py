@@ -82,7 +82,6 @@ class _Task(_Message):
     """Task of a trainer, which has no database and reads no environment.
 
     Args:
-        request: Accepted request of the job.
         checkpoints: Checkpoints of earlier attempts, newest first.
         store_id: Identity of the store, None if it has none yet.
         traceparent: Trace context of the attempt, for the log; a trainer sends no spans itself.

@@ -22,7 +22,7 @@ from app.account.views import (
     VersionInfo,
 )
 from app.auth.callers import caller_of
-from app.dependencies import AuditDep, KeysDep, ProjectDep, ProjectsDep, SettingsDep, UsageDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
@@ -68,20 +68,20 @@ async def get_service_version() -> VersionInfo:
 
 
 @router.get("/me", operation_id="get_me", summary="Get the caller")
-def get_me(request: Request, keys: KeysDep, projects: ProjectsDep, settings: SettingsDep) -> MeView:
+def get_me(request: Request, state: StateDep) -> MeView:
     """Return the project, the scope, the key and the limits of the caller."""
     caller = caller_of(request)
     of_key = caller.key_id is not None and not caller.is_person
-    key = keys.get(caller.project, str(caller.key_id)) if of_key else None
-    own = projects.limits(caller.project)
-    rate = settings.rate_limit if caller.rate is None else caller.rate
+    key = state.keys.get(caller.project, str(caller.key_id)) if of_key else None
+    own = state.projects.limits(caller.project)
+    rate = state.settings.rate_limit if caller.rate is None else caller.rate
     limits = LimitsView(
         requests_per_second=rate or None,
-        open_requests=settings.max_open_requests,
-        event_streams=settings.max_open_streams,
-        uploads=settings.max_open_uploads,
-        queued_jobs=_or(own.max_queued_jobs, settings.max_queued_jobs),
-        stored_bytes=_or(own.max_bytes, settings.max_project_bytes),
+        open_requests=state.settings.max_open_requests,
+        event_streams=state.settings.max_open_streams,
+        uploads=state.settings.max_open_uploads,
+        queued_jobs=_or(own.max_queued_jobs, state.settings.max_queued_jobs),
+        stored_bytes=_or(own.max_bytes, state.settings.max_project_bytes),
     )
     return MeView(
         project=caller.project,
@@ -93,16 +93,14 @@ def get_me(request: Request, keys: KeysDep, projects: ProjectsDep, settings: Set
 
 
 @router.get("/usage", operation_id="get_usage", summary="Get the usage")
-def get_usage(
-    usage: UsageDep, projects: ProjectsDep, project: ProjectDep, settings: SettingsDep
-) -> UsageView:
+def get_usage(state: StateDep, project: ProjectDep) -> UsageView:
     """Return the storage and the requests that the project has used, with its quotas."""
-    own = projects.limits(project)
+    own = state.projects.limits(project)
     return UsageView.of(
         project,
-        usage.of_project(project),
-        max_bytes=_or(own.max_bytes, settings.max_project_bytes),
-        max_queued=_or(own.max_queued_jobs, settings.max_queued_jobs),
+        state.usage.of_project(project),
+        max_bytes=_or(own.max_bytes, state.settings.max_project_bytes),
+        max_queued=_or(own.max_queued_jobs, state.settings.max_queued_jobs),
     )
 
 
@@ -111,9 +109,9 @@ def _or(own: int | None, usual: int) -> int:
 
 
 @router.get("/projects", operation_id="list_projects", summary="List projects")
-def list_projects(projects: ProjectsDep) -> ProjectList:
+def list_projects(state: StateDep) -> ProjectList:
     """List all projects of the service; needs a key with scope `admin` of the project `default`."""
-    return ProjectList(items=[ProjectView.of(one) for one in projects.list()])
+    return ProjectList(items=[ProjectView.of(one) for one in state.projects.list()])
 
 
 @router.get(
@@ -122,9 +120,9 @@ def list_projects(projects: ProjectsDep) -> ProjectList:
     summary="Get a project",
     responses=problem_responses("not-found"),
 )
-def get_project(project: Project, projects: ProjectsDep) -> ProjectView:
+def get_project(project: Project, state: StateDep) -> ProjectView:
     """Return a project; needs a key with scope `admin` of the project `default`."""
-    return ProjectView.of(projects.get(project))
+    return ProjectView.of(state.projects.get(project))
 
 
 @router.put(
@@ -137,14 +135,14 @@ def get_project(project: Project, projects: ProjectsDep) -> ProjectView:
 def put_project(
     body: Annotated[ProjectRequest, Depends(json_body(ProjectRequest))],
     project: Project,
-    projects: ProjectsDep,
+    state: StateDep,
 ) -> ProjectView:
     """Make a project, or set its limits; needs a key with scope `admin` of the project `default`.
 
     What it stores already stays, and it stores no more while that is above its limit.
     """
     limits = body.model_dump()
-    return ProjectView.of(projects.put(project, **limits))
+    return ProjectView.of(state.projects.put(project, **limits))
 
 
 @router.post(
@@ -160,13 +158,12 @@ def create_project_key(
     body: Annotated[KeyRequest, Depends(json_body(KeyRequest))],
     project: Project,
     request: Request,
-    keys: KeysDep,
-    projects: ProjectsDep,
+    state: StateDep,
     response: Response,
 ) -> NewKeyView:
     """Create a key for any project; needs a key with scope `admin` of the project `default`."""
-    projects.get(project)
-    return create_key(body, request, keys, project, response)
+    state.projects.get(project)
+    return create_key(body, request, state, project, response)
 
 
 @router.get(
@@ -176,9 +173,9 @@ def create_project_key(
     response_description="Page of changes.",
     responses={**LINKED, **problem_responses("cursor")},
 )
-def list_audit(audit: AuditDep, project: ProjectDep, paging: PagingDep) -> AuditPage:
+def list_audit(state: StateDep, project: ProjectDep, paging: PagingDep) -> AuditPage:
     """List the requests that changed something in the project, newest first; needs scope `admin`."""
-    page = audit.page(project, limit=paging.limit, cursor=paging.cursor)
+    page = state.audit.page(project, limit=paging.limit, cursor=paging.cursor)
     return paging.view(page, AuditRecordView.of, AuditPage)
 
 
@@ -194,7 +191,7 @@ def list_audit(audit: AuditDep, project: ProjectDep, paging: PagingDep) -> Audit
 def create_key(
     body: Annotated[KeyRequest, Depends(json_body(KeyRequest))],
     request: Request,
-    keys: KeysDep,
+    state: StateDep,
     project: ProjectDep,
     response: Response,
 ) -> NewKeyView:
@@ -208,7 +205,7 @@ def create_key(
     rate = caller.rate if body.rate is None else body.rate
     if caller.rate is not None and rate is not None and rate > caller.rate:
         raise Problem("forbidden", "A key makes none with a higher rate than its own.")
-    new = keys.create(
+    new = state.keys.create(
         project,
         body.scope,
         label=body.label,
@@ -221,9 +218,9 @@ def create_key(
 
 
 @router.get("/keys", operation_id="list_keys", summary="List keys")
-def list_keys(keys: KeysDep, project: ProjectDep) -> KeyList:
+def list_keys(state: StateDep, project: ProjectDep) -> KeyList:
     """List the keys of the project, without their secrets."""
-    return KeyList(items=[KeyView.of(key) for key in keys.list(project)])
+    return KeyList(items=[KeyView.of(key) for key in state.keys.list(project)])
 
 
 @router.get(
@@ -232,9 +229,9 @@ def list_keys(keys: KeysDep, project: ProjectDep) -> KeyList:
     summary="Get a key",
     responses=problem_responses("not-found"),
 )
-def get_key(key_id: KeyId, keys: KeysDep, project: ProjectDep) -> KeyView:
+def get_key(key_id: KeyId, state: StateDep, project: ProjectDep) -> KeyView:
     """Return a key, without its secret."""
-    return KeyView.of(keys.get(project, key_id))
+    return KeyView.of(state.keys.get(project, key_id))
 
 
 @router.post(
@@ -250,7 +247,7 @@ def rotate_key(
     body: Annotated[RotationRequest, Depends(json_body(RotationRequest))],
     key_id: KeyId,
     request: Request,
-    keys: KeysDep,
+    state: StateDep,
     project: ProjectDep,
     response: Response,
 ) -> NewKeyView:
@@ -258,11 +255,11 @@ def rotate_key(
 
     A caller whose key has a rate limit cannot replace a key that has a higher limit or none.
     """
-    own, rate = caller_of(request).rate, keys.get(project, key_id).rate
+    own, rate = caller_of(request).rate, state.keys.get(project, key_id).rate
     if own is not None and (rate is None or rate > own):
         raise Problem("forbidden", "A key makes none with a higher rate than its own.")
     response.headers["Cache-Control"] = "no-store"
-    return NewKeyView.whole(keys.rotate(project, key_id, grace_s=body.grace_s))
+    return NewKeyView.whole(state.keys.rotate(project, key_id, grace_s=body.grace_s))
 
 
 @router.delete(
@@ -272,6 +269,6 @@ def rotate_key(
     response_description="Revoked key, which is kept as a record.",
     responses=problem_responses("not-found"),
 )
-def revoke_key(key_id: KeyId, keys: KeysDep, project: ProjectDep) -> KeyView:
+def revoke_key(key_id: KeyId, state: StateDep, project: ProjectDep) -> KeyView:
     """Revoke a key for good; it is refused within two seconds."""
-    return KeyView.of(keys.revoke(key_id, project=project))
+    return KeyView.of(state.keys.revoke(key_id, project=project))

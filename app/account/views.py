@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.resources.listing import NEXT_CURSOR
-from models_store.audit import AuditRecord
+from app.resources.view import View
 from models_store.computed import ProjectUsage
-from models_store.keys import ApiKey, NewKey, Scope
+from models_store.keys import NewKey, Scope
 from models_store.projects import Project
 
 _KEY_EXAMPLE: dict[str, Any] = {
@@ -32,7 +32,7 @@ class VersionInfo(BaseModel):
     api: Literal["v1"] = Field(description="Version of the API, the beginning of its paths.")
 
 
-class KeyView(BaseModel):
+class KeyView(View):
     """API key without its secret."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_KEY_EXAMPLE]})
@@ -62,11 +62,6 @@ class KeyView(BaseModel):
     last_used_at: datetime | None = Field(
         description="Time of the last request, to within a minute; null if there was none."
     )
-
-    @classmethod
-    def of(cls, key: ApiKey) -> "KeyView":
-        """Return the view of a key."""
-        return KeyView.model_validate(vars(key) | {"state": key.state})
 
 
 class NewKeyView(KeyView):
@@ -244,7 +239,7 @@ class ProjectList(BaseModel):
     items: list[ProjectView] = Field(description="Projects of the service.")
 
 
-class AuditRecordView(BaseModel):
+class AuditRecordView(View):
     """Request that changed something."""
 
     time: datetime = Field(description="Time of its first change.")
@@ -254,11 +249,6 @@ class AuditRecordView(BaseModel):
     action: str = Field(description="HTTP method of the request.", examples=["DELETE"])
     resource: str = Field(description="Path of the request.", examples=["/v1/models/shuttle"])
     request_id: str = Field(description="Id of the request, as in its response and in the log.")
-
-    @classmethod
-    def of(cls, record: AuditRecord) -> "AuditRecordView":
-        """Return the view of a record."""
-        return cls.model_validate(vars(record))
 
 
 class AuditPage(BaseModel):

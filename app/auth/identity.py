@@ -175,7 +175,6 @@ class Proxy:
 
         Args:
             address: Address that the connection comes from.
-            headers: Headers of the request.
         """
         users = _values(headers, b"x-forwarded-user")
         if len(users) != 1 or not self._is_trusted(address):

@@ -69,7 +69,6 @@ class AccessMiddleware:
     Args:
         app: Application that serves admitted requests.
         policy: Scope that each request needs.
-        rates: Rates of requests of callers.
         local: True if callers without a key must be on this machine; requests from pages of other
             sites, which its browsers may have open, are then refused.
     """

@@ -43,7 +43,6 @@ async def retype_dataset(
     """Give columns of a dataset other types, and the dataset other labels; return it then.
 
     Args:
-        request: Request of the caller.
         old: Dataset as it is now.
         types: New types of columns by name.
         labels: Change of its labels.

@@ -15,7 +15,7 @@ from app.datasets.views import (
     DatasetView,
     RowsView,
 )
-from app.dependencies import BlobsDep, ProjectDep, RegistryDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
 from app.http.json_body import json_body, json_request
@@ -80,7 +80,7 @@ class RowSlice(BaseModel):
 )
 def list_datasets(
     project: ProjectDep,
-    registry: RegistryDep,
+    state: StateDep,
     paging: PagingDep,
     selection: SelectionDep,
     name_prefix: NamePrefix = None,
@@ -93,7 +93,7 @@ def list_datasets(
     ] = None,
 ) -> DatasetPage:
     """List datasets, newest first, without their columns."""
-    page = registry.datasets(
+    page = state.registry.datasets(
         project,
         limit=paging.limit,
         cursor=paging.cursor,
@@ -116,13 +116,10 @@ def list_datasets(
     },
 )
 def get_dataset(
-    dataset_id: DatasetPath,
-    project: ProjectDep,
-    registry: RegistryDep,
-    conditions: PreconditionsDep,
+    dataset_id: DatasetPath, project: ProjectDep, state: StateDep, conditions: PreconditionsDep
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
-    return respond(DatasetView.whole(registry.dataset(project, dataset_id)), conditions)
+    return respond(DatasetView.whole(state.registry.dataset(project, dataset_id)), conditions)
 
 
 @router.get(
@@ -136,11 +133,11 @@ def get_dataset(
 def list_columns(
     dataset_id: DatasetPath,
     project: ProjectDep,
-    registry: RegistryDep,
+    state: StateDep,
     wanted: Annotated[ColumnSlice, Query()],
 ) -> Response:
     """Return a page of columns with their types and statistics, for tables with many columns."""
-    columns = registry.dataset(project, dataset_id).columns
+    columns = state.registry.dataset(project, dataset_id).columns
     shown = columns[wanted.offset : wanted.offset + wanted.limit]
     page = {"items": shown, "offset": wanted.offset, "total": len(columns)}
     return respond(ColumnPage.model_validate(page))
@@ -165,8 +162,7 @@ async def get_dataset_rows(
     request: Request,
     dataset_id: DatasetPath,
     project: ProjectDep,
-    registry: RegistryDep,
-    blobs: BlobsDep,
+    state: StateDep,
     wanted: Annotated[RowSlice, Query()],
 ) -> Response:
     """Return rows of a dataset as its file has them, in any format; many rows are streamed.
@@ -175,9 +171,9 @@ async def get_dataset_rows(
     In CSV, a column name that a spreadsheet would read as a formula begins with `'`.
     """
     codec = response_codec(listed(request.headers, "accept"))
-    find = partial(registry.dataset, project, dataset_id)
+    find = partial(state.registry.dataset, project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
-    return await respond_rows(find, blobs, codec=codec, rows=rows)
+    return await respond_rows(find, state.blobs, codec=codec, rows=rows)
 
 
 @router.patch(
@@ -245,9 +241,7 @@ async def update_dataset(
     response_description="The dataset is deleted.",
     responses=problem_responses("not-found", "dataset-in-use", "storage-unavailable"),
 )
-def delete_dataset(
-    dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep, blobs: BlobsDep
-) -> None:
+def delete_dataset(dataset_id: DatasetPath, project: ProjectDep, state: StateDep) -> None:
     """Delete a dataset that no unfinished job reads. Models that were trained on it stay."""
-    dataset = registry.delete_dataset(project, dataset_id)
-    blobs.delete(dataset.key.rpartition("/")[0])
+    dataset = state.registry.delete_dataset(project, dataset_id)
+    state.blobs.delete(dataset.key.rpartition("/")[0])

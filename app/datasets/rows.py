@@ -29,8 +29,6 @@ async def respond_rows(
 
     Args:
         find: Function that returns the dataset; it is called again if a file is gone meanwhile.
-        blobs: Store that has its files.
-        codec: Format of the response.
         rows: Indices of the rows, from 0; those after the last row are ignored.
 
     Raises:
@@ -128,8 +126,6 @@ def read_cells(
     """Return some rows of a dataset as numbers of its modelled columns, and as cells of all; call it in a thread.
 
     Args:
-        dataset: Dataset that has the rows.
-        blobs: Store that has its files.
         rows: Indices of the rows, in any order.
 
     Raises:

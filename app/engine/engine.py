@@ -467,7 +467,6 @@ def _compute_together(batch: Sequence[Work], end: _End) -> int:
     """Compute small requests for the same function, unless nobody waits for them any more.
 
     Args:
-        batch: Requests.
         end: Function that is called with each request and its error.
 
     Returns:

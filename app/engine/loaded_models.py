@@ -63,7 +63,6 @@ class LoadedModels:
 
     Args:
         registry: Registry that resolves references.
-        blobs: Store of the weights.
         limits: Bounds of the cache.
         metrics: Metrics that count loads and evictions.
     """
@@ -143,7 +142,6 @@ class LoadedModels:
         """Yield the compiled flow of a version, which stays in memory until the context ends.
 
         Args:
-            version: Version of a model.
             conditionals: True for a flow that keeps what densities of single columns need.
 
         Raises:

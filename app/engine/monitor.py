@@ -62,9 +62,6 @@ class Monitor:
     """Counter of scored rows, which belongs to one event loop; what a crash loses is a minute of counts.
 
     Args:
-        monitoring: Counts of all processes.
-        registry: Registry of versions and datasets.
-        blobs: Store of their files.
         metrics: Metrics that count ranks.
     """
 
@@ -86,7 +83,6 @@ class Monitor:
         """Note the rows of a request, to be counted later.
 
         Args:
-            version: Version that scored them.
             rows: Rows of the model's columns, then its context.
             values: Their log densities in the first column; in the last ones, differences of explanations.
             differences: Number of these.

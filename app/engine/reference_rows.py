@@ -28,9 +28,6 @@ def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) ->
     """Return some rows of a version's dataset, the same ones at each call.
 
     Args:
-        version: Version of a model.
-        registry: Registry of datasets.
-        blobs: Store of their tables.
         count: Most rows.
 
     Returns:
@@ -61,9 +58,6 @@ async def sampled_rows(
     """Draw rows of a flow, each chunk a turn of the engine, so that scores need not wait for them.
 
     Args:
-        flow: Compiled flow.
-        engine: Engine that computes.
-        count: Number of rows.
         context: Context of each row, of a conditional flow.
         columns: Columns to keep.
     """
@@ -89,12 +83,6 @@ class UsualTerms:
     can be compared with those of other columns. The medians are computed when a version is explained
     for the first time, once, and kept; the least recently used are dropped. Belongs to one event
     loop.
-
-    Args:
-        registry: Registry of datasets.
-        blobs: Store of their tables.
-        models: Models in memory.
-        engine: Engine that computes.
     """
 
     def __init__(

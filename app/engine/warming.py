@@ -36,7 +36,6 @@ class WarmUp:
     """Compilation of the kernels, and loads of models, at the start of a process.
 
     Args:
-        models: Models in memory.
         refs: Projects and references of the models to load.
 
     Attributes:

@@ -68,8 +68,6 @@ def result_download(request: Request, result: JobResult, blobs: Blobs, *, name: 
 
     Args:
         request: Request to respond to.
-        result: Result of the job.
-        blobs: Store that holds the file.
         name: Name of the file for callers, without the suffix.
 
     Raises:

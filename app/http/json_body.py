@@ -43,7 +43,6 @@ def parse_json(body: bytes, *, max_lists: int | None = None) -> Any:  # noqa: AN
     """Parse JSON.
 
     Args:
-        body: Body of a request.
         max_lists: Most lists and objects.
 
     Raises:
@@ -107,7 +106,6 @@ def json_request(
     """Return the `openapi_extra=` of a route that reads `model` by `json_body`.
 
     Args:
-        model: Model of the body.
         examples: OpenAPI example objects, `{"summary": ..., "value": ...}`, by name. Swagger UI
             sends the first one.
     """
@@ -150,7 +148,6 @@ async def read_body(request: Request, *, limit: int, share: Share, advice: str =
     """Read the whole body, at most `limit` bytes of it.
 
     Args:
-        request: Request with the body.
         limit: Most bytes.
         share: Share of the memory of bodies, which holds a large one then.
         advice: Sentence on what to do about a body that is too large, with a space before it.

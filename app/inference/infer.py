@@ -119,7 +119,6 @@ async def infer(request: Request, served: Served) -> Response:
 
     Args:
         request: Request, whose body is not read yet.
-        served: Function to compute.
 
     Raises:
         Problem: The request is not valid.

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, StateDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.downloads import unless_deleted
 from app.http.examples import COLUMNS, MODEL, ROWS
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
@@ -119,11 +119,11 @@ _VERSION_PART: dict[str, Any] = {
 }
 
 
-async def _served(request: Request, model: Model, models: ModelsDep, project: ProjectDep) -> Served:
+async def _served(request: Request, model: Model, state: StateDep, project: ProjectDep) -> Served:
     ref, function = named_function(model)
     version = request.path_params.get("version")
     wanted = ref if version is None else f"{ref}:{version}"
-    return Served(model, await models.resolve(project, wanted), function)
+    return Served(model, await state.models.resolve(project, wanted), function)
 
 
 @router.get("", operation_id="get_server_metadata", summary="Get the server's metadata")
@@ -166,12 +166,12 @@ async def get_server_ready(response: Response, state: StateDep) -> Ready:
     openapi_extra=_VERSION_PART,
 )
 async def get_model_metadata(
-    served: Annotated[Served, Depends(_served)], registry: RegistryDep
+    served: Annotated[Served, Depends(_served)], state: StateDep
 ) -> ModelMetadata:
     """Return the tensors that a function of a model takes and returns, and the model's versions."""
     version = served.version
     numbers = await in_thread(
-        registry.version_numbers, version.project, version.name, limit=_MAX_VERSIONS
+        state.registry.version_numbers, version.project, version.name, limit=_MAX_VERSIONS
     )
     return ModelMetadata(
         name=served.name,
@@ -196,15 +196,17 @@ async def get_model_metadata(
     openapi_extra=_VERSION_PART,
 )
 async def get_model_ready(
-    served: Annotated[Served, Depends(_served)], registry: RegistryDep, blobs: BlobsDep
+    served: Annotated[Served, Depends(_served)], state: StateDep
 ) -> ModelReady:
     """Return whether a model exists and its weights are stored; they are loaded when needed."""
     version = served.version
 
     def check() -> None:
-        look = partial(registry.version_summary, version.project, version.name, version.version)
+        look = partial(
+            state.registry.version_summary, version.project, version.name, version.version
+        )
         with unless_deleted(look):
-            blobs.size(version.checkpoint_key)
+            state.blobs.size(version.checkpoint_key)
 
     await in_thread(check)
     return ModelReady(name=served.name, ready=True)

@@ -83,10 +83,6 @@ def read_request(body: bytes, header_bytes: int | None) -> tuple[InferRequest, d
 def rows_of(tensors: Mapping[str, Tensor], shape: RowsShape) -> Floats:
     """Return the rows that tensors hold: one tensor `rows`, or one for each column.
 
-    Args:
-        tensors: Tensors of a request.
-        shape: Shape that the rows must have.
-
     Raises:
         Problem: The tensors are not those of the model, or a value is none of its column.
     """
@@ -133,7 +129,6 @@ def tensor_response(
     """Return the response to a request: JSON, and behind it the values that are to be bytes.
 
     Args:
-        wanted: Body of the request.
         outputs: Numbers or texts by the names of the outputs.
         about: Further members of the JSON.
 

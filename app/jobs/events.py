@@ -64,8 +64,6 @@ class EventFeed:
 
     Args:
         jobs: Jobs of all projects.
-        project: Project that owns the job.
-        job_id: Id of the job.
         after: Number of the last event that the caller has.
     """
 

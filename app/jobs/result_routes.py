@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response, status
 
-from app.dependencies import BlobsDep, JobsDep, ProjectDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.accept import listed
 from app.http.downloads import result_download, unless_deleted
 from app.jobs.routes import JobId
@@ -44,16 +44,12 @@ _FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
     },
 )
 def download_result(
-    request: Request,
-    job_id: JobId,
-    jobs: JobsDep,
-    blobs: BlobsDep,
-    project: ProjectDep,
+    request: Request, job_id: JobId, state: StateDep, project: ProjectDep
 ) -> Response:
     """Return the file of a scoring, sampling or imputation job, or a range of it; its ETag is its SHA-256."""
 
     def look() -> JobResult:
-        job = jobs.summary(project, job_id)
+        job = state.jobs.summary(project, job_id)
         _check_kind(job)
         return result_of(job)
 
@@ -64,7 +60,7 @@ def download_result(
             "not-acceptable", f"The result is of the type {usual}, which `output` of the job chose."
         )
     with unless_deleted(look):
-        return result_download(request, result, blobs, name=job_id)
+        return result_download(request, result, state.blobs, name=job_id)
 
 
 @router.delete(
@@ -77,10 +73,10 @@ def download_result(
         "not-found", "job-without-result", "result-not-ready", "result-deleted"
     ),
 )
-def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
+def delete_result(job_id: JobId, state: StateDep, project: ProjectDep) -> None:
     """Delete the result file of a job but not the job. Downloads in progress end ten seconds later."""
-    _check_kind(jobs.summary(project, job_id))
-    blobs.delete(jobs.delete_result(project, job_id)["key"])
+    _check_kind(state.jobs.summary(project, job_id))
+    state.blobs.delete(state.jobs.delete_result(project, job_id)["key"])
 
 
 def _check_kind(job: JobSummary) -> None:

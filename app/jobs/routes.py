@@ -6,14 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from pydantic import BaseModel, Field
 
-from app.dependencies import (
-    BlobsDep,
-    BrokerDep,
-    JobsDep,
-    LabelsDep,
-    ProjectDep,
-    StateDep,
-)
+from app.dependencies import ProjectDep, StateDep
 from app.jobs.event_views import EventPage, view_event
 from app.jobs.events import (
     LONGEST_WAIT_S,
@@ -85,14 +78,14 @@ class JobFilters(BaseModel):
     responses={**LINKED, **problem_responses("cursor")},
 )
 def list_jobs(
-    jobs: JobsDep,
+    state: StateDep,
     project: ProjectDep,
     filters: Annotated[JobFilters, Query()],
     paging: PagingDep,
     selection: SelectionDep,
 ) -> JobPage:
     """List jobs, newest first, without their requests."""
-    page = jobs.list(
+    page = state.jobs.list(
         project,
         limit=paging.limit,
         cursor=paging.cursor,
@@ -116,7 +109,7 @@ def list_jobs(
 async def get_job(
     request: Request,
     job_id: JobId,
-    jobs: JobsDep,
+    state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
     wait: Annotated[
@@ -124,8 +117,7 @@ async def get_job(
         Query(
             ge=0,
             le=LONGEST_WAIT_S,
-            description="Seconds to wait for the end of the job; the response then comes at its end, or"
-            " after these seconds with the job as it is.",
+            description="Seconds to wait for the end of the job; the response then comes at its end, or after these seconds with the job as it is.",
         ),
     ] = 0,
 ) -> Response:
@@ -134,8 +126,8 @@ async def get_job(
         await wait_for_end(request, project, job_id, seconds=wait)
 
     def show() -> Response:
-        job = jobs.get(project, job_id)
-        place = jobs.place(project, job_id) if job.state is JobState.QUEUED else None
+        job = state.jobs.get(project, job_id)
+        place = state.jobs.place(project, job_id) if job.state is JobState.QUEUED else None
         return respond(JobView.whole(job, place), conditions)
 
     return await in_thread(show)
@@ -149,10 +141,10 @@ async def get_job(
     **LABEL_ROUTE,
 )
 def update_job(
-    job_id: JobId, labels: LabelsDep, project: ProjectDep, update: LabelUpdateDep
+    job_id: JobId, state: StateDep, project: ProjectDep, update: LabelUpdateDep
 ) -> Response:
     """Change the description and tags of a job; fields that the body leaves out stay unchanged."""
-    return update.make(partial(labels.job, project, job_id), JobView.whole)
+    return update.make(partial(state.labels.job, project, job_id), JobView.whole)
 
 
 @router.delete(
@@ -163,13 +155,13 @@ def update_job(
     response_description="The job is deleted.",
     responses=problem_responses("not-found", "job-unfinished", "job-in-use"),
 )
-def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep) -> None:
+def delete_job(job_id: JobId, state: StateDep, project: ProjectDep) -> None:
     """Delete a job that has ended, with its events, checkpoints and result.
 
     A job whose version exists cannot be deleted: delete the version first.
     """
-    for deleted in jobs.delete(project, job_id):
-        delete_job_files(blobs, deleted)
+    for deleted in state.jobs.delete(project, job_id):
+        delete_job_files(state.blobs, deleted)
 
 
 @router.post(
@@ -184,9 +176,9 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
         **problem_responses("not-found", "job-final"),
     },
 )
-def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Response:
+def cancel_job(job_id: JobId, state: StateDep, project: ProjectDep) -> Response:
     """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
-    job = jobs.cancel(project, job_id)
+    job = state.jobs.cancel(project, job_id)
     code = status.HTTP_200_OK if job.final else status.HTTP_202_ACCEPTED
     return respond(JobView.whole(job), status_code=code)
 
@@ -204,21 +196,19 @@ def cancel_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> Response:
         ),
     },
 )
-def resume_job(
-    job_id: JobId, jobs: JobsDep, broker: BrokerDep, project: ProjectDep, state: StateDep
-) -> Response:
+def resume_job(job_id: JobId, project: ProjectDep, state: StateDep) -> Response:
     """Queue a cancelled or failed job again, to continue from its newest checkpoint.
 
     Checkpoints are kept for a week by default; without one the job starts from the beginning.
     """
-    job = jobs.resume(
+    job = state.jobs.resume(
         project,
         job_id,
         max_queued=state.settings.max_queued_jobs,
         max_bytes=state.settings.max_project_bytes,
     )
-    broker.announce(job)
-    view = JobView.whole(job, jobs.place(project, job_id))
+    state.broker.announce(job)
+    view = JobView.whole(job, state.jobs.place(project, job_id))
     return respond(view, status_code=status.HTTP_202_ACCEPTED)
 
 
@@ -245,7 +235,7 @@ def resume_job(
 async def follow_job(  # noqa: PLR0913 - FastAPI gives each
     request: Request,
     job_id: JobId,
-    jobs: JobsDep,
+    state: StateDep,
     project: ProjectDep,
     *,
     after: After = 0,
@@ -261,7 +251,7 @@ async def follow_job(  # noqa: PLR0913 - FastAPI gives each
     revoked or expires.
     """
     since = after if last_event_id is None else last_event_id
-    feed = EventFeed(jobs, project, job_id, after=since)
+    feed = EventFeed(state.jobs, project, job_id, after=since)
     if format == "sse":
         return await stream_events(request, feed)
     page = await feed.page()

@@ -101,8 +101,6 @@ class JobSubmission:
         """Accept a job, store it durably and announce it; return the response that shows it.
 
         Args:
-            kind: Kind of the job.
-            body: Body of the request.
             accept: Function that checks the body and fills in its defaults. It is not called for a
                 repeated request, whose dataset may be gone by now.
 

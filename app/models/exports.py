@@ -9,12 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 
 from app.auth.callers import caller_of
-from app.dependencies import (
-    BlobsDep,
-    JobsDep,
-    ProjectDep,
-    RegistryDep,
-)
+from app.dependencies import ProjectDep, StateDep
 from app.http.downloads import file_download, unless_deleted, verified_headers
 from app.limits import FairRoute, in_thread
 from app.models.routes import ModelName, VersionNumber
@@ -52,20 +47,15 @@ _EXPORT_S = 60.0  # the largest graphs take some seconds
     },
 )
 def download_checkpoint(
-    request: Request,
-    name: ModelName,
-    version: VersionNumber,
-    registry: RegistryDep,
-    blobs: BlobsDep,
-    project: ProjectDep,
+    request: Request, name: ModelName, version: VersionNumber, state: StateDep, project: ProjectDep
 ) -> Response:
     """Return the weights and the spec of a version as a safetensors file, verified by its hash."""
-    look = partial(registry.version_summary, project, name, version)
+    look = partial(state.registry.version_summary, project, name, version)
     found = look()
     with unless_deleted(look):
         return file_download(
             request,
-            blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
+            state.blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
             media_type=_MEDIA_TYPE,
             filename=f"{found.name}-{found.version}.safetensors",
             headers=verified_headers(found.checkpoint_sha256),
@@ -86,23 +76,18 @@ def download_checkpoint(
     },
 )
 def export_version(
-    name: ModelName,
-    version: VersionNumber,
-    registry: RegistryDep,
-    blobs: BlobsDep,
-    jobs: JobsDep,
-    project: ProjectDep,
+    name: ModelName, version: VersionNumber, state: StateDep, project: ProjectDep
 ) -> Response:
     """Return a version as a file that an import restores.
 
     The weights and the spec are those of `checkpoint`, to the last bit; beside them are metrics,
     calibration, lineage, learning curve and labels.
     """
-    look = partial(registry.version, project, name, version)
+    look = partial(state.registry.version, project, name, version)
     found = look()
     with unless_deleted(look):
-        path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
-        file = exported_file(path, found, exported_curve(found, jobs, blobs))
+        path = state.blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+        file = exported_file(path, found, exported_curve(found, state.jobs, state.blobs))
         stored = file.path.open("rb")  # it may be deleted while it is sent
     filename = f"{found.name}-{found.version}.safetensors"
     headers = {
@@ -121,11 +106,11 @@ def _pieces(head: bytes, stored: BinaryIO, start: int) -> Iterator[bytes]:
             yield piece
 
 
-async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
+async def _onnx_file(request: Request, state: StateDep) -> AsyncIterator[Path]:
     """Give a file to write, which goes when the response has been sent."""
     with (
         state_of(request).open_exports.hold(caller_of(request)),
-        blobs.staged(".onnx") as file,
+        state.blobs.staged(".onnx") as file,
     ):
         yield file
 
@@ -154,12 +139,11 @@ async def _onnx_file(request: Request, blobs: BlobsDep) -> AsyncIterator[Path]:
         ),
     },
 )
-async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
+async def export_onnx(
     request: Request,
     name: ModelName,
     version: VersionNumber,
-    registry: RegistryDep,
-    blobs: BlobsDep,
+    state: StateDep,
     project: ProjectDep,
     file: Annotated[Path, Depends(_onnx_file)],
 ) -> Response:
@@ -171,14 +155,14 @@ async def export_onnx(  # noqa: PLR0913 - FastAPI gives each
     """
     state = state_of(request)
     settings = state.settings
-    look = partial(registry.version, project, name, version)
+    look = partial(state.registry.version, project, name, version)
     found = await in_thread(look)
     filename = f"{found.name}-{found.version}.onnx"
 
     def write() -> Response:
         with unless_deleted(look):
             write_onnx_file(
-                blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
+                state.blobs.verify(found.checkpoint_key, found.checkpoint_sha256),
                 found,
                 file,
                 memory_bytes=settings.import_memory_bytes,

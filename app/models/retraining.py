@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dependencies import JobsDep, ProjectDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.examples import DATASET_ID
 from app.http.json_body import json_body, json_request
 from app.jobs.starts import TRAINING_REFUSALS, start_sweep, start_training
@@ -44,7 +44,7 @@ def retrain_model(
     ref: Ref,
     body: Annotated[RetrainRequest, Depends(json_body(RetrainRequest))],
     submission: SubmissionDep,
-    jobs: JobsDep,
+    state: StateDep,
     project: ProjectDep,
 ) -> Response:
     """Start the training or sweep again that made a version, on another dataset.
@@ -54,7 +54,7 @@ def retrain_model(
     on the same rows.
     """
     version = submission.version(ref)
-    job = None if version.job_id is None else jobs.get(project, version.job_id)
+    job = None if version.job_id is None else state.jobs.get(project, version.job_id)
     if job is None or ASKED not in job.request:
         raise Problem("retrain-unavailable")
     asked = {**job.request[ASKED], "model_name": version.name, "dataset_id": body.dataset_id}

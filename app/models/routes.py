@@ -6,14 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response, status
 
-from app.dependencies import (
-    AliasesDep,
-    BlobsDep,
-    LabelsDep,
-    ModelsDep,
-    ProjectDep,
-    RegistryDep,
-)
+from app.dependencies import ProjectDep, StateDep
 from app.http.examples import MODEL
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute
@@ -84,7 +77,7 @@ _ALIAS_BODY = json_request(
     responses={**LINKED, **problem_responses("cursor")},
 )
 def list_models(
-    registry: RegistryDep,
+    state: StateDep,
     project: ProjectDep,
     paging: PagingDep,
     selection: SelectionDep,
@@ -92,7 +85,7 @@ def list_models(
 ) -> ModelPage:
     """List models with the metrics of their newest versions, newest models first."""
     filters = selection.filters(name_prefix=name_prefix)
-    page = registry.models(project, limit=paging.limit, cursor=paging.cursor, filters=filters)
+    page = state.registry.models(project, limit=paging.limit, cursor=paging.cursor, filters=filters)
     return paging.view(page, ModelView.of, ModelPage)
 
 
@@ -108,13 +101,10 @@ def list_models(
     },
 )
 def get_model(
-    name: ModelName,
-    registry: RegistryDep,
-    project: ProjectDep,
-    conditions: PreconditionsDep,
+    name: ModelName, state: StateDep, project: ProjectDep, conditions: PreconditionsDep
 ) -> Response:
     """Return a model: its newest version, its aliases and its tags."""
-    return respond(ModelView.of(registry.model(project, name)), conditions)
+    return respond(ModelView.of(state.registry.model(project, name)), conditions)
 
 
 @router.patch(
@@ -125,10 +115,10 @@ def get_model(
     **LABEL_ROUTE,
 )
 def update_model(
-    name: ModelName, labels: LabelsDep, project: ProjectDep, update: LabelUpdateDep
+    name: ModelName, state: StateDep, project: ProjectDep, update: LabelUpdateDep
 ) -> Response:
     """Change the description and tags of a model; fields that the body leaves out stay unchanged."""
-    return update.make(partial(labels.model, project, name), ModelView.of)
+    return update.make(partial(state.labels.model, project, name), ModelView.of)
 
 
 @router.delete(
@@ -139,20 +129,14 @@ def update_model(
     response_description="The model is deleted.",
     responses=problem_responses("not-found", "version-in-use"),
 )
-def delete_model(
-    name: ModelName,
-    registry: RegistryDep,
-    project: ProjectDep,
-    blobs: BlobsDep,
-    models: ModelsDep,
-) -> None:
+def delete_model(name: ModelName, state: StateDep, project: ProjectDep) -> None:
     """Delete all versions of a model that has no alias and that no unfinished job uses.
 
     If the name is used again, version numbers continue after the highest one so far.
     """
-    keys = registry.delete_model(project, name)
-    models.forget(project)
-    delete_unneeded(blobs, *keys)
+    keys = state.registry.delete_model(project, name)
+    state.models.forget(project)
+    delete_unneeded(state.blobs, *keys)
 
 
 @router.get(
@@ -164,7 +148,7 @@ def delete_model(
 )
 def list_versions(
     name: ModelName,
-    registry: RegistryDep,
+    state: StateDep,
     project: ProjectDep,
     paging: PagingDep,
     selection: SelectionDep,
@@ -175,7 +159,7 @@ def list_versions(
     Columns, specs, targets and quantiles are left out, but for the fields that `include` names: to
     compare versions, list them with `include=columns&include=flow&include=preprocessing`.
     """
-    page = registry.versions(
+    page = state.registry.versions(
         project,
         name,
         limit=paging.limit,
@@ -200,12 +184,12 @@ def list_versions(
 def get_version(
     name: ModelName,
     version: VersionNumber,
-    registry: RegistryDep,
+    state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
-    found = registry.version(project, name, version)
+    found = state.registry.version(project, name, version)
     return respond(VersionView.of(found), conditions)
 
 
@@ -219,12 +203,12 @@ def get_version(
 def update_version(
     name: ModelName,
     version: VersionNumber,
-    labels: LabelsDep,
+    state: StateDep,
     project: ProjectDep,
     update: LabelUpdateDep,
 ) -> Response:
     """Change the description and tags of a version; fields that the body leaves out stay unchanged."""
-    return update.make(partial(labels.version, project, name, version), VersionView.of)
+    return update.make(partial(state.labels.version, project, name, version), VersionView.of)
 
 
 @router.delete(
@@ -236,21 +220,16 @@ def update_version(
     responses=problem_responses("not-found", "version-in-use"),
 )
 def delete_version(
-    name: ModelName,
-    version: VersionNumber,
-    registry: RegistryDep,
-    project: ProjectDep,
-    blobs: BlobsDep,
-    models: ModelsDep,
+    name: ModelName, version: VersionNumber, state: StateDep, project: ProjectDep
 ) -> None:
     """Delete a version that no alias points at and that no unfinished job uses.
 
     Its number is never used again, so that a reference never means another version. Requests that
     are being computed finish. The job that made it, and its results of other jobs, stay.
     """
-    keys = registry.delete_version(project, name, version)
-    models.forget(project)
-    delete_unneeded(blobs, *keys)
+    keys = state.registry.delete_version(project, name, version)
+    state.models.forget(project)
+    delete_unneeded(state.blobs, *keys)
 
 
 def _tag(revision: int) -> str:
@@ -269,13 +248,13 @@ def _condition(preconditions: Preconditions) -> Callable[[int | None], bool]:
     responses={**LINKED, **problem_responses("not-found", "cursor")},
 )
 def list_alias_changes(
-    name: ModelName, aliases: AliasesDep, project: ProjectDep, paging: PagingDep
+    name: ModelName, state: StateDep, project: ProjectDep, paging: PagingDep
 ) -> AliasChangePage:
     """List the changes of a model's aliases with their times and reasons, newest first.
 
     The 10,000 newest changes are kept.
     """
-    page = aliases.changes(project, name, limit=paging.limit, cursor=paging.cursor)
+    page = state.aliases.changes(project, name, limit=paging.limit, cursor=paging.cursor)
     return paging.view(page, AliasChangeView.of, AliasChangePage)
 
 
@@ -293,13 +272,13 @@ def list_alias_changes(
 def get_alias(
     name: ModelName,
     alias: AliasName,
-    aliases: AliasesDep,
+    state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
     response: Response,
 ) -> AliasView | Response:
     """Return the version that an alias points at; its ETag makes a later change conditional."""
-    found = aliases.get(project, name, alias)
+    found = state.aliases.get(project, name, alias)
     tag = _tag(found.revision)
     if not conditions.matched(tag):
         raise Problem("precondition", "The alias is at another revision.")
@@ -323,18 +302,17 @@ def set_alias(  # noqa: PLR0913 - FastAPI gives each
     body: Annotated[AliasRequest, Depends(json_body(AliasRequest))],
     name: ModelName,
     alias: AliasName,
-    aliases: AliasesDep,
+    state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
-    models: ModelsDep,
     response: Response,
 ) -> AliasView:
     """Point an alias at a version, atomically; later requests to the alias use that version."""
     condition = _condition(conditions)
-    moved = aliases.set(
+    moved = state.aliases.set(
         project, name, alias, version=body.version, reason=body.reason, condition=condition
     )
-    models.forget(project)
+    state.models.forget(project)
     response.headers["ETag"] = _tag(moved.revision)
     return AliasView.of(name, moved)
 
@@ -350,11 +328,10 @@ def set_alias(  # noqa: PLR0913 - FastAPI gives each
 def delete_alias(
     name: ModelName,
     alias: AliasName,
-    aliases: AliasesDep,
+    state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
-    models: ModelsDep,
 ) -> None:
     """Delete an alias; the version stays."""
-    aliases.delete(project, name, alias, condition=_condition(conditions))
-    models.forget(project)
+    state.aliases.delete(project, name, alias, condition=_condition(conditions))
+    state.models.forget(project)

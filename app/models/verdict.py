@@ -50,10 +50,6 @@ class VerdictView(BaseModel):
     def of(cls, metrics: _Metrics, *, dim: int) -> "VerdictView | None":
         """Return the verdict on a version.
 
-        Args:
-            metrics: Metrics of the version.
-            dim: Number of columns that it models.
-
         Returns:
             The verdict; None for a version whose training did not tell enough: one of a former release, one
             that was imported, or an approximation of a target.

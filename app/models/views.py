@@ -11,8 +11,9 @@ from app.models.verdict import VerdictView
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
 from app.resources.metrics import VersionMetrics
+from app.resources.view import View
 from models_store.label_types import Reason
-from models_store.records import Alias, AliasChange, Model, Version, VersionSummary
+from models_store.records import Alias, Version, VersionSummary
 from models_store.requests.training import Flow, Preprocessing
 from models_store.requests.variational import Target
 from models_store.schema_of import SchemaOf
@@ -109,7 +110,7 @@ class LatestView(BaseModel):
     created_at: datetime = Field(description="Time of the registration.")
 
 
-class ModelView(BaseModel):
+class ModelView(View):
     """Model: a name with versions and aliases."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_EXAMPLE]})
@@ -121,11 +122,6 @@ class ModelView(BaseModel):
     description: str | None = DESCRIPTION
     tags: dict[str, str] = TAGS
     created_at: datetime = Field(description="Time of the first version.")
-
-    @classmethod
-    def of(cls, model: Model) -> "ModelView":
-        """Return the view of a model."""
-        return cls.model_validate(model, from_attributes=True)
 
 
 class ModelPage(BaseModel):
@@ -308,7 +304,7 @@ class AliasView(BaseModel):
         return cls(name=model_name, alias=alias.name, version=alias.version)
 
 
-class AliasChangeView(BaseModel):
+class AliasChangeView(View):
     """Move or deletion of an alias."""
 
     alias: str = Field(description="Name of the alias.")
@@ -320,11 +316,6 @@ class AliasChangeView(BaseModel):
         description="Reason that was given for the move; null if there is none."
     )
     created_at: datetime = Field(description="Time of the change, in UTC.")
-
-    @classmethod
-    def of(cls, change: AliasChange) -> "AliasChangeView":
-        """Return the view of a change."""
-        return cls.model_validate(change, from_attributes=True)
 
 
 class AliasChangePage(BaseModel):

@@ -23,7 +23,6 @@ def read_curve(version: Version, jobs: Jobs, blobs: Blobs) -> dict[str, Array]:
     Of a long training some epochs are left out, evenly.
 
     Args:
-        version: Version whose training it is.
         jobs: Jobs, whose events tell of it.
         blobs: Store that has the file of an imported version.
 

@@ -72,10 +72,6 @@ class Plots:
     async def draw(self, drawing: Drawing, numbers: Callable[[], Awaitable[Numbers]]) -> bytes:
         """Draw a plot, and keep it.
 
-        Args:
-            drawing: Plot to draw.
-            numbers: Function that computes the numbers to draw.
-
         Raises:
             Problem: `overloaded`, when the project's turn and drawing take too long; `plot-unavailable`
                 when it takes too much of the processor or of memory; any problem that `numbers` raises.

@@ -97,7 +97,6 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
                 about the first wrong field.
             status: HTTP status where it differs from the type's usual one.
             errors: Wrong fields of the request.
-            headers: Further response headers.
             members: Further members of the problem, such as a limit; they must be JSON.
         """
         self.type = PROBLEM_TYPES[slug]
@@ -151,7 +150,6 @@ def problem_response(problem: Problem, *, request_id: str, path: str = "") -> Re
 
     Args:
         problem: Problem to tell of.
-        request_id: Id of the request.
         path: Path of the request; that of the Open Inference Protocol has an error form of its own.
     """
     headers = dict(problem.headers)

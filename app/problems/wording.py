@@ -78,7 +78,6 @@ def worded(
     Args:
         fault: Error of pydantic.
         what: Word for the field.
-        known: Names of the fields that there are.
         advises: False to name no field or tag like the caller's, which takes up to a millisecond.
     """
     kind = str(fault["type"])

@@ -125,8 +125,6 @@ def respond(
     Args:
         view: View to send.
         conditions: Conditions of the request; the response then has an ETag.
-        status_code: Status of the response.
-        headers: Further headers.
 
     Raises:
         Problem: `precondition`.

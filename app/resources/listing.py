@@ -70,7 +70,6 @@ class Paging:
 
         Args:
             page: Items as they were read.
-            view: Function that makes the view of an item.
             pages: Class of the view of the page.
         """
         views: list[BaseModel] = []

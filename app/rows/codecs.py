@@ -45,7 +45,6 @@ class Codec:
     """A format.
 
     Args:
-        format: Format that is read and written.
         encoder: Constructor of the encoder of a response.
         text: True for text, which compresses well; floats do not.
         quick_bytes: Most bytes of a body that is decoded on the event loop.
@@ -73,7 +72,6 @@ class Codec:
         """Return the rows of a body.
 
         Args:
-            body: Body of this format.
             parsers: Threads that wait for processes that read files.
 
         Raises:
@@ -92,8 +90,6 @@ class Codec:
 
         Args:
             layout: Head of the response.
-            chunk: Chunk of all rows.
-            headers: Further headers.
         """
         values = chunk.values.size * (1 if layout.typed is None else _QUICK_TYPED)
         if values <= self.quick_values and len(layout.columns) <= _QUICK_COLUMNS:
@@ -118,7 +114,6 @@ class Codec:
         Args:
             layout: Head of the response.
             chunks: Generator of the rows, whose first error is raised here.
-            headers: Further headers.
         """
         first = await anext(chunks, None)
         if first is not None and len(first.values) == layout.rows:

@@ -58,7 +58,6 @@ def context_cells(
     Args:
         wanted: Context in the request.
         columns: Names of the model's context columns.
-        n: Number of samples to draw.
 
     Raises:
         Problem: `context-mismatch`.

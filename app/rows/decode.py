@@ -87,8 +87,6 @@ class RowsBody:
         content: Bytes of the body.
         format: Format that its media type names.
         parameters: Parameters of its media type.
-        shape: Shape that the rows must have.
-        settings: Settings with the limits.
         blobs: Store of temporary files.
     """
 
@@ -276,7 +274,6 @@ class _JsonRows:
     Args:
         first: First row, like which all are.
         names: Names of the values of rows that are lists, if the body gives them.
-        shape: Shape that the rows must have.
         root: Place of the rows in the body.
     """
 

@@ -55,10 +55,7 @@ class ResponseTable:
     """Head of a response: all but the rows.
 
     Args:
-        columns: Names of the values of a row.
         parts: Members of a JSON response that hold the values.
-        rows: Number of rows.
-        dtype: Type of the values.
         members: Further members of a JSON response.
         explains: True to add the reasons of rows that are not finite.
         typed: Converter of rows to cells; None: the response holds numbers.
@@ -169,8 +166,6 @@ def _row_errors(codes: Codes, *, start: int, inputs: Sequence[str]) -> Iterator[
     """Yield the entries of `row_errors` for the rows from `start` on.
 
     Args:
-        codes: Codes of the rows.
-        start: Number of the first row.
         inputs: Names of the columns that the codes may name.
     """
     for index in np.flatnonzero(codes).tolist():

@@ -96,9 +96,6 @@ class CellCodes:
 
     To make numbers of texts takes a library of columns some tenths of a millisecond a column, however
     few they are. It is safe in threads.
-
-    Args:
-        columns: Types of the columns.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -111,7 +108,6 @@ class CellCodes:
 
         Args:
             rows: Rows of as many cells as there are columns.
-            before: Number of rows of the table before these.
 
         Raises:
             TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
@@ -168,7 +164,6 @@ class ModelTypes:
 
     Args:
         columns: Types of the columns, in the order of a row.
-        dim: Number of columns that the model describes.
         any_gaps: True if the model scores rows with gaps that training did not have.
     """
 
@@ -272,7 +267,6 @@ class RowWarnings:
     """Cells whose levels training never saw, and infinite ones that count as gaps.
 
     Args:
-        types: Types of the columns of the rows.
         rows: Rows of numbers, of shape (n, columns).
 
     Attributes:

@@ -93,9 +93,6 @@ class RowsShape:
 
         A table without names has columns x1 to xD. A model that lacks some of them, which were ignored,
         takes the others by their numbers.
-
-        Args:
-            width: Number of values of a row.
         """
         names = default_names(width)
         lacks_some = list(self.columns) != names[: self.width] and set(self.columns) <= set(names)

@@ -93,8 +93,6 @@ def log_prob_conditionals(
     """Return the function that computes log densities, and those of single columns given others.
 
     Args:
-        space: Space of the rows.
-        columns: Names of the columns that the model describes.
         order: Numbers of the columns, in the order in which each is given those before it.
     """
 
@@ -204,7 +202,6 @@ def score_explained(
 
     Args:
         held_out: Rows that scores are ranked among.
-        columns: Names of the columns that the model describes.
         flow: Flow that explains some of them.
         usual: Usual term of each column; NaN where none is known.
     """

@@ -218,7 +218,6 @@ async def respond_imputed(
         given: Columns that the rows have; the others are filled in every row.
         fill: How gaps are filled.
         level: Probability of the intervals beside the rows; None: there are none.
-        seed: Seed of the draws.
 
     Raises:
         Problem: The rows are not valid.

@@ -50,10 +50,8 @@ class ScoreRequest:
     """Request to a model, without its body.
 
     Args:
-        request: HTTP request.
         version: Version that the request's reference stands for.
         space: Space of the rows: the data's own units, or the flow's after preprocessing.
-        codec: Format of the response.
         max_wait_s: Seconds that the caller will wait for the work to begin; None: the engine's own
             limit.
         extra: Wish to ignore or to refuse columns that the model does not have; None: as the model is.
@@ -86,9 +84,7 @@ class ScoreRequest:
         """Read the headers and find the model.
 
         Args:
-            request: HTTP request.
             ref: Reference to a version.
-            space: Space of the rows.
             extra: Wish to ignore or to refuse columns that the model does not have.
             noise: True for rows of noise, which are plain numbers whatever the columns hold.
             given: True for rows of the context alone, which are plain numbers, too.
@@ -196,8 +192,6 @@ class ScoreRequest:
         """Compute a function of some rows.
 
         Args:
-            function: Function to compute.
-            flow: Loaded model.
             rows: Rows of the model's columns.
 
         Returns:

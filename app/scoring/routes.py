@@ -376,9 +376,6 @@ class ScoresFirst:
     without one that is required, and refusals.
 
     Most requests are one row without a query, and the search takes a tenth of each.
-
-    Args:
-        app: Application that serves all other requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:

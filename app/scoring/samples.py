@@ -63,8 +63,6 @@ class Drawing:
     """Samples that are asked for.
 
     Args:
-        score: Request to the model.
-        n: Number of rows.
         seed: Seed of the random numbers.
         context: Context of a conditional model: one row, or one for each sample.
         known: Known cells and conditions of others; None: there are none.

@@ -308,7 +308,6 @@ def _responses(
         example: Members of an example besides those of every response.
         *failures: Problems of this route alone.
         columns: Names of the columns in formats other than JSON.
-        description: Description of the response.
         headers: Headers besides those of every response.
     """
     whole = {"model": f"{MODEL}:1", **example, "row_errors": []}

@@ -21,11 +21,7 @@ _ONE_ATTEMPT = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "inte
 
 
 class Broker:
-    """Client of the broker; safe to share between threads.
-
-    Args:
-        settings: Settings that name it.
-    """
+    """Client of the broker; safe to share between threads."""
 
     def __init__(self, settings: StoreSettings) -> None:
         options = celery_options(settings.resolved_broker_url, timeout_s=_TIMEOUT_S)

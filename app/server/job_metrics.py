@@ -31,7 +31,6 @@ class JobMetrics(Collector):
     """Collector of figures that rows tell, the same from every process; read once in five seconds.
 
     Args:
-        figures: Reader of the rows.
         looks: Seconds that the last look at each dependency took, filled in by who looks.
         found: Function that returns what that look found: True for each dependency that can be used.
         disks: Folders whose disks fill up, by name.

@@ -180,7 +180,6 @@ def install_openapi(app: FastAPI, policy: Policy, *, root_path: str | None) -> N
     """Make `app.openapi()` return the completed document, and serve it.
 
     Args:
-        app: Application whose routes are described.
         policy: Policy of the routes that need a key.
         root_path: Path of a proxy below which the paths of the document lie.
     """

@@ -51,7 +51,6 @@ class Asked:
 
     Args:
         limit: Most rows.
-        offset: Rows before it.
         max_rank: Largest rank of a row; None: any.
     """
 
@@ -90,11 +89,7 @@ async def unusual_view(
     """Return a page of the least likely rows of a table.
 
     Args:
-        state: State of the application.
-        version: Version that scored the table.
-        dataset: Dataset that has the table.
         kept: What was kept of its least likely rows, as of `LeastRows`.
-        asked: Page that is asked for.
         job_id: Id of the scoring job that found them; None: the training.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from pydantic import BaseModel, Field
 
-from app.dependencies import ProjectDep, ReviewsDep, StateDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.accept import best_media_type, listed
 from app.http.examples import DATASET_ID
 from app.http.json_body import json_body, json_request
@@ -172,7 +172,7 @@ def set_review(
     body: Annotated[ReviewRequest, Depends(json_body(ReviewRequest))],
     name: ModelName,
     digest: Digest,
-    reviews: ReviewsDep,
+    state: StateDep,
     project: ProjectDep,
 ) -> ReviewView:
     """Record what a person found about a row, in place of what was before.
@@ -180,7 +180,7 @@ def set_review(
     The model keeps it: lists of unusual rows show it at each row with these cells, those of later versions and
     scorings too.
     """
-    return ReviewView.of(name, reviews.set(project, name, digest, body.review))
+    return ReviewView.of(name, state.reviews.set(project, name, digest, body.review))
 
 
 @router.delete(
@@ -191,11 +191,9 @@ def set_review(
     response_description="The review is deleted.",
     responses=problem_responses("not-found"),
 )
-def delete_review(
-    name: ModelName, digest: Digest, reviews: ReviewsDep, project: ProjectDep
-) -> None:
+def delete_review(name: ModelName, digest: Digest, state: StateDep, project: ProjectDep) -> None:
     """Forget what a person found about a row."""
-    reviews.delete(project, name, digest)
+    state.reviews.delete(project, name, digest)
 
 
 async def _of_training(state: AppState, version: Version, asked: Asked) -> UnusualView:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response, status
 
-from app.dependencies import ProjectDep, SettingsDep, WebhooksDep
+from app.dependencies import ProjectDep, StateDep
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute
 from app.problems.problem import problem_responses
@@ -57,24 +57,23 @@ _EXAMPLES = {
 )
 def create_webhook(
     body: Annotated[WebhookRequest, Depends(json_body(WebhookRequest))],
-    webhooks: WebhooksDep,
+    state: StateDep,
     project: ProjectDep,
-    settings: SettingsDep,
     response: Response,
 ) -> SecretWebhookView:
     """Notify a URL when jobs of the project end, with POST requests that the secret signs."""
-    check_url(body.url, private=settings.webhook_private_addresses)
-    made = webhooks.create(
+    check_url(body.url, private=state.settings.webhook_private_addresses)
+    made = state.webhooks.create(
         project, body.url, events=list(dict.fromkeys(body.events)), description=body.description
     )
     response.headers["Location"] = rooted(f"{router.prefix}/{made.id}")
-    return SecretWebhookView.whole(made)
+    return SecretWebhookView.of(made)
 
 
 @router.get("", operation_id="list_webhooks", summary="List webhooks")
-def list_webhooks(webhooks: WebhooksDep, project: ProjectDep) -> WebhookPage:
+def list_webhooks(state: StateDep, project: ProjectDep) -> WebhookPage:
     """List the webhooks of the project, without their secrets."""
-    return WebhookPage(items=[WebhookView.of(one) for one in webhooks.list(project)])
+    return WebhookPage(items=[WebhookView.of(one) for one in state.webhooks.list(project)])
 
 
 @router.get(
@@ -83,9 +82,9 @@ def list_webhooks(webhooks: WebhooksDep, project: ProjectDep) -> WebhookPage:
     summary="Get a webhook",
     responses=problem_responses("not-found"),
 )
-def get_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep) -> WebhookView:
+def get_webhook(webhook_id: WebhookId, state: StateDep, project: ProjectDep) -> WebhookView:
     """Return a webhook, without its secret."""
-    return WebhookView.of(webhooks.get(project, webhook_id))
+    return WebhookView.of(state.webhooks.get(project, webhook_id))
 
 
 @router.delete(
@@ -96,9 +95,9 @@ def get_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDe
     response_description="The webhook is deleted.",
     responses=problem_responses("not-found"),
 )
-def delete_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep) -> None:
+def delete_webhook(webhook_id: WebhookId, state: StateDep, project: ProjectDep) -> None:
     """Delete a webhook and its pending deliveries."""
-    webhooks.delete(project, webhook_id)
+    state.webhooks.delete(project, webhook_id)
 
 
 @router.post(
@@ -109,10 +108,10 @@ def delete_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: Projec
     responses=problem_responses("not-found"),
 )
 def rotate_webhook(
-    webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep
+    webhook_id: WebhookId, state: StateDep, project: ProjectDep
 ) -> SecretWebhookView:
     """Give a webhook another secret, at once, and enable it again if it was disabled."""
-    return SecretWebhookView.whole(webhooks.rotate(project, webhook_id))
+    return SecretWebhookView.of(state.webhooks.rotate(project, webhook_id))
 
 
 @router.post(
@@ -123,9 +122,9 @@ def rotate_webhook(
     response_description="Delivery that will be attempted.",
     responses=problem_responses("not-found", "conflict"),
 )
-def test_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep) -> DeliveryView:
+def test_webhook(webhook_id: WebhookId, state: StateDep, project: ProjectDep) -> DeliveryView:
     """Send the event `webhook.test` to a webhook; the list of deliveries shows the outcome."""
-    return DeliveryView.of(webhooks.test(project, webhook_id))
+    return DeliveryView.of(state.webhooks.test(project, webhook_id))
 
 
 @router.get(
@@ -136,8 +135,8 @@ def test_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectD
     responses={**LINKED, **problem_responses("not-found", "cursor")},
 )
 def list_deliveries(
-    webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep, paging: PagingDep
+    webhook_id: WebhookId, state: StateDep, project: ProjectDep, paging: PagingDep
 ) -> DeliveryPage:
     """List the deliveries of a webhook, newest first; they are kept for a week after their end."""
-    page = webhooks.deliveries(project, webhook_id, limit=paging.limit, cursor=paging.cursor)
+    page = state.webhooks.deliveries(project, webhook_id, limit=paging.limit, cursor=paging.cursor)
     return paging.view(page, DeliveryView.of, DeliveryPage)

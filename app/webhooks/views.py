@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.resources.labels import DESCRIPTION, TAGS
 from app.resources.listing import NEXT_CURSOR
+from app.resources.view import View
 from models_store.label_types import MAX_DESCRIPTION
 from models_store.schema_of import SchemaOf
 from models_store.webhooks.addresses import MAX_URL
-from models_store.webhooks.webhooks import Delivery, Event, Webhook
+from models_store.webhooks.webhooks import Event
 
 _ALL: list[Event] = ["job.succeeded", "job.failed", "job.cancelled", "model.drifted"]
 _EXAMPLE: dict[str, Any] = {
@@ -43,7 +44,7 @@ class WebhookRequest(BaseModel):
     ] = Field(default=None, description="Free text that says what the webhook is for.")
 
 
-class WebhookView(BaseModel):
+class WebhookView(View):
     """Webhook of the project."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -58,11 +59,6 @@ class WebhookView(BaseModel):
         " three days, or because it answered 410; `rotate` enables it again."
     )
 
-    @classmethod
-    def of(cls, webhook: Webhook) -> "WebhookView":
-        """Return the view of a webhook."""
-        return WebhookView.model_validate(vars(webhook))
-
 
 class SecretWebhookView(WebhookView):
     """Webhook with its secret, which is shown once."""
@@ -76,11 +72,6 @@ class SecretWebhookView(WebhookView):
     secret: str = Field(
         description="Secret that signs the deliveries, as defined by Standard Webhooks."
     )
-
-    @classmethod
-    def whole(cls, webhook: Webhook) -> "SecretWebhookView":
-        """Return the view of a webhook with its secret."""
-        return cls.model_validate(vars(webhook))
 
 
 class WebhookPage(BaseModel):
@@ -139,7 +130,7 @@ class TestedWebhook(BaseModel):
     url: str = Field(description="URL of the webhook.")
 
 
-class DeliveryView(BaseModel):
+class DeliveryView(View):
     """Delivery of an event to a webhook."""
 
     id: str = Field(description="Id of the delivery, the header `webhook-id` of each attempt.")
@@ -156,11 +147,6 @@ class DeliveryView(BaseModel):
     status: int | None = Field(description="Status of the last response; null if there was none.")
     error: str | None = Field(description="Reason why the last attempt failed.")
     created_at: datetime = Field(description="Time of the event.")
-
-    @classmethod
-    def of(cls, delivery: Delivery) -> "DeliveryView":
-        """Return the view of a delivery."""
-        return cls.model_validate(vars(delivery))
 
 
 class DeliveryPage(BaseModel):

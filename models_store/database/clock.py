@@ -76,7 +76,6 @@ def moment(session: Session, *, later_s: float = 0.0) -> datetime:
     A row that gets it, and not `db_now()`, need not be read again.
 
     Args:
-        session: Transaction, which has its locks already.
         later_s: Seconds to add.
     """
     now: datetime | None = session.info.get(_NOW)

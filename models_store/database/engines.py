@@ -58,7 +58,6 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int, answer_s:
     """Return an engine with a pool, for many short transactions.
 
     Args:
-        url: URL of the database.
         busy_timeout_s: Longest wait for another transaction, for a connection, and for a server to accept one.
         pool_size: Connections that stay open; as many again may open for a moment.
         answer_s: Longest run of a statement on a server.

@@ -20,7 +20,6 @@ def write_onnx_file(
     Args:
         checkpoint: File of the weights, whose hash was verified.
         version: Version that it belongs to.
-        target: File to write.
         memory_bytes: Most private memory that the process may have.
         timeout_s: Most seconds that it may take, by the clock.
 

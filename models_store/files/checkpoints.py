@@ -84,7 +84,6 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
     """Store a trained flow durably, with all that building it again takes.
 
     Args:
-        blobs: Store to write to.
         key: under which name.
         flow: built from `spec`.
         spec: Spec of `flow`.
@@ -117,8 +116,6 @@ def load_model(
     """Load a flow, ready for use, in evaluation mode.
 
     Args:
-        blobs: Store to read from.
-        key: Key of the file.
         sha256: the hash of its bytes that the database holds.
         spec: Spec that the database has; None: any.
         columns: Columns that the database has; None: any.

@@ -18,9 +18,6 @@ _FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO, errno.EN
 def disk_errors(key: str) -> Iterator[None]:
     """Raise the store's error when the disk is full or failed; other errors pass through.
 
-    Args:
-        key: the file, for the error.
-
     Raises:
         StorageFullError: no space is left.
         BlobDiskError: the disk failed, or cannot be written any more.

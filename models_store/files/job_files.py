@@ -61,7 +61,6 @@ def delete_leftovers(
     """Delete the files of a job's attempts that are of no more use.
 
     Args:
-        blobs: Store that holds the files.
         job_id: Id of a job that failed or was cancelled.
         attempt: Last attempt at the job. Files of later ones stay: it may have been resumed.
         kept: Checkpoints that the job names; the parts in their lists stay too.

@@ -35,7 +35,6 @@ def adopt(database: Database, blobs: Blobs, *, of_copy: bool = False) -> None:
 
     Args:
         database: Database at the revision of this code.
-        blobs: Store of the settings.
         of_copy: True if the files of the store were found to be those of a copy that goes on.
 
     Raises:

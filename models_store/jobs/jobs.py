@@ -83,7 +83,6 @@ class Jobs:
         """Accept a job: its row and its idempotency record in one transaction.
 
         Args:
-            session: Transaction, which the decorator begins.
             new: Job to add.
             idempotency: Key that makes a repeated request give the first job, for 24 hours.
             max_queued: Most jobs of the project that may wait, this one included.
@@ -192,12 +191,7 @@ class Jobs:
         """List jobs, newest first, without their requests.
 
         Args:
-            project: Project that owns the jobs.
             limit: Most jobs of the page.
-            cursor: Cursor of the page before.
-            state: State of the jobs.
-            kind: Kind of the jobs.
-            model_name: Model that the jobs train or use.
             filters: Filters that all listings share.
             parent_id: Parent of the jobs; None: those that are no children.
 
@@ -337,9 +331,6 @@ class Jobs:
         """Return events as `events` does, and whether there are more, as of one moment.
 
         Args:
-            session: Transaction, which the decorator begins.
-            project: Project that owns the job.
-            job_id: Id of the job.
             after: Number of an event.
             limit: Most events.
             max_bytes: Bytes of their data, which the last one may pass.

@@ -84,7 +84,6 @@ class JobWork:
         cancelled is cancelled.
 
         Args:
-            worker: Name of the worker.
             lease_s: Seconds of the lease from now.
             max_project_bytes: Bytes that the project of the job may store.
             accelerator: True if the worker has an accelerator; None: it takes any job.
@@ -169,9 +168,6 @@ class JobWork:
         Safe to repeat: an epoch that was recorded before, by this attempt or one it resumed, gives no second event.
 
         Args:
-            session: Transaction, which the decorator begins.
-            job_id: Id of the job.
-            attempt: Attempt that claimed it.
             lease_s: Seconds of the lease from now.
             metrics: Finite numbers with ``epoch``, which counts from 1, or ``iteration`` or ``part``
                 in its place. Empty: no epoch has ended yet, and only the checkpoint counts.
@@ -216,13 +212,8 @@ class JobWork:
         deleted since, or be the parent's by now. The job names no checkpoints any more; their files may go.
 
         Args:
-            job_id: Id of the job.
-            attempt: Attempt that claimed it.
-            metrics: Metrics of the job.
-            version: Version that it makes of its model.
             result: File that it makes instead, durable in the blob store.
             product: What a child makes, of which its parent makes a version or a file, durable as well.
-            counts: Counts of the rows that it scored.
 
         Returns:
             Number of the version that the job has made, or uses.
@@ -303,9 +294,6 @@ class JobWork:
         that project's last turn began later.
 
         Args:
-            session: Transaction, which the decorator begins.
-            job_id: Id of the job.
-            attempt: Attempt that claimed it.
             failed: Failure of the attempt, which counts and makes the job wait. None: the worker was
                 asked to stop, or the job gives way, and it may continue at once.
             gives_way: True if the job makes room for one of another project.

@@ -57,8 +57,6 @@ class Workers:
         """Record a worker's sign of life.
 
         Args:
-            session: Transaction that the decorator begins.
-            name: Name of the worker.
             unfit: Reason why it takes no jobs now; None: it takes them.
             accelerator: True if it has an accelerator.
             memory_bytes: Memory of each of its trainers; None: not known.

@@ -36,7 +36,6 @@ def training_memory(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> 
     """Return the least memory of a trainer that fits a flow, in bytes.
 
     Args:
-        accepted: Accepted training.
         datasets: Dataset of the training, and those that are held out.
     """
     dim, context_dim = len(accepted.columns), len(accepted.context_columns)

@@ -62,9 +62,6 @@ def find(session: Session, project: str, job_id: str, *, lock: bool = False) -> 
     """Return a caller's job.
 
     Args:
-        session: Transaction to read in.
-        project: Project that owns the job.
-        job_id: Id of the job.
         lock: Keep others from changing it, and its parent, until the transaction ends.
 
     Raises:

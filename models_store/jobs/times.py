@@ -29,7 +29,6 @@ def training_s(accepted: AcceptedTraining, datasets: Sequence[Dataset]) -> float
     """Return about how long a core trains a flow, early stopping included, in seconds.
 
     Args:
-        accepted: Accepted training.
         datasets: Dataset of the training, and those that are held out.
     """
     options, flow = accepted.optimisation, accepted.flow

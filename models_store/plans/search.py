@@ -103,7 +103,6 @@ def trial_training(
     """Return the accepted request for the training of a trial.
 
     Args:
-        search: Accepted search.
         number: Number of the trial.
         max_epochs: Epochs after which it ends, over which the learning rate falls.
         max_seconds: Longest time of training; None: no limit.

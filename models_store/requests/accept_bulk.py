@@ -52,9 +52,7 @@ def accept_scoring(
     """Check that the dataset has the version's columns.
 
     Args:
-        request: Request body.
         version: Version that the request's `model` stands for.
-        dataset: Dataset that the request names.
         max_bytes: Most bytes of the numbers of the result.
 
     Raises:
@@ -145,9 +143,6 @@ def in_parts(
     """Return the request of a job whose rows children compute; None: it has too few, or too long a request.
 
     Args:
-        accepted: Accepted request.
-        version: Version that computes the rows.
-        rows: Number of rows of the result.
         part_rows: Rows of a part; None: about a minute of one core.
     """
     if part_rows is None:
@@ -164,13 +159,7 @@ def in_parts(
 
 
 def estimate_s(accepted: AcceptedBulk, version: Version, *, rows: int) -> float:
-    """Return about how long a core takes to compute rows, in seconds.
-
-    Args:
-        accepted: Accepted request.
-        version: Version that computes the rows.
-        rows: Number of rows of the result.
-    """
+    """Return about how long a core takes to compute rows, in seconds."""
     scores = version.dim if isinstance(accepted, AcceptedScoring) and accepted.explain else 1
     scores = _IMPUTED_PASSES if isinstance(accepted, AcceptedImputation) else scores
     spec, context_dim = spec_from_dict(version.flow), len(version.context_columns)
@@ -239,7 +228,6 @@ def accept_sampling(
     """Choose a seed if none was given.
 
     Args:
-        request: Request body.
         version: Version that the request's `model` stands for.
         context: Context of the request, in the order of the version's columns.
         max_bytes: Most bytes of the numbers of the result.

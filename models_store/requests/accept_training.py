@@ -331,7 +331,6 @@ def training_bytes(cost: Cost, *, batch_size: int, sampling: bool = False) -> in
     """Return the most memory of a trainer, beside its rows.
 
     Args:
-        cost: Cost of the flow.
         batch_size: Rows of a step.
         sampling: True if training goes from noise to data.
     """
@@ -355,10 +354,8 @@ def check_memory(
     """Refuse a job that needs more memory than one may take.
 
     Args:
-        described: Flow to check.
         batch_size: Rows of a step.
         beside: Bytes of the rows of the dataset.
-        limits: Limits of one job.
         sampling: True if training goes from noise to data.
         sample_bytes: Bytes that a target keeps of a row of a step.
 

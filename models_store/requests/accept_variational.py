@@ -60,9 +60,7 @@ def accept_variational(
     """Check `request` against its target and fill in everything that it left open.
 
     Args:
-        request: Request body.
         dataset: Dataset of a posterior.
-        limits: Limits of one job.
 
     Raises:
         RequestError: The request cannot work or is too large.

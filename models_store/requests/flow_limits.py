@@ -30,7 +30,6 @@ class TrainingLimits:
     """Limits of one flow, and of one job that fits it.
 
     Args:
-        max_parameters: Weights of one flow.
         max_layers: Hidden layers of all the networks of one flow together.
         max_memory_bytes: Estimated peak memory of the trainer.
         max_model_bytes: Estimated memory of one loaded flow while it computes.
@@ -118,7 +117,6 @@ def check_model(described: Described, *, max_bytes: int) -> None:
     """Check that a flow can be loaded, and computes without keeping others waiting.
 
     Args:
-        described: Flow to check.
         max_bytes: Memory of the loaded flow while it computes.
 
     Raises:

@@ -332,9 +332,7 @@ def mixed_columns(
     """Return what a mixed density needs to know of the columns.
 
     Args:
-        columns: Columns of a row.
         statistics: Statistics of each column of the dataset, by name.
-        rows: Number of rows of the dataset.
         grids: True for noise on columns whose values repeat.
     """
     return [

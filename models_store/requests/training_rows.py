@@ -48,7 +48,6 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
     """Return an accepted training with what its training rows suggest.
 
     Args:
-        accepted: Accepted request.
         rows: Training rows, in random order.
     """
     if not isinstance(accepted.flow, MixedSpec):
@@ -104,7 +103,6 @@ def choose_types(accepted: AcceptedTable, rows: Rows) -> list[Column]:
     """Return the types of the columns of an accepted request, as its training rows suggest them.
 
     Args:
-        accepted: Accepted request.
         rows: Training rows, in random order.
     """
     types = accepted.column_types

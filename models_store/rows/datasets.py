@@ -22,9 +22,6 @@ def find_dataset(
     """Return a dataset's row.
 
     Args:
-        session: Transaction to read in.
-        project: Project that owns the dataset.
-        dataset_id: Id of the dataset.
         lock: Keep others from changing it until the transaction ends.
 
     Raises:
@@ -45,9 +42,6 @@ def pin_dataset(
     """Keep a dataset from being deleted until this transaction, which adds a user, has ended.
 
     Args:
-        session: Transaction to read in.
-        project: Project that owns the dataset.
-        dataset_id: Id of the dataset.
         table: Key of the table that it must have still; None: any.
 
     Raises:

@@ -49,10 +49,6 @@ def add_version(
     """Register the next version of a model, and the model itself with its first one.
 
     Args:
-        session: Transaction to write in.
-        new: Version to register.
-        project: Project that owns the model.
-        name: Name of the model.
         job_id: Id of the job that made it; None: it was imported.
     """
     # The row stays locked, so versions count up in the order of their commits.
@@ -163,8 +159,6 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     """Delete versions of a locked model that nothing needs, and return the keys of their weights.
 
     Args:
-        session: Transaction to write in.
-        model: Model that has the versions.
         number: Number of the only one to delete; None: delete all.
 
     Raises:
@@ -272,9 +266,6 @@ def to_version_summaries(
     """Return rows of one model as plain values without their large fields.
 
     Args:
-        session: Transaction to read in.
-        model: Model that has the versions.
-        rows: Rows of the versions.
         include: Large fields to read too: of the first row, and of those after it while all are at
             most 256 KiB of JSON. The rows after these are left out.
     """

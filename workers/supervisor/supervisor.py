@@ -34,7 +34,6 @@ class Supervisor:
     """Runner of jobs, one at a time in each thread that calls it.
 
     Args:
-        database: Database of the jobs.
         settings: Settings with limits and devices.
         worker: Name of the worker, the same after a restart.
         trainers: What starts trainers; None: a server that forks them.

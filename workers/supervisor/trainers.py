@@ -105,7 +105,6 @@ class Trainer:
     One that is killed meanwhile counts as ended, and ends as soon as it is there.
 
     Args:
-        task: Task.
         trainers: Server that forks it.
 
     Attributes:

@@ -54,8 +54,6 @@ class Product:
     """Table that a bulk job makes.
 
     Args:
-        head: Column names of the table.
-        output: Format of the file.
         chunks: Function that computes the rows from one on, in chunks.
         computed: Names of the computed columns, which stand behind `beside`.
         beside: First columns of the table, which are there already.

@@ -101,7 +101,6 @@ class RowProgress:
     has begun; it can be longer than computing.
 
     Args:
-        rows: Number of rows of the result.
         first: Number of rows that earlier attempts have computed.
         write_s: Estimated seconds of writing.
     """

@@ -31,10 +31,6 @@ def unusual_rows(
     """Return the least likely rows of the whole table, held-out ones included, as a version keeps them.
 
     Args:
-        flow: Trained flow.
-        task: Task whose dataset it was trained on.
-        blobs: Store that has the table.
-        request: Accepted request.
         held_out: Quantiles that scores are calibrated by.
         scored: Function that counts rows.
 
