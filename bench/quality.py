@@ -23,7 +23,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from experiments.local_job import run_job
 from flows import compile_flow
-from models_store.files.blobs import Blobs
-from models_store.files.checkpoints import load_model
-from models_store.files.store_address import StoreAddress
-from models_store.records import Dataset
-from models_store.requests.accept_training import accept_training
-from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.training import TrainingRequest
 from tabular.cells import decode_cells, encode_cells
 from tabular.columns import Column
-from tabular.ingest.storing import parse_table
-from workers.protocol import DatasetRef, Message, Trained, TrainingTask
-from workers.trainer.training import train as train_task
 
 Doubles = NDArray[np.float64]
 Result = dict[str, Any]
@@ -63,9 +53,6 @@ SYNTHESIZERS = {
 _FEW_VALUES = 20  # whole numbers with no more values than these count as categories
 _COMPONENTS = (1, 2, 4, 8, 16, 32)
 _FOLDS = 5
-_LIMITS = TrainingLimits(
-    max_parameters=10**8, max_layers=256, max_memory_bytes=2**33, max_model_bytes=2**30
-)
 _EPOCHS, _PATIENCE, _BATCH = 200, 20, 256
 _COLUMNS = {
     "nats": "nats a row, in cells",
@@ -166,12 +153,11 @@ def measure_one(split: Split, method: str, seed: int) -> Result | None:
 
 def densityd(train: pd.DataFrame, count: int, seed: int) -> Fitted:
     """Upload and train without one option, as plain calls of what the service and its trainer call."""
-    with tempfile.TemporaryDirectory() as name:
-        model = _trained(train, Path(name), seed)
-        version = model.version
-        file = version["checkpoint_key"], version["checkpoint_sha256"]
-        flow = load_model(Blobs(StoreAddress(url=name)), *file)
-    compiled = compile_flow(flow, device=torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        train.to_csv(file, index=False, na_rep="NA")
+        job = run_job(file, {"optimisation": {"seed": seed}})
+    version, compiled = job.version, compile_flow(job.flow)
     modelled = [Column.from_dict(one) for one in version["types"]]
 
     def numbers(frame: pd.DataFrame) -> Doubles:
@@ -190,59 +176,11 @@ def densityd(train: pd.DataFrame, count: int, seed: int) -> Fitted:
     beside = {
         "atoms": {name: None if _are_texts(one) else one for name, one in atoms.items()},
         "flow": version["flow"].get("flow") or version["flow"],
-        "epochs": model.metrics.get("epochs"),
+        "epochs": version["metrics"]["epochs"],
     }
     return Fitted(
         pd.DataFrame(drawn), lambda frame: compiled.log_prob_parts(numbers(frame)), beside
     )
-
-
-def _trained(train: pd.DataFrame, folder: Path, seed: int) -> Trained:
-    """Return the last message of a training in an empty folder."""
-    key, dataset_id = "datasets/t/table.npy", "ds_" + "0" * 32
-    train.to_csv(folder / "table.csv", index=False, na_rep="NA")
-    (folder / key).parent.mkdir(parents=True)
-    stored = parse_table(folder / "table.csv", folder / key, "csv")
-    dataset = Dataset(
-        id=dataset_id,
-        project="default",
-        name=None,
-        rows=stored.rows,
-        dtype=stored.dtype,
-        columns=[column.to_dict() for column in stored.columns],
-        warnings=[],
-        source_format="csv",
-        source_sha256="0" * 64,
-        key=key,
-        sha256=stored.sha256,
-        bytes=1,
-        created_at=datetime.now(UTC),
-    )
-    wanted = {"model_name": "m", "dataset_id": dataset_id, "optimisation": {"seed": seed}}
-    accepted = accept_training(TrainingRequest.model_validate(wanted), dataset, limits=_LIMITS)
-    types = [column.to_dict() for column in dataset.column_types]
-    task = TrainingTask(
-        job_id="job_" + "0" * 32,
-        attempt=1,
-        request_id=None,
-        log_level="WARNING",
-        checkpoints=[],
-        device="cpu",
-        threads=1,
-        nice=0,
-        memory_bytes=None,
-        checkpoint_interval_s=1e9,
-        long_epoch_s=1e9,
-        store=StoreAddress(url=str(folder)),
-        request=accepted.model_dump(mode="json"),
-        dataset=DatasetRef(id=dataset_id, key=key, sha256=stored.sha256, types=types),
-        validation_dataset=None,
-        test_dataset=None,
-    )
-    messages: list[Message] = []
-    train_task(task, messages.append, interrupted=lambda: False)
-    (last,) = (one for one in messages if isinstance(one, Trained))
-    return last
 
 
 def mixture(train: pd.DataFrame, count: int, seed: int) -> Fitted | None:

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from flows import Flow
 from models_store.database.ids import new_id
-from models_store.files.blobs import Blobs, table_key
+from models_store.files.blobs import Blobs, StoredBlob, table_key
 from models_store.files.checkpoints import load_model
 from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
+from tabular.formats import TableFormat
+from tabular.ingest.storing import parse_table
 from workers.protocol import DatasetRef, Message, Trained, TrainingTask
 from workers.trainer.training import train
 
@@ -29,23 +31,27 @@ _LIMITS = TrainingLimits(
 
 @dataclass(frozen=True)
 class Job:
-    """Result of a job; its time is that of the whole job, not of training alone."""
+    """Result of a job; its time is that of the whole job, not of training alone.
+
+    Attributes:
+        version: Version of the model, as the trainer describes it.
+    """
 
     flow: Flow
     seconds: float
-    epochs: int
+    version: dict[str, Any]
 
 
-def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
+def run_job(table: NDArray[np.float32] | Path, fields: dict[str, Any]) -> Job:
     """Train from a request without `model_name` and `dataset_id`, on the CPU in one thread.
 
     Args:
-        rows: Rows of the dataset, `(rows, columns)`.
+        table: Rows of plain numbers; or a CSV file, whose columns get the types that an upload gives them.
         fields: Fields of the request; all others take their defaults.
     """
     with tempfile.TemporaryDirectory(prefix="densityd-job-") as folder:
         blobs = Blobs.in_folder(Path(folder))
-        dataset = _add_dataset(blobs, rows)
+        dataset = _added_file(blobs, table) if isinstance(table, Path) else _added(blobs, table)
         body = {"model_name": "local", "dataset_id": dataset.id, **fields}
         accepted = accept_training(TrainingRequest.model_validate(body), dataset, limits=_LIMITS)
         began, messages = time.perf_counter(), list[Message]()
@@ -55,7 +61,7 @@ def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
         assert isinstance(trained, Trained)  # noqa: S101  the last message of a job not interrupted
         version = trained.version
         flow = load_model(blobs, version["checkpoint_key"], version["checkpoint_sha256"])
-        return Job(flow, seconds, version["metrics"]["epochs"])
+        return Job(flow, seconds, version)
 
 
 def _task(folder: str, dataset: Dataset, request: dict[str, Any]) -> TrainingTask:
@@ -84,21 +90,37 @@ def _task(folder: str, dataset: Dataset, request: dict[str, Any]) -> TrainingTas
     )
 
 
-def _add_dataset(blobs: Blobs, rows: NDArray[np.float32]) -> Dataset:
+def _added_file(blobs: Blobs, file: Path) -> Dataset:
+    dataset_id = new_id("ds")
+    with blobs.staged(".npy") as staged:
+        stored = parse_table(file, staged, TableFormat.CSV)
+        blob = blobs.commit(staged, table_key(dataset_id))
+    columns = [column.to_dict() for column in stored.columns]
+    return _dataset(dataset_id, stored.rows, stored.dtype, columns, blob)
+
+
+def _added(blobs: Blobs, rows: NDArray[np.float32]) -> Dataset:
     dataset_id = new_id("ds")
     with blobs.staged(".npy") as staged:
         np.save(staged, rows)
         blob = blobs.commit(staged, table_key(dataset_id))
+    columns = [
+        {"name": f"x{index + 1}", "dtype": "float32", "std": float(column.std())}
+        for index, column in enumerate(rows.astype(np.float64).T)
+    ]
+    return _dataset(dataset_id, len(rows), "float32", columns, blob)
+
+
+def _dataset(
+    dataset_id: str, rows: int, dtype: str, columns: list[dict[str, Any]], blob: StoredBlob
+) -> Dataset:
     return Dataset(
         id=dataset_id,
         project="default",
         name=None,
-        rows=len(rows),
-        dtype="float32",
-        columns=[
-            {"name": f"x{index + 1}", "dtype": "float32", "std": float(column.std())}
-            for index, column in enumerate(rows.astype(np.float64).T)
-        ],
+        rows=rows,
+        dtype=dtype,
+        columns=columns,
         warnings=[],
         source_format="npy",
         source_sha256=blob.sha256,

@@ -168,7 +168,7 @@ def by_flow(flow: dict[str, Any] | None) -> Detector:
 
     def rank(train: Rows, test: Rows, seed: int) -> Ranked:
         job = run_job(train, {"flow": flow, "optimisation": {"seed": seed}})
-        return Ranked(-log_prob(job.flow, test), job.seconds, job.epochs)
+        return Ranked(-log_prob(job.flow, test), job.seconds, job.version["metrics"]["epochs"])
 
     return rank
 
