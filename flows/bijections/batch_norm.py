@@ -134,72 +134,50 @@ def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tenso
     return masked(log_scale, observed).sum(dim=1)
 
 
-class Moments:
-    """Mean and population variance of rows in chunks, in float64 (Chan et al. 1983)."""
-
-    def __init__(self, dim: int, device: torch.device) -> None:
-        self._rows = torch.zeros(dim, dtype=torch.float64, device=device)
-        self._mean = torch.zeros_like(self._rows)
-        self._squares = torch.zeros_like(self._rows)
-        self._is_whole = True
-
-    def add(self, x: Batch, observed: Observed = None) -> None:
-        """Add further rows, of a mask only what is observed."""
-        exact = x.double()
-        if observed is None:
-            added = torch.full_like(self._rows, len(x))
-            mean = exact.mean(dim=0)
-            # Several times as fast as `torch.var_mean`, which goes through each column by itself.
-            var = (exact - mean).square_().mean(dim=0)
-        else:
-            self._is_whole = False
-            added = observed.sum(dim=0, dtype=torch.float64)
-            mean = only_observed(exact, observed).sum(dim=0) / added.clamp(min=1)
-            squares = only_observed((exact - mean).square(), observed).sum(dim=0)
-            var = squares / added.clamp(min=1)
-        rows = self._rows + added
-        total = rows.clamp(min=1)
-        step = mean - self._mean
-        self._squares += var * added + step.square() * (self._rows * added / total)
-        self._mean += step * (added / total)
-        self._rows = rows
-
-    def result(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """Return mean and variance of all rows so far.
-
-        They are 0 and 1 for a feature that was observed in less than `LEAST_OBSERVED` rows, and
-        not in all of them.
-        """
-        var = self._squares / self._rows.clamp(min=1)
-        if self._is_whole:
-            return self._mean, var
-        few = (self._rows < LEAST_OBSERVED) & (self._rows < self._rows.max())
-        return self._mean.masked_fill(few, 0), var.masked_fill(few, 1)
-
-
 @torch.no_grad()
 def set_dataset_statistics(
     transform: Bijection,
     pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None, Tensor | None]]],
-    *,
-    device: torch.device,
 ) -> None:
     """Set the exact statistics of a training set in every batch norm of kind `dataset`, from the data on.
+
+    Rows pass each layer once: those in front of a norm are kept.
 
     Args:
         transform: Bijection in evaluation mode.
         pieces: Function that returns an iterator over chunks of all rows in the model's space, each with
             its encoded context and its mask; called once per batch norm.
     """
-    parts = transform.parts()
+    parts, begin = transform.parts(), 0
+    kept: list[tuple[Tensor, Tensor | None]] = []
     for index, norm in enumerate(parts):
         if not isinstance(norm, BatchNorm) or norm.spec.statistics != "dataset":
             continue
-        moments = Moments(transform.dim, device)
-        for rows, context, observed in pieces():
-            hidden, mask = only_observed(rows, observed), observed
-            for part in parts[:index]:
+        for number, (rows, context, observed) in enumerate(pieces()):
+            if number == len(kept):
+                kept.append((only_observed(rows, observed), observed))
+            hidden, mask = kept[number]
+            for part in parts[begin:index]:
                 hidden = part.inverse(hidden, context, mask)[0]
                 mask = part.noise_mask(mask)
-            moments.add(hidden, mask)
-        norm.set_statistics(*moments.result())
+            kept[number] = hidden, mask
+        norm.set_statistics(*_moments(kept))
+        begin = index
+
+
+def _moments(pieces: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
+    """Return mean and population variance of the observed values, in float64.
+
+    They are 0 and 1 for a feature that was observed in less than `LEAST_OBSERVED` rows, and not in
+    all of them.
+    """
+
+    def summed(rows: Iterator[Tensor]) -> Tensor:
+        return torch.stack([some.sum(dim=0, dtype=torch.float64) for some in rows]).sum(dim=0)
+
+    count = summed(torch.ones_like(x) if m is None else m for x, m in pieces)
+    known = count.clamp(min=1)
+    mean = summed(only_observed(x, m) for x, m in pieces) / known
+    var = summed(only_observed((x - mean).square(), m) for x, m in pieces) / known
+    few = (count < LEAST_OBSERVED) & (count < count.max())
+    return mean.masked_fill(few, 0), var.masked_fill(few, 1)

@@ -90,7 +90,7 @@ class ModelRows:
                 yield flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
                 on_chunk()
 
-        set_dataset_statistics(bijection, pieces, device=flow.device)
+        set_dataset_statistics(bijection, pieces)
 
     def _convert(self, noise: torch.Generator, *, hide: bool) -> None:
         total = 0.0

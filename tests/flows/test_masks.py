@@ -237,7 +237,7 @@ def test_dataset_statistics_are_those_of_the_observed_values_at_every_layer(chun
     pieces = list(zip(*(t.split(chunk_rows) for t in (x, context, observed)), strict=True))
     with torch.no_grad():
         as_one_batch = layers.train().log_density(x, context, observed)
-        set_dataset_statistics(layers.eval(), lambda: iter(pieces), device=x.device)
+        set_dataset_statistics(layers.eval(), lambda: iter(pieces))
         torch.testing.assert_close(
             layers.log_density(x, context, observed), as_one_batch, rtol=1e-9, atol=1e-9
         )
@@ -248,6 +248,6 @@ def test_a_feature_observed_once_in_the_training_set_is_not_normalised():
     x, observed = torch.randn(50, 2, dtype=torch.float64), torch.ones(50, 2, dtype=torch.float64)
     observed[1:, 1] = 0
     pieces = [(x * observed, None, observed)]
-    set_dataset_statistics(Chain([norm]), lambda: iter(pieces), device=x.device)
+    set_dataset_statistics(Chain([norm]), lambda: iter(pieces))
     torch.testing.assert_close(norm.mean[0], x[:, 0].mean())
     assert (float(norm.mean[1]), float(norm.var[1])) == (0, 1)

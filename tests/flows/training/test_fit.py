@@ -113,7 +113,7 @@ def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluat
     assert recomputed.preprocessing.standardise is not None
     rows = recomputed.preprocessing.standardise.inverse(TRAIN)[0].float()
     pieces = [(rows, None, None)]
-    set_dataset_statistics(recomputed.transform, lambda: iter(pieces), device=rows.device)
+    set_dataset_statistics(recomputed.transform, lambda: iter(pieces))
     for name, tensor in flow.state_dict().items():
         torch.testing.assert_close(tensor, recomputed.state_dict()[name], msg=name)
 
