@@ -1,7 +1,7 @@
 """Upper bounds of the memory that flows take, by arithmetic, before anything is built."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 FLOAT_BYTES, INDEX_BYTES = 4, 8
@@ -113,18 +113,12 @@ class Cost:
 
     def inverted(self) -> "Cost":
         """Return the cost of the layer with its directions swapped."""
-        changed = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Cost(**(changed | {"density": self.sampling, "sampling": self.density}))
+        return replace(self, density=self.sampling, sampling=self.density)
 
     @property
     def flow_bytes(self) -> int:
         """Bytes of the flow while it is trained or loaded: float32 weights and buffers."""
         return FLOAT_BYTES * self.parameters + self.buffers
-
-    @property
-    def build_bytes(self) -> int:
-        """Most bytes while the flow is built, with what is drawn and masked on the way."""
-        return 3 * self.flow_bytes + OBJECT_BYTES * self.layers
 
     @property
     def load_bytes(self) -> int:

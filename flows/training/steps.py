@@ -13,10 +13,10 @@ from flows.engine.describe import Singles
 from flows.engine.training.program import UnsupportedError
 from flows.engine.training.step import CompiledGradient
 from flows.flow import Flow
-from flows.training.optimiser import GradientDescent
+from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import FitOptions
 from flows.training.robust import bound_losses
-from flows.training.weight_average import WeightAverage, average_share
+from flows.training.state import copies
 
 log = logging.getLogger(__name__)
 
@@ -112,25 +112,25 @@ def _check_compiled(flow: Flow, options: FitOptions, batch_size: int) -> None:
         raise UnsupportedError("several threads serve so large a step better")
 
 
+def _average_share(decay: float, step: int) -> float:
+    """Return the share of the weights after a step, counted from 1, in their average.
+
+    average <- d average + (1 - d) weights with d = min(decay, (1 + n)/(10 + n)) at step n (Polyak and
+    Juditsky 1992): the first weights are soon forgotten.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
 class AutogradSteps(Steps):
     """Steps by autograd and PyTorch's optimisers: the reference."""
 
     def __init__(self, flow: Flow, options: FitOptions) -> None:
         self._flow, self._options = flow, options
         self._parameters = [part for part in flow.parameters() if part.requires_grad]
-        self._optimiser = self._new_optimiser()
-        decay = options.weight_average
-        self._average = None if decay is None else WeightAverage(flow, decay)
+        self._weights = {} if options.weight_average is None else dict(flow.named_parameters())
         self._rounds = options.mixed_precision and flow.device.type == "cuda"
-
-    @property
-    def learning_rate(self) -> float:
-        """Length of a step."""
-        return self._optimiser.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        self._optimiser.learning_rate = rate
+        self.learning_rate = options.learning_rate
+        self.restart()
 
     def compute(self, rows: Tensor) -> Tensor:
         options = self._options
@@ -143,13 +143,16 @@ class AutogradSteps(Steps):
             losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
         return scores.detach().sum(dtype=torch.float64)
 
+    @torch.no_grad()
     def move(self, number: int) -> None:
-        norm = self._options.max_gradient_norm
+        norm, decay = self._options.max_gradient_norm, self._options.weight_average
         if norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, norm)
+        self._optimiser.param_groups[0]["lr"] = self.learning_rate
         self._optimiser.step()
-        if self._average is not None:
-            self._average.follow(number)
+        if decay is not None:
+            for name, weight in self._weights.items():
+                self._average[name].lerp_(weight, _average_share(decay, number))
 
     def score(self, rows: Tensor) -> Tensor:
         return self._flow.log_prob_of_table(rows, space="model")
@@ -160,30 +163,36 @@ class AutogradSteps(Steps):
         self.score(rows)
         self._flow.eval()
 
-    def averaged(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._average is None else self._average.applied()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        kept = copies(self._weights)
+        self._set(self._average)
+        try:
+            yield
+        finally:
+            self._set(kept)
+
+    @torch.no_grad()
+    def _set(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in self._weights.items():
+            weight.copy_(weights[name])
 
     def restart(self) -> None:
-        self._optimiser = self._new_optimiser()
-        if self._average is not None:
-            self._average.restart()
-
-    def tensors(self) -> Groups:
-        average = {} if self._average is None else self._average.tensors()
-        return {"optimiser": self._optimiser.tensors(), "average": average}
-
-    def restore(self, groups: Groups) -> None:
-        self._optimiser.restore(dict(groups["optimiser"]))
-        if self._average is not None:
-            self._average.restore(dict(groups["average"]))
-
-    def _new_optimiser(self) -> GradientDescent:
-        return GradientDescent(
+        self._optimiser = make_optimiser(
             self._parameters,
             self._options.optimiser,
             learning_rate=self._options.learning_rate,
             weight_decay=self._options.weight_decay,
         )
+        self._average = copies(self._weights)
+
+    def tensors(self) -> Groups:
+        return {"optimiser": moments_of(self._optimiser), "average": copies(self._average)}
+
+    def restore(self, groups: Groups) -> None:
+        restore_moments(self._optimiser, groups["optimiser"])
+        for name, average in self._average.items():
+            average.copy_(groups["average"][name])
 
 
 @contextmanager
@@ -217,7 +226,7 @@ class CompiledSteps(Steps):
 
     def move(self, number: int) -> None:
         options, decay = self._options, self._options.weight_average
-        share = 0.0 if decay is None else average_share(decay, number)
+        share = 0.0 if decay is None else _average_share(decay, number)
         rates = self.learning_rate, options.weight_decay, options.max_gradient_norm or 0.0, share
         self._count += 1
         self._gradient.move(

@@ -14,7 +14,7 @@ from flows.bijections.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FlowError
 from flows.flow import Flow, base_noise
 from flows.training.denormals import denormals_as_zero
-from flows.training.optimiser import GradientDescent
+from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import VariationalOptions
 from flows.training.state import (
     Callbacks,
@@ -197,7 +197,7 @@ class _Trainer:
         weights = () if flow.decoder is None else flow.decoder.parameters()
         self._learns = any(one.requires_grad for one in weights)  # the target, too, by its ELBO
         self._options = options
-        self._optimiser = GradientDescent(
+        self._optimiser = make_optimiser(
             [one for one in flow.parameters() if one.requires_grad],
             options.optimiser,
             learning_rate=options.learning_rate,
@@ -308,7 +308,8 @@ class _Trainer:
         norm = nn.utils.clip_grad_norm_(self._flow.parameters(), limit)
         if not bool(norm.isfinite()):
             return False
-        self._optimiser.learning_rate = self._options.learning_rate_at(self._progress.iteration)
+        rate = self._options.learning_rate_at(self._progress.iteration)
+        self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.step()
         return True
 
@@ -380,7 +381,7 @@ class _Trainer:
         groups = {
             "flow": copies(self._flow.state_dict()),
             "best": self._best,
-            "optimiser": self._optimiser.tensors(),
+            "optimiser": moments_of(self._optimiser),
         }
         return pack_state(groups, {"progress": asdict(self._progress), **self._identity()})
 
@@ -398,5 +399,5 @@ class _Trainer:
         groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])
         self._best = copies(groups["best"])
-        self._optimiser.restore(groups["optimiser"])
+        restore_moments(self._optimiser, groups["optimiser"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it

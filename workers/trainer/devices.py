@@ -3,7 +3,7 @@
 import torch
 
 from flows import build, count_parameters, spec_from_dict
-from flows.training.optimiser import GradientDescent
+from flows.training.optimiser import make_optimiser
 from flows.training.steps import one_core_suffices
 from models_store.files.blobs import Blobs
 from models_store.requests.training import AcceptedTraining
@@ -55,7 +55,7 @@ def prove(task: SelfTestTask, send: Send) -> None:
     torch.set_num_threads(task.threads)
     device = find_device(task.device)
     flow = build(spec_from_dict(_FLOW), 2, seed=0).to(device)
-    optimiser = GradientDescent(flow.parameters(), "adam", learning_rate=1e-3)
+    optimiser = make_optimiser(flow.parameters(), "adam", learning_rate=1e-3)
     rows = torch.linspace(-1, 1, 32, device=device).reshape(16, 2)
     loss = -flow.log_prob_of_table(rows, space="model").mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own

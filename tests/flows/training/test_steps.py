@@ -8,6 +8,7 @@ from torch import nn
 
 from flows import (
     FitOptions,
+    Flow,
     MadeSpec,
     MafSpec,
     NsfSpec,
@@ -24,10 +25,10 @@ from flows import (
 from flows.defaults import default_flow
 from flows.training import rows as fit_rows
 from flows.training.denormals import denormals_as_zero
-from flows.training.optimiser import GradientDescent
+from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import Optimiser
-from flows.training.steps import one_core_suffices
-from flows.training.weight_average import WeightAverage
+from flows.training.state import copies
+from flows.training.steps import AutogradSteps, CompiledSteps, Steps, one_core_suffices
 from tests.flows.states import assert_same
 from tests.flows.training.test_fit import TRAIN, VALIDATION, new_flow, with_options
 
@@ -167,7 +168,7 @@ def some_parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(size, generator=generator)) for size in ((3, 2), (4,), ())]
 
 
-def step(optimiser: GradientDescent, parameters: list[nn.Parameter], number: int) -> None:
+def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], number: int) -> None:
     optimiser.zero_grad()
     # The last one has a gradient only now and then.
     used = parameters[: 2 + number % 2]
@@ -180,67 +181,55 @@ def step(optimiser: GradientDescent, parameters: list[nn.Parameter], number: int
 def test_restored_moments_go_on_to_the_bit(name: Optimiser) -> None:
     stopped, whole = some_parameters(), some_parameters()
     first, undisturbed = (
-        GradientDescent(of, name, learning_rate=0.1, weight_decay=0.1) for of in (stopped, whole)
+        make_optimiser(of, name, learning_rate=0.1, weight_decay=0.1) for of in (stopped, whole)
     )
     for number in range(5):
         if number == 3:
-            moments = first.tensors()
-            first = GradientDescent(stopped, name, learning_rate=0.1, weight_decay=0.1)
-            first.restore(moments)
+            moments = moments_of(first)
+            first = make_optimiser(stopped, name, learning_rate=0.1, weight_decay=0.1)
+            restore_moments(first, moments)
         step(first, stopped, number)
         step(undisturbed, whole, number)
     assert all(map(torch.equal, stopped, whole))
 
 
-def small():
-    return build(MadeSpec(hidden=[4]), 3, seed=0)
+KINDS_OF_STEPS = pytest.mark.parametrize("kind", [AutogradSteps, CompiledSteps])
 
 
-def test_it_follows_the_weights_with_its_decay_once_the_first_steps_are_over():
-    flow = small()
-    average = WeightAverage(flow, 0.9)
-    before = average.tensors()
-    with torch.no_grad():
-        for weight in flow.parameters():
-            weight.add_(1.0)
-    average.follow(1000)
-    for name, value in average.tensors().items():
-        torch.testing.assert_close(value, before[name] + 0.1)
+def averaging(kind: type[AutogradSteps | CompiledSteps], decay: float) -> tuple[Flow, Steps]:
+    flow = build(MadeSpec(hidden=[4]), 3, seed=0)
+    return flow, kind(flow, FitOptions(weight_average=decay, learning_rate=0.1))
 
 
-def test_the_first_steps_are_soon_forgotten():
-    flow = small()
-    average = WeightAverage(flow, 0.999)
-    before = average.tensors()
-    with torch.no_grad():
-        for weight in flow.parameters():
-            weight.add_(1.0)
-    average.follow(1)
-    for name, value in average.tensors().items():
-        torch.testing.assert_close(value, before[name] + 9 / 11)
-
-
-def test_it_stands_in_for_the_weights_for_a_while_only():
-    flow = small()
-    average = WeightAverage(flow, 0.5)
-    averaged = average.tensors()
-    with torch.no_grad():
-        for weight in flow.parameters():
-            weight.add_(1.0)
-    kept = {name: weight.clone() for name, weight in flow.named_parameters()}
-    with average.applied():
+@KINDS_OF_STEPS
+@pytest.mark.parametrize(
+    ("number", "decay", "share"), [(1000, 0.9, 0.1), (1, 0.999, 9 / 11)], ids=["decay", "first"]
+)
+def test_the_average_follows_the_weights_and_soon_forgets_the_first(kind, number, decay, share):
+    flow, steps = averaging(kind, decay)
+    before = copies(dict(flow.named_parameters()))
+    steps.compute(TRAIN[:20, :3].float())
+    steps.move(number)
+    after = copies(dict(flow.named_parameters()))
+    with steps.averaged():
         for name, weight in flow.named_parameters():
-            assert torch.equal(weight, averaged[name])
+            expected = before[name] + share * (after[name] - before[name])
+            torch.testing.assert_close(weight, expected)
     for name, weight in flow.named_parameters():
-        assert torch.equal(weight, kept[name])
-    assert all(torch.equal(value, averaged[name]) for name, value in average.tensors().items())
+        assert torch.equal(weight, after[name])
 
 
-def test_it_goes_on_from_its_own_tensors():
-    flow, other = small(), build(MadeSpec(hidden=[4]), 3, seed=1)
-    average, restored = WeightAverage(flow, 0.9), WeightAverage(other, 0.9)
-    restored.restore(average.tensors())
-    assert all(torch.equal(value, average.tensors()[n]) for n, value in restored.tensors().items())
+@KINDS_OF_STEPS
+def test_the_average_goes_on_from_its_own_tensors(kind):
+    flow, steps = averaging(kind, 0.9)
+    before = copies(dict(flow.named_parameters()))
+    steps.compute(TRAIN[:20, :3].float())
+    steps.move(1)
+    _, restored = averaging(kind, 0.9)
+    restored.restore(steps.tensors())
+    for name, value in restored.tensors()["average"].items():
+        assert torch.equal(value, steps.tensors()["average"][name])
+        assert value.numel() == 0 or not torch.equal(value, before[name])
 
 
 def takes_denormals_for_zero():

@@ -56,7 +56,7 @@ def estimated(task: dict[str, Any]) -> dict[str, int]:
     table = 24 * 8 * rows * (task["dim"] + task["context_dim"])
     density = table + cost.density.apply(rows)
     return {
-        "build": cost.build_bytes,
+        "build": cost.load_bytes,
         "train": training_bytes(cost, batch_size=rows) + table,
         "load": cost.load_bytes,
         "score": density,
