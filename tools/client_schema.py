@@ -131,6 +131,8 @@ def _options(document: Json) -> Json:
             "description": 'Family of the flow and its fields, or `"auto"` for a search.',
         }
     for schema in schemas.values():
+        # The guide has the rest, such as equations.
+        schema["description"] = schema.get("description", "").split("\n\n")[0]
         if "const" in schema.get("properties", {}).get("family", {}):
             schema["required"] = ["family"]
     wanted = []

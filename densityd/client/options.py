@@ -8,10 +8,7 @@ Accelerator: TypeAlias = Literal["none", "preferred", "required"]
 
 
 class AutoFlow(TypedDict):
-    """Search over flows: several families and sizes are trained, and the best becomes the model.
-
-    `"auto"` is short for this object with its defaults.
-    """
+    """Search over flows: several families and sizes are trained, and the best becomes the model."""
 
     family: Literal["auto"]
     ensemble: NotRequired[int | None]
@@ -48,11 +45,7 @@ class EncoderSpec(TypedDict):
 
 
 class GaussianMixtureSpec(TypedDict):
-    """Mixture of Gaussians, fitted by expectation maximisation instead of gradients.
-
-    p(x) = sum_k w_k N(x; m_k, C_k). The density of some features is the exact marginal, and with a
-    context the density is the exact conditional of a mixture of both.
-    """
+    """Mixture of Gaussians, fitted by expectation maximisation instead of gradients."""
 
     family: Literal["gaussian_mixture"]
     components: NotRequired[int | None]
@@ -69,15 +62,7 @@ class GaussianSpec(TypedDict):
 
 
 class HafSpec(TypedDict):
-    """Layers that are a Gaussian MADE on one half of the features and a coupling to the other.
-
-    x_a = mu(x_a) + u_a exp(alpha(x_a)) by a MADE, and x_b = t(x_a) + u_b exp(s(x_a)) by the
-    networks of Real NVP; log|det dx/du| = sum of alpha + sum of s. a are the features with an
-    even index, counted from 0, in the layer next to the data, and the two halves swap roles every
-    layer. The order inside a is natural for two layers, reversed for the next two, and so on.
-    There is a batch norm on the noise side of every layer. The inverse is 1 pass a layer; in the
-    forward direction half of the features are sequential.
-    """
+    """Layers that are a Gaussian MADE on one half of the features and a coupling to the other."""
 
     family: Literal["haf"]
     layers: NotRequired[int]
@@ -89,13 +74,7 @@ class HafSpec(TypedDict):
 
 
 class IafSpec(TypedDict):
-    """MADE layers that read the noise (Kingma et al. 2016).
-
-    x_i = mu(u_<i) + u_i exp(alpha(u_<i)): the transform of `maf` with its directions swapped. The
-    forward direction is 1 pass a layer, the inverse sequential: made for variational inference,
-    slow to train on given data. With a context, the layer at the noise draws from a Gaussian whose
-    mean and scale follow the context too (section 3 there: the encoder's mu_0 and sigma_0).
-    """
+    """MADE layers that read the noise (Kingma et al. 2016)."""
 
     family: Literal["iaf"]
     layers: NotRequired[int]
@@ -128,12 +107,7 @@ class Labels(TypedDict):
 
 
 class LatentModel(TypedDict):
-    """Generative model of the rows of a dataset, each with latent variables of its own.
-
-    z has a standard Gaussian prior, and each column its own distribution given z. The decoder that
-    gives it is learnt (`dim`, `hidden`), or a known linear one (`loadings`): then each row is a
-    Bayesian linear or logistic regression with the coefficients z and the design `loadings`.
-    """
+    """Generative model of the rows of a dataset, each with latent variables of its own."""
 
     dataset_id: str
     columns: NotRequired[Sequence[str] | None]
@@ -205,12 +179,7 @@ class MadeSpec(TypedDict):
 
 
 class MafSpec(TypedDict):
-    """Gaussian MADE layers one after another.
-
-    x = f_K o BN_K o f_(K-1) o ... o f_1 o BN_1 (u): a batch norm on the noise side of every
-    layer, also between the last one and the base. The layer next to the data has the natural
-    order. The inverse is 1 pass a layer, the forward direction sequential.
-    """
+    """Gaussian MADE layers one after another."""
 
     family: Literal["maf"]
     layers: NotRequired[int]
@@ -226,12 +195,7 @@ class MafSpec(TypedDict):
 
 
 class NafSpec(TypedDict):
-    """Autoregressive layers whose maps are monotone networks.
-
-    One direction is closed, 1 pass a layer. The other one is sequential, with a root search for
-    each feature. The layer next to the data has the natural order, which is reversed before each
-    following one.
-    """
+    """Autoregressive layers whose maps are monotone networks."""
 
     family: Literal["naf"]
     layers: NotRequired[int]
@@ -244,11 +208,7 @@ class NafSpec(TypedDict):
 
 
 class NiceSpec(TypedDict):
-    """Additive coupling layers and a diagonal scaling on their noise side (Dinh et al. 2015).
-
-    Both directions are 1 pass a layer. The layers keep volumes: only the scaling, and a batch
-    norm, change them.
-    """
+    """Additive coupling layers and a diagonal scaling on their noise side (Dinh et al. 2015)."""
 
     family: Literal["nice"]
     layers: NotRequired[int]
@@ -258,16 +218,7 @@ class NiceSpec(TypedDict):
 
 
 class NsfSpec(TypedDict):
-    """Layers of rational-quadratic splines, autoregressive or by coupling.
-
-    The layer next to the data has the natural order, which is reversed before each following one;
-    coupling layers copy the features with an even index, counted from 0, then those with an odd
-    one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
-    pass.
-
-    Unlike in the paper, the networks have no residual blocks, and there is no random permutation with a
-    trained linear map between the layers: `linear` adds such a map, without the permutation.
-    """
+    """Layers of rational-quadratic splines, autoregressive or by coupling."""
 
     family: Literal["nsf"]
     layers: NotRequired[int]
@@ -322,10 +273,7 @@ class RadialSpec(TypedDict):
 
 
 class RealNvpSpec(TypedDict):
-    """Affine coupling layers, a batch norm on the noise side of every one.
-
-    Both directions are 1 pass a layer.
-    """
+    """Affine coupling layers, a batch norm on the noise side of every one."""
 
     family: Literal["realnvp"]
     layers: NotRequired[int]
@@ -392,11 +340,7 @@ class ScoringOptions(TypedDict):
 
 
 class Split(TypedDict):
-    """Split of the rows into training, validation and test rows.
-
-    The parts are fractions of the dataset, or datasets of their own: with a validation dataset, all
-    rows outside the test fraction are training rows.
-    """
+    """Split of the rows into training, validation and test rows."""
 
     train: NotRequired[float | None]
     validation: NotRequired[float | None]
