@@ -40,6 +40,7 @@ ROWS_PER_LEVEL = 20
 """The fewest rows for each level, on average."""
 
 _TRUTH_ROWS = 10
+_SHARED_ROWS, _SHARED = 2, 0.005  # the fewest rows, and the least share of them, of a value that is no slip
 _MOST_NAMED = 5  # spikes in a reason
 _LARGEST = 2.0**53
 _CLOCK_STEPS = (DAY_S, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 30, 15, 10, 5)
@@ -143,7 +144,7 @@ class ObservedColumns:
         truths = set(values.tolist()) == {0.0, 1.0} and rows >= _TRUTH_ROWS
         few = values.size <= limit and rows >= ROWS_PER_LEVEL * values.size
         few |= not is_whole and column.type != "datetime" and is_ordinal(*found)
-        if values.size > 1 and not (truths or few):
+        if values.size > 1 and not (truths or (few and not _are_far(*found))):
             return None
         return tuple(int(value) if value.is_integer() else value for value in values.tolist())
 
@@ -197,6 +198,18 @@ class ObservedColumns:
             if not finite.size:
                 return decimals
         return None
+
+
+def _are_far(values: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
+    """Return whether rare values lie farther from the shared ones than these from each other, as slips do.
+
+    Levels know no distance: 300 beside 20 to 40 would be as likely as any other rare value.
+    """
+    shared = values[counts >= max(_SHARED_ROWS, _SHARED * counts.sum())]
+    if shared.size < 2:
+        return False
+    low, high = shared[0], shared[-1]
+    return bool(values[0] < low - (high - low) or values[-1] > high + (high - low))
 
 
 def _spike_counts(

@@ -218,6 +218,13 @@ def test_rare_texts_are_one_level_of_the_model():
     assert list(found.level_counts) == [50, 20]
 
 
+@pytest.mark.parametrize(("slip", "has_levels"), [(None, True), (6, True), (50, False)])
+def test_a_slip_far_from_the_other_values_is_no_level(slip, has_levels):
+    cells = [str(1 + i % 5) for i in range(400)]
+    cells[7] = cells[7] if slip is None else str(slip)
+    assert bool(column_of(cells).column.levels) is has_levels
+
+
 def test_levels_of_megabytes_are_refused_before_the_table_is_stored():
     cells = [f"{'x' * 120}{row % 4000}" for row in range(40_000)]
     data = (
