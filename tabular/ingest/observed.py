@@ -40,7 +40,7 @@ ROWS_PER_LEVEL = 20
 """The fewest rows for each level, on average."""
 
 _TRUTH_ROWS = 10
-_SHARED_ROWS, _SHARED = 2, 0.005  # the fewest rows, and the least share of them, of a value that is no slip
+_SHARED_ROWS, _SHARED = 2, 0.005  # of a value that is no slip: fewest rows, least share of them
 _MOST_NAMED = 5  # spikes in a reason
 _LARGEST = 2.0**53
 _CLOCK_STEPS = (DAY_S, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 30, 15, 10, 5)
