@@ -3,8 +3,8 @@
 It depends on none of the service's own packages.
 """
 
-from densityd.client.aio.client import AsyncClient as AsyncClient
-from densityd.client.aio.fitted import AsyncFittedModel as AsyncFittedModel
+from typing import TYPE_CHECKING, Any
+
 from densityd.client.call import new_key as new_key
 from densityd.client.errors import (
     ApiError as ApiError,
@@ -92,3 +92,16 @@ from densityd.client.waiting import (
     WaitTimeoutError as WaitTimeoutError,
 )
 from densityd.client.wire.frames import ArrowFrame as ArrowFrame, Rows as Rows
+
+if TYPE_CHECKING:
+    from densityd.client.aio.client import AsyncClient as AsyncClient
+    from densityd.client.aio.fitted import AsyncFittedModel as AsyncFittedModel
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  of a class
+    """Import what awaits when it is asked for: it takes as long as all else."""
+    if name in ("AsyncClient", "AsyncFittedModel"):
+        from densityd.client.aio import client, fitted  # noqa: PLC0415
+
+        return client.AsyncClient if name == "AsyncClient" else fitted.AsyncFittedModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

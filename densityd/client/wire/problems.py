@@ -5,7 +5,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from densityd.client.call import Response, parse_json
@@ -67,6 +66,8 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     if value.isascii() and value.isdecimal():
         return float(value)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - hardly ever needed
+
     try:
         when = parsedate_to_datetime(value)
     except ValueError:
