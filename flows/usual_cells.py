@@ -58,38 +58,43 @@ def passes(columns: Sequence[Candidates]) -> int:
     return 1 + sum(len(one.values) + len(one.atoms) for one in columns) + closely
 
 
-def judge_cells(log_prob: LogProb, row: Doubles, columns: Sequence[Candidates]) -> Doubles:
-    """Return what is usual for each of the first cells of a row, given the others.
+def judge_cells(log_prob: LogProb, rows: Doubles, columns: Sequence[Candidates]) -> Doubles:
+    """Return what is usual for each of the first cells of rows, given the others of the row.
 
     Args:
         log_prob: Function of rows, `(n, width)`, that returns their log densities.
-        row: Cells of a row, and its context behind them, as numbers.
+        rows: Cells of rows, and their context behind them, as numbers.
         columns: Candidates of each cell but those of the context.
 
     Returns:
-        An array of shape (columns, `WIDTH`): the log density of the row less that with the likeliest value in
+        An array of shape (rows, columns, `WIDTH`): the log density of the row less that with the likeliest value in
         the cell's place, at most 0; bounds of the middle 90 % of the values, or not-a-number where a single one is
         likelier than all of these; then the places among `atoms` of the likeliest ones, -1 for none.
     """
-    own = float(log_prob(row[None])[0])
-    tried = [_Cell(one, float(row[place]), own) for place, one in enumerate(columns)]
-    _score(log_prob, row, tried, [one.first() for one in tried])
-    closely = sorted(range(len(tried)), key=lambda place: -tried[place].best)[:_FULL]
+    tried = [
+        [_Cell(one, float(row[place]), float(own)) for place, one in enumerate(columns)]
+        for row, own in zip(rows, log_prob(rows), strict=True)
+    ]
+    cells = [cell for row in tried for cell in row]
+    _score(log_prob, rows, cells, [cell.first() for cell in cells])
+    closely = {cell for row in tried for cell in sorted(row, key=lambda one: -one.best)[:_FULL]}
     for _ in range(_ROUNDS):
-        chosen = [tried[p].finer() if p in closely else np.empty(0) for p in range(len(tried))]
-        _score(log_prob, row, tried, chosen)
-    return np.stack([one.verdict() for one in tried])
+        points = [cell.finer() if cell in closely else np.empty(0) for cell in cells]
+        _score(log_prob, rows, cells, points)
+    return np.stack([cell.verdict() for cell in cells]).reshape(len(rows), len(columns), WIDTH)
 
 
 def _score(
-    log_prob: LogProb, row: Doubles, tried: Sequence["_Cell"], points: Sequence[Doubles]
+    log_prob: LogProb, rows: Doubles, cells: Sequence["_Cell"], points: Sequence[Doubles]
 ) -> None:
-    """Score the row with each of some values in the place of each cell."""
-    counts = [len(one) for one in points]
-    rows = np.repeat(row[None], sum(counts), axis=0)
-    rows[np.arange(len(rows)), np.repeat(np.arange(len(counts)), counts)] = np.concatenate(points)
-    scores = np.nan_to_num(log_prob(rows), nan=-np.inf) if len(rows) else np.empty(0)
-    for one, found in zip(tried, np.split(scores, np.cumsum(counts)[:-1]), strict=True):
+    """Score the rows with each of some values in the place of each of their cells."""
+    counts = np.array([len(one) for one in points])
+    owners = np.repeat(np.arange(len(cells)), counts)
+    row, place = np.divmod(owners, len(cells) // len(rows))
+    tried = rows[row]
+    tried[np.arange(len(tried)), place] = np.concatenate(points)
+    scores = np.nan_to_num(log_prob(tried), nan=-np.inf) if len(tried) else np.empty(0)
+    for one, found in zip(cells, np.split(scores, np.cumsum(counts)[:-1]), strict=True):
         one.add(found)
 
 

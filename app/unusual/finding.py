@@ -197,8 +197,7 @@ async def _reasons(state: AppState, version: Version, page: _Page) -> list[list[
     async with state.models.use(version) as flow:
 
         def judge(rows: Doubles) -> tuple[Doubles]:
-            found = [judge_cells(flow.log_prob, row, columns).ravel() for row in rows]
-            return (np.stack(found),)
+            return (judge_cells(flow.log_prob, rows, columns).reshape(len(rows), -1),)
 
         terms = Terms.of(flow, passes=count)
         await state.engine.apply(judge, page.numbers, judged, terms=terms)
