@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -59,52 +58,35 @@ class LayerParameters(nn.Module):
         return self.base[:, None] + context @ self.weight
 
 
-@dataclass(frozen=True)
-class LayerSize:
-    """Sizes of one of many equal layers, for their cost.
-
-    Attributes:
-        width: Number of raw parameters, before any constraint.
-        made: Number of values derived from the parameters, intermediate ones included.
-        closed: Values per row that the closed direction keeps for a gradient.
-        root: Values per row that the root search direction keeps for a gradient.
-        bends: Values per row that either direction keeps to its end.
-        used: Values per row that are needed while a layer is computed.
-    """
-
-    width: int
-    made: int
-    closed: int
-    root: int
-    bends: int
-    used: int
-
-
-def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Closed) -> Cost:
+def layers_cost(
+    layers: int, width: int, *, dim: int, context_dim: int, closed: Closed, units: int = 1
+) -> Cost:
     """Return the cost of layers that are computed as one bijection.
 
     Without a context the parameters of all layers are made once, otherwise once per row.
+
+    Args:
+        width: Number of raw parameters of a layer, before any constraint.
+        units: Number of bends of a layer.
     """
-    parameters = layers * size.width * (1 + context_dim)
-    made = FLOAT_BYTES * layers * (2 * size.width + size.made)
+    made = FLOAT_BYTES * layers * (2 * width + 6 * dim * units + 16 * units**2)
     once, by_row = (0, made) if context_dim else (made, 0)
-    used_row = by_row + FLOAT_BYTES * (layers * 6 * size.bends + size.used + context_dim)
+    used = layers * 6 * units + 6 * dim + 8 * units + 60 + context_dim
 
     def way(numbers: int, operations: int) -> Way:
-        row = by_row + FLOAT_BYTES * (layers * numbers + context_dim)
         return Way(
             kept=once,
-            kept_row=row,
+            kept_row=by_row + FLOAT_BYTES * (layers * numbers + context_dim),
             used=once,
-            used_row=used_row,
+            used_row=by_row + FLOAT_BYTES * used,
             operations=layers * operations,
         )
 
     cost = Cost(
-        parameters=parameters,
+        parameters=layers * width * (1 + context_dim),
         layers=layers,
-        density=way(size.root, 130 * size.bends),
-        sampling=way(size.closed, 20),
+        density=way(2 * dim + units**2 + 30 * units, 130 * units),
+        sampling=way(2 * dim + 16 * units, 20),
     )
     return cost.inverted() if closed == "density" else cost
 

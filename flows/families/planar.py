@@ -13,7 +13,6 @@ from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
-    LayerSize,
     bend_log_slope,
     layers_cost,
     oriented,
@@ -46,15 +45,9 @@ class PlanarSpec(Spec):
         return dataclasses.replace(self, closed="sampling")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        size = LayerSize(
-            2 * dim + 1,
-            made=6 * dim + 16,
-            closed=dim + 16,
-            root=2 * dim + 30,
-            bends=1,
-            used=6 * dim + 60,
+        return layers_cost(
+            self.layers, 2 * dim + 1, dim=dim, context_dim=context_dim, closed=self.closed
         )
-        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         planar = Planar(dim, self.layers, context_dim=context_dim, generator=generator)

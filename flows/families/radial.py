@@ -13,7 +13,6 @@ from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
-    LayerSize,
     layers_cost,
     oriented,
     positive,
@@ -43,15 +42,9 @@ class RadialSpec(Spec):
         return dataclasses.replace(self, closed="sampling")
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        size = LayerSize(
-            dim + 2,
-            made=dim + 16,
-            closed=2 * dim + 16,
-            root=2 * dim + 30,
-            bends=1,
-            used=6 * dim + 60,
+        return layers_cost(
+            self.layers, dim + 2, dim=dim, context_dim=context_dim, closed=self.closed
         )
-        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         radial = Radial(dim, self.layers, context_dim=context_dim, generator=generator)

@@ -14,7 +14,6 @@ from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
-    LayerSize,
     bend_log_slope,
     layers_cost,
     oriented,
@@ -59,15 +58,14 @@ class SylvesterSpec(Spec):
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         units = dim if self.units is None else self.units
-        size = LayerSize(
+        return layers_cost(
+            self.layers,
             sum(_widths(dim, units)),
-            made=5 * dim * units + 8 * units**2,
-            closed=2 * dim + 8 * units,
-            root=2 * dim + units**2 + 24 * units,
-            bends=units,
-            used=6 * dim + 8 * units + 60,
+            dim=dim,
+            context_dim=context_dim,
+            closed=self.closed,
+            units=units,
         )
-        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         units = dim if self.units is None else self.units
