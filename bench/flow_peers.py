@@ -34,8 +34,6 @@ class Architecture:
     Attributes:
         family: Family of the flow: `maf`, `realnvp` or `nsf`.
         hidden: Widths of a network's hidden layers, all equal.
-        layers: Number of layers of the flow.
-        activation: Activation of the networks.
     """
 
     family: str

@@ -87,7 +87,6 @@ class Fitted:
     """What a method makes of a table.
 
     Attributes:
-        samples: Rows drawn from it.
         parts: Function of rows that returns log P(d) and log p(x | d) of each; None if it has none.
         beside: Further facts for the result.
     """

@@ -48,11 +48,8 @@ class Service:
     """Running service.
 
     Attributes:
-        client: Client of it.
         pid: Process that started all others.
         api_pid: Process of its API.
-        data_dir: Its data directory.
-        densityd: Its command.
     """
 
     client: httpx.Client

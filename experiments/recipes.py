@@ -23,8 +23,6 @@ class Published:
     """Result of the literature, as a mean test log-likelihood in nats.
 
     Attributes:
-        value: Published value; higher is better.
-        source: Place of publication.
         two_standard_errors: Two standard errors; None if none were given.
     """
 
@@ -38,17 +36,10 @@ class DensityRecipe:
     """Recipe of maximum likelihood training on a table.
 
     Attributes:
-        name: Name of the experiment.
-        title: Title for people.
         data: Name of a data set (`experiments.data.catalogue`).
-        flow: Specification of the flow.
-        options: Training options; the seed is the run's.
-        preprocessing: Preprocessing layers. Likelihoods are those of the preprocessed rows, as
-            published.
         standardise: True to standardise by the training rows after that; likelihoods are those
             before it.
         published: Published results, if there are any.
-        remark: Remark for readers of the result.
     """
 
     name: str
@@ -91,12 +82,7 @@ class VariationalRecipe:
     """Recipe of maximising the ELBO towards a potential (Rezende and Mohamed 2015, section 6.1).
 
     Attributes:
-        name: Name of the experiment.
-        title: Title for people.
         potential: Name of the potential, U1 to U5.
-        flow: Specification of the flow.
-        options: Training options; the seed is the run's.
-        remark: Remark for readers of the result.
     """
 
     name: str

@@ -53,7 +53,6 @@ class Place:
     Attributes:
         data: Folder of the data sets; None if the experiment needs none.
         results: Folder of JSON files and figures.
-        device: Device that computes.
     """
 
     data: Path | None

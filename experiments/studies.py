@@ -54,8 +54,6 @@ class Study:
     """List of cells, each measured on its own.
 
     Attributes:
-        name: Name of the study.
-        title: Title for people.
         cells: Keys of the measurements, in the order in which they are made.
         measure: Function from a cell, the folder of the data sets and True for a smoke test of a few rows
             and steps, to the numbers of the cell. It raises `DataMissingError` if the data are not there.

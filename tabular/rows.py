@@ -65,7 +65,6 @@ class Rows:
     Attributes:
         names: Names of the columns of the file.
         values: Numbers of the wanted columns, of shape (rows, columns); None where the file lacks some of them.
-        warnings: Warnings about the file.
     """
 
     names: list[str]

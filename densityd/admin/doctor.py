@@ -42,7 +42,6 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        check: Name of the check.
         verdict: Result; a note needs no action, a problem does.
         detail: One sentence for people.
         items: Objects that the detail is about, each with one line.

@@ -63,11 +63,9 @@ class ApiError(ClientError):
     """The service refused a request, by a response of `application/problem+json` (RFC 9457).
 
     Attributes:
-        status: HTTP status.
         type: Stable identifier for programs, such as `/problems/dimension-mismatch`.
         title: Name of the type of problem.
         detail: Description of this occurrence.
-        errors: Errors in single fields.
         members: Further members of this type of problem, such as a limit.
         request_id: Id of the request in the service's log.
         retry_after_s: Seconds after which the service suggests another attempt.

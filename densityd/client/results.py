@@ -46,7 +46,6 @@ class Scores(NamedTuple):
     how many they are, and whether they are validation rows, which chose the epoch.
 
     Attributes:
-        log_prob: Log density of each row.
         quantile: Rank of each row, up to 1.
         warnings: Sentences about the rows, such as levels that training never saw.
     """
@@ -60,7 +59,6 @@ class Parts(NamedTuple):
     """Log densities as the sum of two parts.
 
     Attributes:
-        log_prob: Log density of each row.
         discrete: Log probability of its discrete cells: levels, gaps, and values that hold a share.
         continuous: Log density of its other cells given the discrete ones.
     """
@@ -74,7 +72,6 @@ class Conditionals(NamedTuple):
     """Log densities of rows, and those of single columns given the columns before them.
 
     Attributes:
-        log_prob: Log density of each row.
         columns: By column, the log density of its cell given those of the columns before it in
             `order`; those of a row sum to its log density.
         means: By column, its mean given the cells of the columns before it; NaN where there is no
@@ -92,7 +89,6 @@ class Evidence(NamedTuple):
     """Lower bounds of the log evidence of rows under a model with latent variables, in nats.
 
     Attributes:
-        elbo: Evidence lower bound of each row.
         log_evidence: Importance-weighted bound of each row, which is at least as tight.
     """
 
@@ -104,7 +100,6 @@ class Explained(NamedTuple):
     """Scores of rows, and the contribution of each column to them.
 
     Attributes:
-        log_prob: Log density of each row.
         quantile: Rank of each row among rows that the model was not trained on.
         columns: By column, the log density of its cell given the others of the row; NaN where the
             model cannot tell.

@@ -33,7 +33,6 @@ class Imputed:
     Attributes:
         rows: The rows; categories are the likeliest ones, or drawn.
         low: Lower ends of the intervals of the numbers that were filled; NaN elsewhere.
-        high: Upper ends.
         probability: Probability of each category that was filled; NaN elsewhere.
         effective_samples: Effective number of draws of each row; NaN where all was exact.
         uncertain: 1 for each row whose draws did not reach the stated quality.

@@ -38,11 +38,9 @@ class Effort:
     """Draws of a row: more are taken, four times as many each time, until their quality is as stated.
 
     Attributes:
-        draws: Number of draws at first.
         most: Most draws; an answer that is not good by then is uncertain.
         effective: Least effective number of draws.
         error: Largest standard error of a log density, in nats.
-        seed: Seed of the draws.
         cells: True to return the cells; False for the densities alone.
     """
 
@@ -87,8 +85,6 @@ class Within:
 
     Attributes:
         values: Numbers of the table that it may be; None: any.
-        low: Least number.
-        high: Largest number.
     """
 
     values: tuple[float, ...] | None = None

@@ -89,7 +89,6 @@ class Graph:
     """Nodes and constants, in the order in which they were added.
 
     Attributes:
-        nodes: Nodes of the graph.
         constants: Constants that the nodes read.
     """
 

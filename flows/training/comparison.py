@@ -45,12 +45,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gain:
-    """Robust mean log density of rows above that of a simple density, in nats per row.
-
-    Attributes:
-        mean: The difference.
-        standard_error: Its standard error.
-    """
+    """Robust mean log density of rows above that of a simple density, in nats per row."""
 
     mean: float
     standard_error: float

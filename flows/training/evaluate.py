@@ -38,7 +38,6 @@ class Evaluation:
     Attributes:
         mean: Mean log density, in nats.
         two_standard_errors: Two standard errors of the mean; NaN for a single row.
-        rows: Number of rows.
         robust_mean: Mean that single rows cannot ruin (`flows.training.robust`); without a bound,
             the mean.
     """

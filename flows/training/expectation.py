@@ -29,8 +29,6 @@ class Mixture:
     """Mixture of Gaussians.
 
     Attributes:
-        weights: Share of each component.
-        means: Mean of each component.
         covariances: Covariance of each component, positive definite.
     """
 

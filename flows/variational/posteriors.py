@@ -104,9 +104,6 @@ class LogisticRegression(Target):
 
     A density and its gradient are computed together, rows in chunks, so that memory does not
     grow with the rows; there is no second derivative.
-
-    Attributes:
-        rows: Number of rows.
     """
 
     def __init__(

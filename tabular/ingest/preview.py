@@ -27,10 +27,8 @@ class TablePreview:
     """What an upload would make of a file.
 
     Attributes:
-        summary: Table as it would be stored.
         found: How the file is written, as the options of reading name it.
         sheets: Names of the sheets of a workbook.
-        first: First rows, as text.
         last: Last rows that are not among these.
     """
 

@@ -36,7 +36,6 @@ class StoredFiles:
         table: npy file of the numbers.
         cells: Parquet file of the cells; None if the numbers are all that came.
         columns: JSON objects of all columns.
-        warnings: Warnings about the file.
     """
 
     table: Path

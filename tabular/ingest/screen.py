@@ -28,7 +28,6 @@ class RowScreen:
 
     Attributes:
         rows_read: Number of rows seen so far.
-        rows_dropped: Number of rows dropped.
     """
 
     def __init__(self, names: list[str], *, missing: MissingPolicy) -> None:

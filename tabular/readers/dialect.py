@@ -34,7 +34,6 @@ class TextFile:
     """Text of a file in UTF-8: the file itself, or a copy of one in another encoding.
 
     Attributes:
-        encoding: Encoding of the file.
         warnings: Warning about the encoding, where it was not told and is not UTF-8.
 
     Raises:
@@ -121,11 +120,9 @@ class Dialect:
     """How the rows of a CSV file are written.
 
     Attributes:
-        delimiter: Separator of the values.
         names: Names of the columns as the file has them, or `x1` to `xD`.
         named: True where the file gives the names.
         start: Byte of the text at which the first row begins.
-        line: Number of its line.
         warnings: Warnings about the lines above the rows.
     """
 

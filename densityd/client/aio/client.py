@@ -98,7 +98,6 @@ class AsyncClient:
         jobs: Training and bulk jobs.
         models: Trained models and their versions.
         webhooks: URLs that are notified when jobs end.
-        keys: API keys of the project.
         projects: Projects of the service, for its administrators.
     """
 
@@ -273,7 +272,7 @@ class AsyncClient:
             A frame of the library of the rows, else of pandas; None if it goes to a file.
 
         Raises:
-            ApiError: The model has no companion (`question-unavailable`), or the service refuses the rows.
+            ApiError: The model has no companion (`question-unavailable`).
         """
         return await self._table("impute", ref, rows, to, options)
 
@@ -338,8 +337,7 @@ class AsyncClient:
         probabilities of a 1. Arguments are those of `log_prob`.
 
         Raises:
-            ApiError: The model is not one autoregressive layer (`conditionals-unavailable`), or the
-                service refuses the request.
+            ApiError: The model is not one autoregressive layer (`conditionals-unavailable`).
         """
         params = {**options, "conditionals": "true"}
         query = RowQuery("log_prob", ref, params, JSON, read_conditionals)
@@ -363,8 +361,7 @@ class AsyncClient:
         """Return the log density and the rank of each row; arguments as for `log_prob`.
 
         Raises:
-            ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
-                the request.
+            ApiError: The model has no held-out rows (`score-unavailable`).
         """
         found = await self._arrays("score", ref, rows, to, options)
         return None if found is None else Scores(found[0][:, 0], found[0][:, 1], found[1])
@@ -419,8 +416,7 @@ class AsyncClient:
                 that the model does not have.
 
         Raises:
-            ApiError: The model has no latent variables (`evidence-unavailable`), or the service
-                refuses the request.
+            ApiError: The model has no latent variables (`evidence-unavailable`).
         """
         params = {"samples": 100, "seed": 0, **options}
         found = await self._arrays("evidence", ref, rows, to, params)

@@ -49,7 +49,7 @@ class AsyncFittedModel:
             reasons: Give reasons, which takes longer; None gives them if the model can.
 
         Raises:
-            ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses the rows.
+            ApiError: The model has no held-out rows (`score-unavailable`).
         """
         found = None
         if reasons is not False:
@@ -80,7 +80,7 @@ class AsyncFittedModel:
         with what is usual there), `review` (what a person found about it), then the columns of the table.
 
         Raises:
-            ApiError: There are none (`unusual-unavailable`), or the service refuses the request.
+            ApiError: There are none (`unusual-unavailable`).
         """
         found = await self._client.models.unusual(self.ref, **filters)
         return frame_like(None, found.to_columns())

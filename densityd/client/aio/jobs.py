@@ -193,8 +193,7 @@ class AsyncJobs:
         """Return the least likely rows that a scoring job has found, as `models.unusual` does.
 
         Raises:
-            ApiError: The job has found none (`unusual-unavailable`, `result-not-ready`), or the service refuses
-                the request.
+            ApiError: The job has found none (`unusual-unavailable`, `result-not-ready`).
         """
         path = build_path(_PATH, job_id, "rows")
         call = Call("GET", path, Unusual.of, params=format_filters(filters), read_timeout_s=LONG_S)

@@ -129,7 +129,7 @@ class Datasets:
             **labels: New description and tags; what is left out stays.
 
         Raises:
-            ApiError: A column cannot have its new type, or the service refuses the request.
+            ApiError: A column cannot have its new type.
         """
         change = {**labels, **({} if types is None else {"types": dict(types)})}
         path = build_path(_PATH, dataset_id)

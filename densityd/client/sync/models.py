@@ -134,7 +134,7 @@ class Models:
             theme: Colours, of text on white or of text on black.
 
         Raises:
-            ApiError: The version has no such plot, or the service refuses the request.
+            ApiError: The version has no such plot.
         """
         call = Call(
             "GET",
@@ -153,7 +153,7 @@ class Models:
             name: Name of the model, which is created with its first version.
 
         Raises:
-            ApiError: The file is not a usable model, or the service refuses the request.
+            ApiError: The file is not a usable model.
             OSError: The file cannot be read.
         """
         call = Call(
@@ -218,8 +218,7 @@ class Models:
             until: Time before which the last one begins; None for now.
 
         Raises:
-            ApiError: The version has no held-out rows (`score-unavailable`), or the service refuses the
-                request.
+            ApiError: The version has no held-out rows (`score-unavailable`).
         """
         times = {"since": since, "until": until}
         params = {name: time.isoformat() for name, time in times.items() if time is not None}
@@ -235,8 +234,7 @@ class Models:
         """Start the training that made a version again, on another dataset; return its job.
 
         Raises:
-            ApiError: The request that made the version is not known (`retrain-unavailable`), or the
-                service refuses the training.
+            ApiError: The request that made the version is not known (`retrain-unavailable`).
         """
         call = Call(
             "POST",
@@ -272,8 +270,7 @@ class Models:
         usual there. At most 100 at a time; `download_unusual` gives up to 1,000 as a file.
 
         Raises:
-            ApiError: There are none (`unusual-unavailable`, `unusual-not-scored`), or the service refuses the
-                request.
+            ApiError: There are none (`unusual-unavailable`, `unusual-not-scored`).
         """
         path = build_path(_PATH, ref, "unusual")
         call = Call("GET", path, Unusual.of, params=format_filters(filters), read_timeout_s=LONG_S)
@@ -321,7 +318,7 @@ class Models:
             dataset_id: Dataset whose rows they are compared on; None for rows that neither was trained on.
 
         Raises:
-            ApiError: They cannot be compared (`compare-unavailable`), or the service refuses the request.
+            ApiError: They cannot be compared (`compare-unavailable`).
         """
         call = Call(
             "GET",
@@ -348,7 +345,7 @@ class Models:
             target: File to write; a path has all of it or is not written.
 
         Raises:
-            ApiError: The density has no form in ONNX, or the service refuses the request.
+            ApiError: The density has no form in ONNX.
         """
         path = build_path(_PATH, name, "versions", version, "onnx")
         self._transport.save(Call("GET", path, ignore, read_timeout_s=LONG_S), target)

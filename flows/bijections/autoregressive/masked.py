@@ -85,7 +85,6 @@ class Conditioner:
     """Architecture of a masked network.
 
     Attributes:
-        hidden: Number of units of each hidden layer.
         activation: Activation between the layers.
         context_dim: Number of context values per row, which all units see.
         separate: True for a network of that size for each output of a feature.

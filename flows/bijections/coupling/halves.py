@@ -18,7 +18,6 @@ class CouplingShape:
     """Split of the features into a half that is copied and a half that it conditions.
 
     Attributes:
-        dim: Number of features.
         copies_even: True if the features with an even index, counted from 0, condition the others.
         context_dim: Number of context values per row, which condition them too.
     """
