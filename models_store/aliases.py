@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.ids import is_name
 from models_store.database.schema import AliasChangeRow, ModelAliasRow, ModelRow
 from models_store.errors import LimitError, NotFoundError, PreconditionError
@@ -30,14 +30,11 @@ def any_revision(_revision: int | None) -> bool:
     return True
 
 
-class Aliases:
+class Aliases(Rows):
     """Aliases of the models of all projects.
 
     Methods raise `NotFoundError` if the project has no such model, or the model no such alias or version.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @reading
     def get(self, session: Session, project: str, name: str, alias: str) -> Alias:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from models_store.database.database import Database
+from models_store.database.database import Rows
 from models_store.database.schema import AuditRow
 from models_store.listing import Listing, Page, page_of
 from models_store.records import Record
@@ -28,11 +28,8 @@ class AuditRecord(Record):
     request_id: str
 
 
-class AuditTrail:
+class AuditTrail(Rows):
     """Audit trail of all projects."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def page(self, project: str, *, limit: int, cursor: str | None = None) -> Page[AuditRecord]:
         """List the records of a project, newest first.

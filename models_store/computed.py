@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import ComputedRow, DatasetRow, JobRow, ModelRow, ModelVersionRow
 from models_store.job_states import JobRole, JobState
@@ -38,11 +38,8 @@ class ProjectUsage:
     rows_recently: int
 
 
-class Usage:
+class Usage(Rows):
     """Usage of all projects."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def add_rows(self, session: Session, rows: Mapping[str, int]) -> None:

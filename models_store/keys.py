@@ -16,7 +16,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Database, Rows, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.database.schema import ApiKeyRow
@@ -86,11 +86,8 @@ class NewKey:
     token: str
 
 
-class Keys:
+class Keys(Rows):
     """API keys of all projects; methods raise `NotFoundError` for a key that the project does not have."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def create(  # noqa: PLR0913 - each is another property of the key

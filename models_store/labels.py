@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from models_store.database.base import Described
-from models_store.database.database import Database, writing
+from models_store.database.database import Rows, writing
 from models_store.errors import LimitError, PreconditionError
 from models_store.job_states import Job
 from models_store.jobs.rows import find, to_job
@@ -58,16 +58,13 @@ def any_state(_resource: object) -> bool:
     return True
 
 
-class Labels:
+class Labels(Rows):
     """Descriptions and tags of all projects.
 
     Each method changes one resource and returns it. Its condition gets the resource as it was: the
     change is made only if it returns true, else there is a `PreconditionError`. There is a `LimitError` if the
     resource would have too many tags.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def dataset(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from models_store.counts import Counts, added
 from models_store.database.announcements import announce
 from models_store.database.clock import moment
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import ModelRow, MonitoredRow
 from models_store.errors import NotFoundError
@@ -56,11 +56,8 @@ def add_counts(session: Session, project: str, name: str, version: int, counts: 
     row.counts = added(row.counts, counts)
 
 
-class Monitoring:
+class Monitoring(Rows):
     """Counts of all projects."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def add(self, session: Session, project: str, name: str, version: int, counts: Counts) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select, union
 from sqlalchemy.orm import Session
 
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.ids import is_name
 from models_store.database.schema import ApiKeyRow, DatasetRow, JobRow, ModelRow, ProjectRow
 from models_store.errors import NotFoundError
@@ -36,11 +36,8 @@ class Limits(NamedTuple):
     max_queued_jobs: int | None = None
 
 
-class Projects:
+class Projects(Rows):
     """All projects: those that were made, and those that something belongs to."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @reading
     def list(self, session: Session) -> "list[Project]":

@@ -8,7 +8,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models_store.aliases import find_alias
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.errors import NotFoundError, PreconditionError
 from models_store.job_states import Idempotency
@@ -60,15 +60,12 @@ _NAMES = (
 _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9]{0,8}))?")
 
 
-class Registry:
+class Registry(Rows):
     """Datasets, models and versions of all projects; `models_store.aliases` has the aliases.
 
     Methods raise `NotFoundError` for what the project does not have, and listings `CursorError` for a cursor
     that they did not give.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def add_dataset(

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.schema import ReviewRow
 from models_store.errors import LimitError, NotFoundError
 from models_store.records import Record
@@ -42,14 +42,11 @@ def digest_of(cells: Mapping[str, JsonCell]) -> str:
     return sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-class Reviews:
+class Reviews(Rows):
     """Reviews of the models of all projects.
 
     A review belongs to the model, so that later versions and scorings show it.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @reading
     def of(

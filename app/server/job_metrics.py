@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -17,14 +16,12 @@ from prometheus_client.registry import Collector
 from models_store.database.revisions import head_revision
 from models_store.errors import StoreError
 from models_store.files.disks import free_bytes
-from models_store.jobs.figures import Figures, JobFigures, Stored
+from models_store.jobs.figures import Figure, JobFigures
 
 log = logging.getLogger(__name__)
 
 _KEPT_S = 5.0
 _STORED_KEPT_S = 60.0  # sums of all files
-
-Key = TypeVar("Key", bound=tuple[str, ...])
 
 
 class JobMetrics(Collector):
@@ -52,8 +49,8 @@ class JobMetrics(Collector):
         self._disks = disks or {}
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._known: Figures | None = None
-        self._stored: dict[str, Stored] = {}
+        self._known: list[Figure] | None = None
+        self._stored: list[Figure] = []
         self._read_at = self._stored_read_at = float("-inf")
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -71,45 +68,50 @@ class JobMetrics(Collector):
         figures = self._read()
         build = {"version": version("densityd"), "schema": head_revision()}
         yield InfoMetricFamily("densityd_build", "Version of the code.", value=build)
-        yield _labelled(
-            "densityd_dependency_seconds",
-            "Time that the last look at a dependency took.",
-            ["dependency"],
-            {(name,): seconds for name, seconds in dict(self._looks).items()},
-        )
-        yield _labelled(
-            "densityd_dependency_up",
-            "1 if the last look found that a dependency can be used.",
-            ["dependency"],
-            {(name,): ok for name, ok in self._found().items()},
-        )
-        yield _labelled(
-            "densityd_free_bytes",
-            "Free bytes of a disk: that of the store or of the copies of its files, and of the data.",
-            ["disk"],
-            dict(self._free()),
-        )
-        up = GaugeMetricFamily("densityd_jobs_known", "1 if the rows of jobs could be read.")
-        up.add_metric([], float(figures is not None))
-        yield up
-        if figures is not None:
-            yield from _of_jobs(figures)
-            yield from _of_projects(self._stored, self._max_bytes)
+        for figure in (
+            Figure(
+                "dependency_seconds",
+                "Time that the last look at a dependency took.",
+                ("dependency",),
+                {(name,): seconds for name, seconds in dict(self._looks).items()},
+            ),
+            Figure(
+                "dependency_up",
+                "1 if the last look found that a dependency can be used.",
+                ("dependency",),
+                {(name,): ok for name, ok in self._found().items()},
+            ),
+            Figure(
+                "free_bytes",
+                "Free bytes of a disk: that of the store or of the copies of its files, and of the data.",
+                ("disk",),
+                dict(self._free()),
+            ),
+            Figure(
+                "jobs_known",
+                "1 if the rows of jobs could be read.",
+                (),
+                {(): float(figures is not None)},
+            ),
+            *(figures or ()),
+        ):
+            yield _family(figure)
 
     def _free(self) -> Iterator[tuple[tuple[str], int]]:
         for name, folder in self._disks.items():
             with suppress(OSError):  # the dependency is told to be away
                 yield (name,), free_bytes(folder)
 
-    def _read(self) -> Figures | None:
+    def _read(self) -> list[Figure] | None:
         with self._lock:
             if time.monotonic() - self._read_at < _KEPT_S:
                 return self._known
             try:
-                self._known = self._figures.read()
+                found = self._figures.read()
                 if time.monotonic() - self._stored_read_at >= _STORED_KEPT_S:
-                    self._stored = self._figures.stored()
+                    self._stored = self._figures.stored(max_bytes=self._max_bytes)
                     self._stored_read_at = time.monotonic()
+                self._known = [*found, *self._stored]
             except StoreError as error:
                 log.warning("the figures of jobs cannot be read: %s", error)
                 self._known = None
@@ -117,92 +119,8 @@ class JobMetrics(Collector):
             return self._known
 
 
-def _of_jobs(figures: Figures) -> Iterator[Metric]:
-    yield _labelled(
-        "densityd_jobs",
-        "Jobs that wait or run.",
-        ["state", "kind", "accelerator"],
-        figures.unfinished,
-    )
-    yield _labelled(
-        "densityd_jobs_oldest_waiting_seconds",
-        "Age of the oldest job that waits.",
-        ["accelerator"],
-        {(wanted,): seconds for wanted, seconds in figures.oldest_s.items()},
-    )
-    yield _labelled(
-        "densityd_jobs_lease_expired",
-        "Running jobs whose worker went silent.",
-        [],
-        {(): figures.expired},
-    )
-    yield _labelled(
-        "densityd_jobs_rows_per_second",
-        "Rows that running jobs compute in a second.",
-        ["kind"],
-        {(kind,): rate for kind, rate in figures.rows_per_second.items()},
-    )
-    for name, text in (
-        ("jobs", "Jobs that ended in the last hour."),
-        ("attempts", "Attempts of the jobs that ended in the last hour."),
-        (
-            "wait_seconds",
-            "Time that the jobs which ended in the last hour had waited for a worker.",
-        ),
-        ("run_seconds", "Time that the jobs which ended in the last hour had run for."),
-    ):
-        values = {key: getattr(ended, name) for key, ended in figures.ended.items()}
-        yield _labelled(f"densityd_jobs_ended_{name}", text, ["state", "kind"], values)
-    yield _labelled(
-        "densityd_workers",
-        "Workers that gave a sign of life in the last minute.",
-        ["device", "takes_jobs"],
-        {(device, str(fit).lower()): count for (device, fit), count in figures.workers.items()},
-    )
-    yield _labelled(
-        "densityd_jobs_failed",
-        "Jobs that failed in the last hour, by the reason.",
-        ["code"],
-        {(code,): count for code, count in figures.failed.items()},
-    )
-    yield _labelled(
-        "densityd_webhook_deliveries",
-        "Deliveries that three attempts failed at, and those given up in the last hour.",
-        ["state"],
-        {(state,): count for state, count in figures.deliveries.items()},
-    )
-    yield _labelled(
-        "densityd_webhooks_disabled", "Disabled webhooks.", [], {(): figures.webhooks_disabled}
-    )
-    if figures.backed_up_at is not None:
-        yield _labelled(
-            "densityd_backup_timestamp_seconds",
-            "End of the last back-up that lacked nothing, in seconds since 1970.",
-            [],
-            {(): figures.backed_up_at.timestamp()},
-        )
-
-
-def _of_projects(stored: Mapping[str, Stored], max_bytes: int) -> Iterator[Metric]:
-    for name, text, values in (
-        (
-            "stored_bytes",
-            "Bytes of the files of the hundred largest projects.",
-            {(project,): of_it.bytes for project, of_it in stored.items()},
-        ),
-        (
-            "max_bytes",
-            "Bytes that these projects may store.",
-            {(project,): of_it.max_bytes or max_bytes for project, of_it in stored.items()},
-        ),
-    ):
-        yield _labelled(f"densityd_project_{name}", text, ["project"], values)
-
-
-def _labelled(
-    name: str, text: str, labels: list[str], values: Mapping[Key, float]
-) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(list(key), float(value))
+def _family(figure: Figure) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"densityd_{figure.name}", figure.text, labels=figure.labels)
+    for key, value in figure.values.items():
+        family.add_metric(key, float(value))
     return family

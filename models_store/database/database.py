@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial, wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -47,11 +47,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _HasDatabase(Protocol):
-    _database: "Database"
+class Rows:
+    """Base of what reads and writes rows, in transactions that `reading` and `writing` begin."""
+
+    def __init__(self, database: "Database") -> None:
+        self._database = database
 
 
-S = TypeVar("S", bound=_HasDatabase)
+S = TypeVar("S", bound=Rows)
 
 SERVICE_ANSWER_S = 10.0
 """Longest run of a statement of a process that serves; that of commands may be longer."""

@@ -1,13 +1,16 @@
 """Figures of jobs, workers, projects, webhooks and back-ups for metrics, read from their rows."""
 
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, reading
+from models_store.database.database import Rows, reading
 from models_store.database.schema import (
     JobRow,
     ProjectRow,
@@ -29,155 +32,148 @@ _FAILING_ATTEMPTS = 3
 _WANTED = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
 
 
-@dataclass
-class Ended:
-    """Jobs of a kind and a state that ended lately.
+@dataclass(frozen=True)
+class Figure:
+    """Metric of a moment: its name behind ``densityd_``, its help, and its values by tuples of those of its labels."""
 
-    Attributes:
-        jobs: Number of jobs.
-        attempts: Total number of attempts.
-        wait_seconds: Sum of the seconds from submission to the first start.
-        run_seconds: Sum of the seconds of running.
-    """
-
-    jobs: int = 0
-    attempts: int = 0
-    wait_seconds: float = 0.0
-    run_seconds: float = 0.0
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    values: Mapping[Any, float]
 
 
-@dataclass(kw_only=True)
-class Figures:
-    """Figures of a moment.
-
-    Attributes:
-        unfinished: Number of jobs by state, kind and wanted accelerator.
-        oldest_s: Age in seconds of the oldest job that waits, by wanted accelerator.
-        expired: Number of running jobs whose worker went silent.
-        rows_per_second: Rows a second of the running jobs, by kind.
-        ended: Jobs that ended lately, by state and kind.
-        failed: Number of the jobs that failed lately, by the code of the reason.
-        deliveries: Number of webhook deliveries that are `failing`, to be tried again after three attempts,
-            and `given_up` in the last hour.
-        webhooks_disabled: Number of webhooks that were disabled.
-        backed_up_at: End of the last back-up; None if there was none.
-        workers: Number of workers by what they have (`gpu` or `cpu`) and whether they take jobs.
-    """
-
-    unfinished: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    oldest_s: dict[str, float] = field(default_factory=dict)
-    expired: int = 0
-    rows_per_second: dict[str, float] = field(default_factory=dict)
-    ended: dict[tuple[str, str], Ended] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-    workers: dict[tuple[str, bool], int] = field(default_factory=dict)
-    deliveries: dict[str, int] = field(default_factory=dict)
-    webhooks_disabled: int = 0
-    backed_up_at: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Bytes of a project's files, and how many it may have; None: as many as the settings say."""
-
-    bytes: int
-    max_bytes: int | None
-
-
-class JobFigures:
-    """Reader of the figures of all projects."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class JobFigures(Rows):
+    """Figures of all projects."""
 
     @reading
-    def read(self, session: Session) -> Figures:
-        """Return the figures of this moment; jobs that ended long ago are not looked at.
+    def read(self, session: Session) -> list[Figure]:
+        """Return the figures of now, in time that does not depend on how many jobs there ever were.
 
         Raises:
             DatabaseError: The database cannot be read.
         """
         now = session.scalars(select(db_now())).one()
-        figures = Figures()
-        _count_unfinished(session, figures, now)
-        _look_at_running(session, figures, now)
-        _count_ended(session, figures)
-        for accelerator, unfit in session.execute(
-            select(WorkerRow.accelerator, WorkerRow.unfit).where(
-                WorkerRow.seen_at > db_now(-LIVE_S)
-            )
-        ):
-            key = ("gpu" if accelerator else "cpu", unfit is None)
-            figures.workers[key] = figures.workers.get(key, 0) + 1
-        _look_at_webhooks(session, figures)
-        figures.backed_up_at = session.scalar(select(StoreRow.backed_up_at))
-        return figures
+        return [
+            *_unfinished(session, now),
+            *_running(session, now),
+            *_ended(session),
+            _workers(session),
+            *_webhooks(session),
+            *_backup(session),
+        ]
 
     @reading
-    def stored(self, session: Session) -> dict[str, Stored]:
-        """Return what the projects with the most bytes store, at most a hundred.
+    def stored(self, session: Session, *, max_bytes: int) -> list[Figure]:
+        """Return what the projects store that store most; it adds up the sizes of all files.
 
-        Raises:
-            DatabaseError: The database cannot be read.
+        Args:
+            max_bytes: Bytes that a project may store that has no limit of its own.
         """
         sums = stored_by_project(session)
         most = sorted(sums, key=lambda project: sums[project], reverse=True)[:_MOST_PROJECTS]
         limits = select(ProjectRow.name, ProjectRow.max_bytes).where(ProjectRow.name.in_(most))
-        own = {row.name: row.max_bytes for row in session.execute(limits)}
-        return {name: Stored(bytes=sums[name], max_bytes=own.get(name)) for name in most}
+        own = {name: limit for name, limit in session.execute(limits) if limit is not None}
+        return [
+            Figure(
+                "project_stored_bytes",
+                "Bytes of the files of the hundred largest projects.",
+                ("project",),
+                {(name,): sums[name] for name in most},
+            ),
+            Figure(
+                "project_max_bytes",
+                "Bytes that these projects may store.",
+                ("project",),
+                {(name,): own.get(name, max_bytes) for name in most},
+            ),
+        ]
 
 
-def _count_unfinished(session: Session, figures: Figures, now: datetime) -> None:
+def _unfinished(session: Session, now: datetime) -> Iterator[Figure]:
     query = (
         select(JobRow.state, JobRow.kind, _WANTED, func.count(), func.min(JobRow.queued_at))
         .where(JobRow.state.in_(UNFINISHED_STATES))
         .group_by(JobRow.state, JobRow.kind, _WANTED)
     )
+    counts: dict[tuple[str, ...], float] = {}
+    oldest_s: dict[tuple[str, ...], float] = {}
     for state, kind, wanted, count, oldest in session.execute(query):
-        figures.unfinished[state, kind, wanted] = count
+        counts[state, kind, wanted] = count
         if state == JobState.QUEUED:
             age_s = max(0.0, (now - oldest).total_seconds())
-            figures.oldest_s[wanted] = max(age_s, figures.oldest_s.get(wanted, 0.0))
+            oldest_s[wanted,] = max(age_s, oldest_s.get((wanted,), 0.0))
+    yield Figure("jobs", "Jobs that wait or run.", ("state", "kind", "accelerator"), counts)
+    yield Figure(
+        "jobs_oldest_waiting_seconds",
+        "Age of the oldest job that waits.",
+        ("accelerator",),
+        oldest_s,
+    )
 
 
-def _look_at_running(session: Session, figures: Figures, now: datetime) -> None:
+def _running(session: Session, now: datetime) -> Iterator[Figure]:
     query = select(JobRow.kind, JobRow.lease_expires_at, JobRow.metrics)
+    expired, rates = 0, defaultdict[tuple[str], float](float)
     for kind, lease, metrics in session.execute(
         query.where(JobRow.state == JobState.RUNNING).limit(_MOST)
     ):
-        figures.expired += lease is not None and lease <= now
+        expired += lease is not None and lease <= now
         rate = (metrics or {}).get("rows_per_second")
         if isinstance(rate, int | float):
-            figures.rows_per_second[kind] = figures.rows_per_second.get(kind, 0.0) + rate
-
-
-def _count_ended(session: Session, figures: Figures) -> None:
-    columns = (
-        JobRow.created_at,
-        JobRow.started_at,
-        JobRow.run_seconds,
-        JobRow.attempt,
-        JobRow.error,
+            rates[kind,] += rate
+    yield Figure("jobs_lease_expired", "Running jobs whose worker went silent.", (), {(): expired})
+    yield Figure(
+        "jobs_rows_per_second", "Rows that running jobs compute in a second.", ("kind",), rates
     )
+
+
+def _ended(session: Session) -> Iterator[Figure]:
+    columns = JobRow.created_at, JobRow.started_at, JobRow.run_seconds, JobRow.attempt, JobRow.error
     query = (
         select(JobRow.state, JobRow.kind, *columns)
         .where(JobRow.finished_at > db_now(-RECENT_S))
         .order_by(JobRow.finished_at.desc())
         .limit(_MOST)
     )
+    failed = Counter[tuple[str, ...]]()
+    sums: dict[tuple[str, ...], tuple[float, ...]] = {}
     for state, kind, created, started, run_s, attempts, error in session.execute(query):
         if state == JobState.FAILED and error is not None:
-            code = str(error.get("code"))
-            figures.failed[code] = figures.failed.get(code, 0) + 1
-        ended = figures.ended.setdefault((state, kind), Ended())
-        ended.jobs += 1
-        ended.attempts += attempts
-        ended.run_seconds += run_s
-        if started is not None:
-            ended.wait_seconds += max(0.0, (started - created).total_seconds())
+            failed[str(error.get("code")),] += 1
+        wait_s = 0.0 if started is None else max(0.0, (started - created).total_seconds())
+        one, known = (1, attempts, wait_s, run_s), sums.get((state, kind), (0, 0, 0, 0))
+        sums[state, kind] = tuple(map(sum, zip(known, one, strict=True)))
+    for place, (name, text) in enumerate(
+        (
+            ("jobs", "Jobs that ended in the last hour."),
+            ("attempts", "Attempts of the jobs that ended in the last hour."),
+            (
+                "wait_seconds",
+                "Time that the jobs which ended in the last hour had waited for a worker.",
+            ),
+            ("run_seconds", "Time that the jobs which ended in the last hour had run for."),
+        )
+    ):
+        values = {key: of_it[place] for key, of_it in sums.items()}
+        yield Figure(f"jobs_ended_{name}", text, ("state", "kind"), values)
+    yield Figure(
+        "jobs_failed", "Jobs that failed in the last hour, by the reason.", ("code",), failed
+    )
 
 
-def _look_at_webhooks(session: Session, figures: Figures) -> None:
+def _workers(session: Session) -> Figure:
+    alive = select(WorkerRow.accelerator, WorkerRow.unfit).where(
+        WorkerRow.seen_at > db_now(-LIVE_S)
+    )
+    counts = Counter[tuple[str, ...]](
+        ("gpu" if accelerator else "cpu", str(unfit is None).lower())
+        for accelerator, unfit in session.execute(alive)
+    )
+    text = "Workers that gave a sign of life in the last minute."
+    return Figure("workers", text, ("device", "takes_jobs"), counts)
+
+
+def _webhooks(session: Session) -> Iterator[Figure]:
     failing = (
         WebhookDeliveryRow.ended_at.is_(None),
         WebhookDeliveryRow.attempts >= _FAILING_ATTEMPTS,
@@ -186,10 +182,23 @@ def _look_at_webhooks(session: Session, figures: Figures) -> None:
         WebhookDeliveryRow.ended_at > db_now(-RECENT_S),
         WebhookDeliveryRow.delivered.is_(False),
     )
-    for name, condition in (("failing", failing), ("given_up", given_up)):
-        number = select(func.count()).select_from(WebhookDeliveryRow).where(*condition)
-        figures.deliveries[name] = session.scalar(number) or 0
-    disabled = select(func.count()).select_from(WebhookRow)
-    figures.webhooks_disabled = (
-        session.scalar(disabled.where(WebhookRow.disabled_at.is_not(None))) or 0
+    number = select(func.count()).select_from(WebhookDeliveryRow)
+    counts = {
+        (name,): session.scalar(number.where(*condition)) or 0
+        for name, condition in (("failing", failing), ("given_up", given_up))
+    }
+    yield Figure(
+        "webhook_deliveries",
+        "Deliveries that three attempts failed at, and those given up in the last hour.",
+        ("state",),
+        counts,
     )
+    disabled = select(func.count()).where(WebhookRow.disabled_at.is_not(None))
+    yield Figure("webhooks_disabled", "Disabled webhooks.", (), {(): session.scalar(disabled) or 0})
+
+
+def _backup(session: Session) -> Iterator[Figure]:
+    ended_at = session.scalar(select(StoreRow.backed_up_at))
+    if ended_at is not None:
+        text = "End of the last back-up that lacked nothing, in seconds since 1970."
+        yield Figure("backup_timestamp_seconds", text, (), {(): ended_at.timestamp()})

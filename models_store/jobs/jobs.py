@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, ModelVersionRow
 from models_store.errors import ConflictError, LimitError, NotFoundError
@@ -61,14 +61,11 @@ Events = list[JobEvent]
 EventData = list[dict[str, Any]]
 
 
-class Jobs:
+class Jobs(Rows):
     """Jobs of all projects, for callers.
 
     Methods raise `NotFoundError` if the project has no such job, dataset or version.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def submit(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from models_store.counts import Counts
 from models_store.database.clock import db_now, moment
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.dialects import constant
 from models_store.database.schema import JobRow
 from models_store.errors import CancelledInsteadError, FencedError, LimitError
@@ -58,14 +58,11 @@ _UNITS = ("epoch", "iteration", "part")
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 
 
-class JobWork:
+class JobWork(Rows):
     """Jobs of all projects, for workers.
 
     Methods that write for an attempt raise `FencedError` if the job is not this attempt's any more.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def claim(
         self,

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Database, Rows, reading, writing
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import WorkerRow
 from models_store.records import Record
@@ -37,11 +37,11 @@ class Worker(Record):
     memory_bytes: int | None
 
 
-class Workers:
+class Workers(Rows):
     """Signs of life of all workers; every method raises DatabaseError when the database fails."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._forgot = False
 
     @writing

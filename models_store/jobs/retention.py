@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, writing
+from models_store.database.database import Rows, writing
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.schema import (
     DatasetRow,
@@ -28,15 +28,12 @@ Attempt = tuple[str, int]
 """Id of a job and its last attempt: its files and those of earlier ones may go."""
 
 
-class JobRetention:
+class JobRetention(Rows):
     """Deletion of old jobs, and of what they no longer need.
 
     Each method does some of it, `limit` jobs at most, past those that another process is deleting. What it
     returns has files, which are the caller's to delete.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def delete_expired(self, session: Session, *, keep_s: float, limit: int) -> list[str]:

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Database, Rows, reading, writing
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.jobs.rows import storable
 from models_store.records import Record
@@ -61,11 +61,11 @@ class Outcome:
     error: str | None = None
 
 
-class Deliveries:
+class Deliveries(Rows):
     """Deliveries of all projects; between the attempts at one are pauses, after the last one it is given up."""
 
     def __init__(self, database: Database, *, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
-        self._database = database
+        super().__init__(database)
         self._pauses_s = pauses_s
 
     def take(self, most: int, busy: Mapping[str, int], *, lease_s: float) -> list[DueDelivery]:

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from models_store.database.announcements import MAX_WAITING, add_delivery, is_overdue
-from models_store.database.database import Database, reading, writing
+from models_store.database.database import Rows, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.errors import ConflictError, LimitError, NotFoundError
@@ -70,11 +70,8 @@ class Delivery(Record):
     created_at: datetime
 
 
-class Webhooks:
+class Webhooks(Rows):
     """Webhooks of all projects; methods raise `NotFoundError` for one that the project does not have."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @writing
     def create(
