@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from models_store.database.database import Rows, reading, writing
 from models_store.database.ids import is_name
 from models_store.database.schema import AliasChangeRow, ModelAliasRow, ModelRow
-from models_store.errors import LimitError, NotFoundError, PreconditionError
+from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.listing import Listing, Page, page_of
 from models_store.records import Alias, AliasChange
 from models_store.rows.versions import find_model, find_version
@@ -65,7 +65,7 @@ class Aliases(Rows):
 
         Raises:
             ValueError: the alias is no valid name.
-            PreconditionError: the condition does not hold.
+            ConflictError: the condition does not hold.
             LimitError: `limit-aliases`, if the model has this many others.
         """
         if not is_name(alias):
@@ -110,7 +110,7 @@ class Aliases(Rows):
         """List the changes of the aliases of a model, newest first.
 
         Raises:
-            CursorError: the cursor is not one of this listing.
+            ConflictError: the cursor is not one of this listing.
         """
         model = find_model(session, project, name)
         query = select(AliasChangeRow).where(AliasChangeRow.model_id == model.id)
@@ -127,7 +127,9 @@ def _check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCo
     found = None if row is None else row.revision
     if not condition(found):
         at = "does not exist" if found is None else f"is at revision {found}"
-        raise PreconditionError(f"Alias {alias} {at}")
+        raise ConflictError(
+            f"Alias {alias} {at}; the request's condition does not hold.", slug="precondition"
+        )
 
 
 def _check_number(session: Session, model: ModelRow) -> None:

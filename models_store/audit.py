@@ -35,7 +35,7 @@ class AuditTrail(Rows):
         """List the records of a project, newest first.
 
         Raises:
-            CursorError: The cursor is not one of this listing.
+            ConflictError: The cursor is not one of this listing.
         """
         with self._database.read() as session:
             query = select(AuditRow).where(AuditRow.project == project)

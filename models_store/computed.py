@@ -21,7 +21,6 @@ class ProjectUsage:
     """Storage and requests of a project.
 
     Attributes:
-        stored_bytes: Bytes of its files.
         jobs: Number of jobs in each state that there are any in.
         waiting: Number of those that wait and count in the limit; children do not.
         rows_today: Rows that requests have had computed on this day, in UTC.

@@ -46,7 +46,6 @@ class Comparison:
     """Result of the comparison of rows and files.
 
     Attributes:
-        checked: Number of files that the rows name.
         unusable: those of them that cannot be used.
         orphans: files of the store that no row names, past the grace.
         foreign: Files that the store did not make, which are neither read nor removed.

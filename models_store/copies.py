@@ -69,8 +69,6 @@ class Copied:
 
     Attributes:
         rows: Numbers of rows by table.
-        files: Number of files.
-        bytes: Bytes of the files.
         unusable: Files that rows name and that the source does not have, or with another content.
     """
 

@@ -29,31 +29,11 @@ class NotFoundError(StoreError):
 
 
 class ConflictError(StoreError):
-    """Present state of an object that forbids the request."""
+    """Present state of an object, or of the caller's key or cursor, that forbids the request."""
 
     def __init__(self, detail: str, *, slug: Slug = "conflict") -> None:
         self.slug = slug
         super().__init__(detail)
-
-
-class PreconditionError(StoreError):
-    """State of a resource that does not meet the caller's condition."""
-
-    slug: Slug = "precondition"
-
-    def __init__(self, state: str) -> None:
-        super().__init__(f"{state}; the request's condition does not hold.")
-
-
-class IdempotencyReusedError(StoreError):
-    """Idempotency key that was used with another request."""
-
-    slug: Slug = "idempotency-key-reused"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "This idempotency key was used with another request: send a new key with a new request."
-        )
 
 
 class RequestError(StoreError):
@@ -77,15 +57,6 @@ class LimitError(StoreError):
         self.slug = slug
         self.detail = detail
         super().__init__(detail)
-
-
-class CursorError(StoreError):
-    """Page cursor that this service did not make."""
-
-    slug: Slug = "cursor"
-
-    def __init__(self) -> None:
-        super().__init__("The cursor is not one that this listing gave.")
 
 
 class FencedError(StoreError):
@@ -174,18 +145,6 @@ class BlobError(StoreError):
 
     def __init__(self, key: str, detail: str) -> None:
         super().__init__(f"Stored file {key} {detail}.")
-
-
-class OnnxUnsupportedError(StoreError):
-    """Version whose log density has no form in ONNX."""
-
-    slug: Slug = "onnx-unsupported"
-
-    def __init__(self, ref: str, family: str, reason: str) -> None:
-        """Say why: the reason is a clause that begins with "its"."""
-        super().__init__(
-            f"The density of {ref}, of family {family}, has no form in ONNX: {reason}."
-        )
 
 
 class ModelFileError(StoreError):

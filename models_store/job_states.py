@@ -95,7 +95,6 @@ class NewJob:
 
     Attributes:
         model_name: the model that gets a version when it succeeds, or that it uses.
-        model_version: the version that it uses.
         dataset_id: the dataset that it reads; it must exist in the project.
         held_out_ids: further datasets that it reads, for validation and test.
         request: the accepted request, defaults filled in; a JSON object.
@@ -185,7 +184,6 @@ class JobSummary(Record):
 
     Attributes:
         attempt: Number of claims so far; the fencing token of the present attempt.
-        model_version: Version that it uses, or has made.
         result: Result file, once it has succeeded.
         last_event: Number of its newest event.
         lease_expires_at: Time from which another worker may take it, by the database's clock.

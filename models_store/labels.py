@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.base import Described
 from models_store.database.database import Rows, writing
-from models_store.errors import LimitError, PreconditionError
+from models_store.errors import ConflictError, LimitError
 from models_store.job_states import Job
 from models_store.jobs.rows import find, to_job
 from models_store.label_types import MAX_TAGS
@@ -62,7 +62,7 @@ class Labels(Rows):
     """Descriptions and tags of all projects.
 
     Each method changes one resource and returns it. Its condition gets the resource as it was: the
-    change is made only if it returns true, else there is a `PreconditionError`. There is a `LimitError` if the
+    change is made only if it returns true, else there is a `ConflictError`. There is a `LimitError` if the
     resource would have too many tags.
     """
 
@@ -130,6 +130,10 @@ def _change(
     """Change a locked row if the condition holds for what it says; return what it says then."""
     before = read()
     if not condition(before):
-        raise PreconditionError(f"The {type(before).__name__.lower()} is in another state")
+        what = type(before).__name__.lower()
+        raise ConflictError(
+            f"The {what} is in another state; the request's condition does not hold.",
+            slug="precondition",
+        )
     change.apply(row)
     return read()

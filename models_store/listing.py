@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from sqlalchemy import BigInteger, ColumnElement, Select, func, literal
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from models_store.errors import CursorError
+from models_store.errors import ConflictError
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def page_of(
         limit: the most items, at least 1.
 
     Raises:
-        CursorError: the cursor is not one of this listing.
+        ConflictError: the cursor is not one of this listing.
     """
     name, key = listing.cursors, listing.key.expression
     if cursor is not None:
@@ -109,7 +109,7 @@ def decode_cursor(listing: str, cursor: str) -> int:
     """Return the position that a cursor of this listing stands for.
 
     Raises:
-        CursorError: it was not made by ``encode_cursor`` for this listing.
+        ConflictError: it was not made by ``encode_cursor`` for this listing.
     """
     try:
         plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
@@ -118,7 +118,7 @@ def decode_cursor(listing: str, cursor: str) -> int:
             return int(position)
     except ValueError:
         pass  # the error below says so
-    raise CursorError
+    raise ConflictError("The cursor is not one that this listing gave.", slug="cursor")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,11 +83,7 @@ class Dataset(NewDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Record):
-    """Registered dataset without its columns and their statistics.
-
-    Attributes:
-        width: Number of its columns.
-    """
+    """Registered dataset without its columns and their statistics."""
 
     id: str
     project: str

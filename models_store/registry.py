@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from models_store.aliases import find_alias
 from models_store.database.database import Rows, reading, writing
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
-from models_store.errors import NotFoundError, PreconditionError
+from models_store.errors import ConflictError, NotFoundError
 from models_store.job_states import Idempotency
 from models_store.labels import LabelChange
 from models_store.listing import ALL, Filters, Listing, Page, page_of
@@ -63,7 +63,7 @@ _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9
 class Registry(Rows):
     """Datasets, models and versions of all projects; `models_store.aliases` has the aliases.
 
-    Methods raise `NotFoundError` for what the project does not have, and listings `CursorError` for a cursor
+    Methods raise `NotFoundError` for what the project does not have, and listings `ConflictError` for a cursor
     that they did not give.
     """
 
@@ -83,7 +83,7 @@ class Registry(Rows):
                 id than `new`, for 24 hours or until it is deleted.
 
         Raises:
-            IdempotencyReusedError: The key came before with another fingerprint.
+            ConflictError: The key came before with another fingerprint.
             LimitError: The project would store too much.
         """
         if idempotency is not None:
@@ -168,7 +168,7 @@ class Registry(Rows):
 
         Raises:
             ConflictError: A job that has not ended reads it, or it was changed since it was read.
-            PreconditionError: It has other labels.
+            ConflictError: It has other labels.
             LimitError: It would have too many tags, or the project would store too much.
         """
         row = find_dataset(session, old.project, old.id, lock=True)
@@ -176,7 +176,10 @@ class Registry(Rows):
         if row.key != old.key:
             raise changed_meanwhile(old.id)
         if as_labelled and (row.description, row.tags) != (old.description, old.tags):
-            raise PreconditionError("The dataset is in another state")
+            raise ConflictError(
+                "The dataset is in another state; the request's condition does not hold.",
+                slug="precondition",
+            )
         if not is_same_table(old, new):
             mark_retyped(session, old.id)
         for name in _RETYPED:
@@ -308,7 +311,7 @@ class Registry(Rows):
                 another key than those of `new`, for 24 hours.
 
         Raises:
-            IdempotencyReusedError: the key came before with another fingerprint.
+            ConflictError: the key came before with another fingerprint.
             LimitError: the project would store too much.
         """
         if idempotency is not None:

@@ -131,7 +131,6 @@ class Work:
     """Rows that a request waits for.
 
     Attributes:
-        position: Number of rows that are computed.
         begun: True once its computation has begun.
         owner: Project that the time is charged to.
     """

@@ -18,7 +18,6 @@ class HeldOutRows:
     """Rows that scores are ranked among.
 
     Attributes:
-        rows: Number of them.
         part: Part of the split that they are.
         quantiles: Their log densities at evenly spaced ranks.
     """

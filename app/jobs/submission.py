@@ -39,8 +39,6 @@ class Accepted:
 
     Attributes:
         request: Request with a value for every option, which the job keeps.
-        model_name: Name of the model that the job trains or uses.
-        model_version: Version that the job uses.
         datasets: Datasets that the job reads; those after the first one are held out.
         memory_bytes: Least memory of a worker that the job fits on.
         estimate_s: About how long it takes, in seconds; None: not known.
@@ -57,11 +55,7 @@ class Accepted:
 
 
 class JobSubmission:
-    """Submission of the job that an HTTP request asks for.
-
-    Attributes:
-        settings: Settings with limits.
-    """
+    """Submission of the job that an HTTP request asks for."""
 
     def __init__(
         self, request: Request, project: ProjectDep, idempotency_key: IdempotencyKey = None

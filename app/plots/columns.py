@@ -52,7 +52,6 @@ class Bins:
 
     Attributes:
         edges: Edges of the bins, ascending.
-        axis: Kind of axis.
         width: Half-width of the linear part of an `asinh` axis.
     """
 

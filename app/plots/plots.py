@@ -40,8 +40,6 @@ class Drawing(NamedTuple):
 
     Attributes:
         version: Key of the version's checkpoint.
-        kind: Kind of plot.
-        format: Format of the file.
         theme: Theme of its colours.
     """
 

@@ -118,7 +118,6 @@ class _TrackedResponse:
     """Response of a request: adds the common headers and records how it ended.
 
     Attributes:
-        request_id: Id of the request.
         status: Status of the response, or of the error that ended it.
         started: True once its headers were sent.
         complete: True once all of it was sent.

@@ -16,10 +16,8 @@ class Change:
     """Request that may change something.
 
     Attributes:
-        project: Project of the caller.
         key_id: Key of the caller; None: there are no keys.
         action: Method of the request.
-        resource: Path of the request.
         request_id: Id of the request, as in the log and in the response.
         noted: True once a transaction of the request was committed with the row.
     """

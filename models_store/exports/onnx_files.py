@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from flows import spec_from_dict
-from models_store.errors import OnnxUnsupportedError, RequestError
+from models_store.errors import ConflictError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_tensors
 from models_store.files.disks import disk_errors
 from models_store.records import Version
@@ -24,7 +24,7 @@ def write_onnx_file(
         timeout_s: Most seconds that it may take, by the clock.
 
     Raises:
-        OnnxUnsupportedError: The density has no form in ONNX.
+        ConflictError: The density has no form in ONNX.
         RequestError: Writing takes too much memory or time.
         StorageFullError, BlobDiskError: The file cannot be written.
         RuntimeError: The process failed for a reason of its own.
@@ -47,7 +47,10 @@ def write_onnx_file(
             pointer="",
         ) from error
     if unsupported is not None:
-        raise OnnxUnsupportedError(version.ref, version.family, unsupported)
+        raise ConflictError(
+            f"The density of {version.ref}, of family {version.family}, has no form in ONNX: {unsupported}.",
+            slug="onnx-unsupported",
+        )
 
 
 def _metadata(version: Version) -> dict[str, str]:

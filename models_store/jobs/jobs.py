@@ -87,7 +87,7 @@ class Jobs(Rows):
 
         Raises:
             ConflictError: a dataset has another table than the request was accepted for.
-            IdempotencyReusedError: the key came before with another fingerprint.
+            ConflictError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
         job_id = new_id("job")
@@ -130,7 +130,7 @@ class Jobs(Rows):
         """Return the job that a repeated request gave the first time, whatever became of its data.
 
         Raises:
-            IdempotencyReusedError: the key came before with another fingerprint.
+            ConflictError: the key came before with another fingerprint.
         """
         job_id = known_resource(session, project, idempotency)
         return None if job_id is None else _replayed(session, project, job_id)
@@ -193,7 +193,7 @@ class Jobs(Rows):
             parent_id: Parent of the jobs; None: those that are no children.
 
         Raises:
-            CursorError: the cursor is not one of this listing.
+            ConflictError: the cursor is not one of this listing.
         """
         query = select(JobRow).where(JobRow.project == project)
         if parent_id is None:

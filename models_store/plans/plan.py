@@ -18,11 +18,8 @@ class Child:
     """Child as its parent sees it.
 
     Attributes:
-        id: Id of the job.
-        kind: Kind of the job.
         stage: Stage of the parent's plan that it belongs to, counted from 0.
         number: Number among the parts of the plan: of a trial, of a range of rows.
-        state: State of the job.
         metrics: Metrics of the job, with those of its last report if it has not ended.
         product: Reads the result of one that has succeeded; it may be large.
         error_code: Stable name of the reason why it failed.
@@ -72,7 +69,6 @@ class NewChild:
     """Child that a parent starts; it has the parent's model and datasets.
 
     Attributes:
-        kind: Kind of the job.
         stage: Stage of the plan.
         number: Number among the parts of the plan.
         request: Accepted request, a JSON object.

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.dialects import dialect_of, insert_into
 from models_store.database.schema import IdempotencyRow
-from models_store.errors import IdempotencyReusedError
+from models_store.errors import ConflictError
 from models_store.job_states import Idempotency
 
 RETENTION_S = 24 * 3600
@@ -19,7 +19,7 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
     Of two transactions with one key, the second waits here for the first.
 
     Raises:
-        IdempotencyReusedError: The key stands for another request.
+        ConflictError: The key stands for another request.
     """
     _purge(session)
     new = insert_into(dialect_of(session), IdempotencyRow).values(
@@ -44,7 +44,7 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     """Return the id of what the key stands for by now, if it stands for anything.
 
     Raises:
-        IdempotencyReusedError: The key stands for another request.
+        ConflictError: The key stands for another request.
     """
     valid = _record(project, idempotency.key).where(IdempotencyRow.expires_at > db_now())
     first = session.scalar(valid)
@@ -75,7 +75,10 @@ def _record(project: str, key: str) -> Select[IdempotencyRow]:
 
 def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
-        raise IdempotencyReusedError
+        raise ConflictError(
+            "This idempotency key was used with another request: send a new key with a new request.",
+            slug="idempotency-key-reused",
+        )
     return first.resource_id
 
 

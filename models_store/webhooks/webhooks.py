@@ -161,7 +161,7 @@ class Webhooks(Rows):
         """List the deliveries of a webhook, newest first; ended ones are kept for a week.
 
         Raises:
-            CursorError: The cursor is not one of this listing.
+            ConflictError: The cursor is not one of this listing.
         """
         row = _find(session, project, webhook_id)
         query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == row.id)

@@ -34,7 +34,6 @@ from models_store.errors import (
     CancelledInsteadError,
     ConflictError,
     FencedError,
-    IdempotencyReusedError,
     NotFoundError,
     StoreError,
 )
@@ -211,7 +210,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         if key is not None and key in self.keys:
             job_id, first = self.keys[key]
             if first != fingerprint:
-                self.answer(submit, IdempotencyReusedError)
+                self.answer(submit, ConflictError)
                 return
             again = self.answer(submit, None)
             assert again.replayed

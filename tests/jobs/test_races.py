@@ -16,7 +16,6 @@ from models_store.errors import (
     FencedError,
     LimitError,
     NotFoundError,
-    PreconditionError,
     StoreError,
 )
 from models_store.files.blobs import next_table_key
@@ -249,7 +248,7 @@ def test_an_alias_moved_by_two_at_once_has_one_winner(
 
         results = race(lambda: move(1), lambda: move(2))
         losers = [result for result in results if isinstance(result, StoreError)]
-        assert [type(loser) for loser in losers] == [PreconditionError]
+        assert [type(loser) for loser in losers] == [ConflictError]
         seen = aliases.get(PROJECT, "shuttle", "production").revision
 
 

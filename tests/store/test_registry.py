@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models_store.aliases import Aliases, RevisionCondition
-from models_store.errors import NotFoundError, PreconditionError
+from models_store.errors import ConflictError, NotFoundError
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
@@ -146,10 +146,10 @@ def test_an_alias_moves_only_from_the_revision_that_was_seen(aliases: Aliases) -
     second = aliases.set(PROJECT, "shuttle", "production", version=2, condition=at(first.revision))
     assert second.revision != first.revision
     for stale in (None, 0, first.revision, 10**30):
-        with pytest.raises(PreconditionError) as caught:
+        with pytest.raises(ConflictError) as caught:
             aliases.set(PROJECT, "shuttle", "production", version=1, condition=at(stale))
         assert f"revision {second.revision}" in str(caught.value)
-        with pytest.raises(PreconditionError):
+        with pytest.raises(ConflictError):
             aliases.delete(PROJECT, "shuttle", "production", condition=at(stale))
     assert aliases.get(PROJECT, "shuttle", "production") == second
     aliases.delete(PROJECT, "shuttle", "production", condition=at(second.revision))

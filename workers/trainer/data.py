@@ -40,8 +40,6 @@ class SplitRows:
     """Rows of each part of the split, in the units and the precision of the table.
 
     Attributes:
-        train: Training rows.
-        validation: Validation rows.
         test: Test rows; None if there are none.
         sample: Some training rows, in random order where the split is random: the same whether the
             table fits into memory or not.
