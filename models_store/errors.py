@@ -39,15 +39,18 @@ class ConflictError(StoreError):
 class RequestError(StoreError):
     """Well-formed request that cannot work on the data it names."""
 
-    def __init__(
-        self, slug: Slug, detail: str, *, pointer: str, position: int | None = None
-    ) -> None:
+    def __init__(self, slug: Slug, detail: str, pointer: str, position: int | None = None) -> None:
         """Name the problem, the JSON pointer of the field, and the place of a wrong character in it, from 1."""
         self.slug = slug
         self.detail = detail
         self.pointer = pointer
         self.position = position
-        super().__init__(detail)
+        super().__init__(
+            slug, detail, pointer, position
+        )  # all that a copy in another process is made of
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class LimitError(StoreError):

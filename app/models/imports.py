@@ -24,7 +24,6 @@ from models_store.exports.exported_files import VersionRecord, read_record
 from models_store.files.blobs import imported_key
 from models_store.files.model_files import (
     MAX_HEADER_BYTES,
-    ModelFile,
     check_model_file,
     looks_like_safetensors,
 )
@@ -127,7 +126,7 @@ def _checked(file: Path, settings: ApiSettings) -> dict[str, Any]:
         memory_bytes=settings.import_memory_bytes,
         timeout_s=settings.parse_timeout_s,
     )
-    return _described(model) | _recorded(record)
+    return model | _recorded(record)
 
 
 def _register(
@@ -167,20 +166,6 @@ def _register(
         headers["Idempotent-Replayed"] = "true"
     view = VersionView.of(version)
     return respond(view, status_code=status.HTTP_201_CREATED, headers=headers)
-
-
-def _described(model: ModelFile) -> dict[str, Any]:
-    return {
-        "family": model.family,
-        "dim": len(model.columns),
-        "columns": model.columns,
-        "context_columns": model.context_columns,
-        "types": model.types,
-        "flow": model.spec,
-        "preprocessing": model.preprocessing,
-        "parameters": model.parameters,
-        "dataset_id": None,
-    }
 
 
 def _recorded(record: VersionRecord | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ They are checked in a process of the pool with limits, to the last weight.
 """
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +31,6 @@ MAX_HEADER_BYTES = 8 << 20
 
 _LENGTH_BYTES = 8
 _TYPES = TypeAdapter(list[Column])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFile:
-    """A file that holds a model.
-
-    Attributes:
-        spec: Spec of its flow, a JSON object.
-        types: Types of its columns, then of its context columns; None: all are plain numbers.
-        parameters: its trainable numbers.
-    """
-
-    family: str
-    spec: dict[str, Any]
-    columns: list[str]
-    context_columns: list[str]
-    types: list[dict[str, Any]] | None
-    preprocessing: dict[str, Any]
-    parameters: int
 
 
 class _Described(Strict):
@@ -89,8 +69,8 @@ def check_model_file(
     max_columns: int,
     memory_bytes: int,
     timeout_s: float,
-) -> ModelFile:
-    """Check the file of a model in a process of the pool. Blocks: call it in a thread.
+) -> dict[str, Any]:
+    """Check the file of a model in a process of the pool, and return the fields of a version that it tells. Blocks: call it in a thread.
 
     Args:
         path: Safetensors file with the description of a flow in its header.
@@ -106,8 +86,8 @@ def check_model_file(
         RuntimeError: the process failed for a reason of its own.
     """
     try:
-        outcome = processes.run(
-            _outcome, path, limits, max_columns, memory_bytes=memory_bytes, timeout_s=timeout_s
+        return processes.run(
+            _checked, path, limits, max_columns, memory_bytes=memory_bytes, timeout_s=timeout_s
         )
     except SandboxLimitError as error:
         raise RequestError(
@@ -120,33 +100,20 @@ def check_model_file(
         raise ModelFileError(
             "The check crashed on the file: it is damaged, or takes more memory than is allowed."
         ) from error
-    match outcome:
-        case {"invalid": str(text)}:
-            raise ModelFileError(text)
-        case {"refused": dict(fields)}:
-            raise RequestError(**fields)
-        case _:
-            return ModelFile(**outcome)
 
 
-def _outcome(path: Path, limits: TrainingLimits, max_columns: int) -> dict[str, Any]:
-    """Return the model as a dictionary, or why it is refused; errors of other kinds are not for callers."""
+def _checked(path: Path, limits: TrainingLimits, max_columns: int) -> dict[str, Any]:
     try:
-        return asdict(read_model_file(path, limits=limits, max_columns=max_columns))
-    except RequestError as error:
-        refused = {"slug": error.slug, "detail": error.detail, "pointer": error.pointer}
-        return {"refused": refused}
+        return read_model_file(path, limits=limits, max_columns=max_columns)
     except (ModelFileError, RuntimeError) as error:
         # PyTorch and safetensors tell of refused memory by a RuntimeError.
         if processes.lacks_memory(str(error.__cause__ or error)):
             raise MemoryError from error
-        if not isinstance(error, ModelFileError):
-            raise
-        return {"invalid": str(error)}
+        raise
 
 
-def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
-    """Check the file of a model: its flow is built and computes, which takes memory.
+def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> dict[str, Any]:
+    """Return the fields of a version that a file tells; its flow is built and computes, which takes memory.
 
     Raises:
         ModelFileError: it is no such file, a column has no name that an upload could give it, or the weights
@@ -167,22 +134,24 @@ def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> 
 
 def _describe(
     header: ModelHeader, spec: FlowSpec, *, limits: TrainingLimits, max_columns: int
-) -> ModelFile:
+) -> dict[str, Any]:
     """Return what a file says of itself, if that is allowed, without a look at its weights."""
     if header.dim + len(header.context_columns) > max_columns:
         raise RequestError(
             "limit-columns", f"A model may have {max_columns} columns.", pointer="/columns"
         )
     described = Described(spec, header.dim, len(header.context_columns), pointer=None)
-    return ModelFile(
-        family=spec.family,
-        spec=spec_to_dict(spec),
-        columns=header.columns,
-        context_columns=header.context_columns,
-        types=_types(header),
-        preprocessing=header.preprocessing,
-        parameters=check_flow(described, limits=limits).parameters,
-    )
+    return {
+        "family": spec.family,
+        "dim": header.dim,
+        "columns": header.columns,
+        "context_columns": header.context_columns,
+        "types": _types(header),
+        "flow": spec_to_dict(spec),
+        "preprocessing": header.preprocessing,
+        "parameters": check_flow(described, limits=limits).parameters,
+        "dataset_id": None,
+    }
 
 
 def _header(text: str) -> ModelHeader:

@@ -230,7 +230,7 @@ def test_types_whose_cells_cannot_be_read_are_refused(exported, tmp_path):
     types[1] |= {"type": "datetime", "datetime_format": "%d.%m.%Y", "decimals": 15}
     file = tmp_path / "model"
     file.write_bytes(edited(exported, types=types))
-    assert read_model_file(file, limits=LIMITS, max_columns=10).types == types
+    assert read_model_file(file, limits=LIMITS, max_columns=10)["types"] == types
     for wrong in ({"datetime_format": "%Q"}, {"datetime_format": ""}, {"decimals": 400}):
         file.write_bytes(edited(exported, types=[types[0], types[1] | wrong, types[2]]))
         with pytest.raises(ModelFileError, match=r"decimals of a column|formats? "):
