@@ -25,7 +25,6 @@ _KEY = b"key_"
 _PROJECT = b"x-project"
 _MAX_KNOWN = 10_000
 _READERS = 2
-_MAX_NEW = 64  # queries for unknown keys that wait; more are refused
 
 _Value = TypeVar("_Value")
 
@@ -63,7 +62,6 @@ class Callers:
         self._known_for_s = known_for_s
         self._stale_s = stale_s
         self._known: dict[bytes, Remembered[Caller | Person | None]] = {}
-        self._new = 0
         self._used: set[str] = set()
         self._issuer = issuer
         self._proxy = proxy
@@ -85,8 +83,7 @@ class Callers:
             scope: Request, of whose other headers some count for those who signed in.
 
         Raises:
-            Problem: `unauthorized`, `rate-limited` when too many unknown keys wait, `forbidden` for
-                somebody who may not use the project, or `issuer-away`.
+            Problem: `unauthorized`, `forbidden` for somebody who may not use the project, or `issuer-away`.
             DatabaseError: The keys cannot be read.
         """
         if self._anonymous:
@@ -127,20 +124,15 @@ class Callers:
     async def _bearer(self, token: bytes) -> Caller | Person | None:
         digest = hashlib.sha256(token).digest()
         known = self._known.get(digest)
-        if known is not None:
-            return await known.get(self._known_for_s)
-        if self._new >= _MAX_NEW:
-            raise Problem("rate-limited", "Too many unknown API keys were sent. Try again.")
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        known = self._known[digest] = self._reader_of(token)
-        self._new += 1
+        if known is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            known = self._known[digest] = self._reader_of(token)
         caller = None
         try:
             caller = await known.get(self._known_for_s)
             return caller
         finally:
-            self._new -= 1
             if caller is None:  # of texts that are no keys, any number can be sent
                 self._known.pop(digest, None)
 

@@ -28,9 +28,8 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "text/event-stream"
 LONGEST_WAIT_S = 60
 PAGE = 500
-_PAGE_BYTES = 256 * 1024  # of their data; a message may have some kilobytes
 # Most events that a stream reads at a time: of one who does not read them they stay in memory.
-_STREAMED, _STREAMED_BYTES = 100, 64 * 1024
+_STREAMED = 100
 _AGAIN_S = 0.5
 _KEEP_ALIVE_S = 15.0
 _RETRY = b"retry: 2000\n\n"
@@ -79,21 +78,19 @@ class EventFeed:
         Raises:
             StoreError: The events cannot be read; another try continues from the same event.
         """
-        return await in_thread(self._read, PAGE, _PAGE_BYTES)
+        return await in_thread(self._read, PAGE)
 
     async def text(self) -> tuple[bytes, EventSlice]:
         """Return the next events as Server-Sent Events, fewer at a time; raises as `page`."""
 
         def read() -> tuple[bytes, EventSlice]:
-            page = self._read(_STREAMED, _STREAMED_BYTES)
+            page = self._read(_STREAMED)
             return b"".join(map(_encoded, page.events)), page
 
         return await in_thread(read)
 
-    def _read(self, limit: int, max_bytes: int) -> EventSlice:
-        page = self._jobs.event_page(
-            self._project, self.job_id, after=self.after, limit=limit, max_bytes=max_bytes
-        )
+    def _read(self, limit: int) -> EventSlice:
+        page = self._jobs.event_page(self._project, self.job_id, after=self.after, limit=limit)
         if page.events:
             self.after = page.events[-1].seq
         return page

@@ -1,6 +1,5 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.jobs.leases`."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -53,7 +52,6 @@ from models_store.rows.versions import pin_version
 
 _LISTING = Listing(name="jobs", key=JobRow.position)
 _IDS_A_QUERY = 500
-_EVENTS_AT_ONCE = 50
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -323,30 +321,17 @@ class Jobs(Rows):
         *,
         after: int = 0,
         limit: int,
-        max_bytes: int | None = None,
     ) -> EventSlice:
-        """Return events as `events` does, and whether there are more, as of one moment.
-
-        Args:
-            after: Number of an event.
-            limit: Most events.
-            max_bytes: Bytes of their data, which the last one may pass.
-        """
+        """Return events as `events` does, and whether there are more, as of one moment."""
         place = _event_place(session, project, job_id)
         wanted = (
             select(JobEventRow)
             .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
             .order_by(JobEventRow.seq)
             .limit(limit)
-            .execution_options(yield_per=_EVENTS_AT_ONCE)
         )
-        events: list[JobEvent] = []
-        size = 0
-        for row in session.scalars(wanted) if after < place.last else ():
-            events.append(JobEvent.of_row(row, event=EventKind(row.event)))
-            size += 0 if max_bytes is None else len(json.dumps(row.data))
-            if max_bytes is not None and size >= max_bytes:
-                break
+        found = session.scalars(wanted) if after < place.last else ()
+        events = [JobEvent.of_row(row, event=EventKind(row.event)) for row in found]
         reached = events[-1].seq if events else after
         return EventSlice(events, more=reached < place.last, final=place.final)
 
