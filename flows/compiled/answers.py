@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flows.compiled.model_space import Doubles
 from flows.compiled.questions import (
@@ -70,36 +69,40 @@ def impute(
     effective, uncertain = np.full(len(rows), np.nan), np.zeros(len(rows))
     numbers = np.arange(len(rows)) if numbers is None else numbers
     shares = [(1 - level) / 2, (1 + level) / 2, 0.5]
-    for mask, places in _patterns(gaps):
-        columns = np.flatnonzero(mask).tolist()
-        found = asks.weighted(
-            rows[places],
-            ~mask,
-            conditions=Conditions(filled=columns),
-            effort=Effort(seed=seed),
-            numbers=numbers[places] if fill == "draw" else None,
-        )
+    lacking = np.flatnonzero(gaps.any(axis=1))
+    answers = asks.weighted(
+        rows[lacking],
+        ~gaps[lacking],
+        conditions=Conditions(filled=np.flatnonzero(gaps.any(axis=0)).tolist()),
+        effort=Effort(seed=seed),
+        numbers=numbers[lacking] if fill == "draw" else None,
+    )
+    for some, found in answers:
+        places = lacking[some]
         effective[places] = found.estimates.effective_samples
         uncertain[places] = found.estimates.uncertain
         drawn = _drawn(found, seed, numbers[places]) if fill == "draw" else None
-        for at, column in enumerate(columns):
-            table = found.levels[at]
+        for at, column in enumerate(found.columns):
+            mine = gaps[places, column]
+            own, table = places[mine], found.levels[at]
             if table is not None:
+                table = table[mine]
                 best = table.argmax(axis=1)
-                probability[places, column] = table[np.arange(len(best)), best]
+                probability[own, column] = table[np.arange(len(best)), best]
                 values = asks.values_of(column)
                 if asks.has_numbers(column):
                     ends = _level_quantiles(table[:, : len(values)], values, shares)
-                    low[places, column], high[places, column] = ends[:, 0], ends[:, 1]
+                    low[own, column], high[own, column] = ends[:, 0], ends[:, 1]
                     middle = ends[:, 2] if fill == "median" else table[:, : len(values)] @ values
                     values = values[np.abs(middle[:, None] - values).argmin(axis=1)]
                 else:
                     values = values[best]
             else:
-                ends = weighted_quantiles(found.cells[:, :, at], found.weights, shares)
-                low[places, column], high[places, column] = ends[:, 0], ends[:, 1]
-                values = ends[:, 2] if fill == "median" else _mean(found, at)
-            rows[places, column] = values if drawn is None else drawn[:, at]
+                cells, weights = found.cells[mine, :, at], found.weights[mine]
+                ends = weighted_quantiles(cells, weights, shares)
+                low[own, column], high[own, column] = ends[:, 0], ends[:, 1]
+                values = ends[:, 2] if fill == "median" else _mean(cells, weights)
+            rows[own, column] = values if drawn is None else drawn[mine, at]
     if fill == "draw":
         rows = np.where(gaps, asks.flow.to_grid(rows), rows)
     return Imputed(rows, low, high, probability, effective, uncertain)
@@ -148,10 +151,10 @@ def expect(
     mean, probability = np.full(len(x), np.nan), np.full(len(x), np.nan)
     quantiles = np.full((len(x), len(shares)), np.nan)
     effective, uncertain = np.full(len(x), np.nan), np.zeros(len(x))
-    for mask, places in _patterns(gaps):
-        found = asks.weighted(
-            x[places], ~mask, conditions=Conditions(filled=[column]), effort=Effort(seed=seed)
-        )
+    answers = asks.weighted(
+        x, ~gaps, conditions=Conditions(filled=[column]), effort=Effort(seed=seed)
+    )
+    for places, found in answers:
         effective[places] = found.estimates.effective_samples
         uncertain[places] = found.estimates.uncertain
         at = found.columns.index(column)
@@ -162,10 +165,11 @@ def expect(
             if within is not None:
                 probability[places] = levels[places] @ within.holds(values)
             continue
-        mean[places] = _mean(found, at)
-        quantiles[places] = weighted_quantiles(found.cells[:, :, at], found.weights, shares)
+        cells = found.cells[:, :, at]
+        mean[places] = _mean(cells, found.weights)
+        quantiles[places] = weighted_quantiles(cells, found.weights, shares)
         if within is not None:
-            holds = within.holds(found.cells[:, :, at])
+            holds = within.holds(cells)
             probability[places] = (holds * found.weights).sum(axis=1)
     return Expected(mean, quantiles, probability, levels, effective, uncertain)
 
@@ -192,14 +196,15 @@ def sample_given(
         numbers = np.arange(start, min(n, start + GIVEN_ROWS))
         rows = np.repeat(row[None], len(numbers), axis=0)
         if not known.all():
-            found = asks.weighted(
+            answers = asks.weighted(
                 rows,
                 known,
                 conditions=Conditions(within),
                 effort=_SAMPLE_EFFORT.with_seed(seed),
                 numbers=numbers,
             )
-            rows[:, found.columns] = _drawn(found, seed, numbers)
+            for places, found in answers:
+                rows[places[:, None], found.columns] = _drawn(found, seed, numbers[places])
             gridded = asks.flow.to_grid(rows)
             rows[:, ~known] = gridded[:, ~known]
         yield rows
@@ -208,17 +213,23 @@ def sample_given(
 def weighted_quantiles(cells: Doubles, weights: Doubles, shares: Sequence[float]) -> Doubles:
     """Return quantiles of weighted numbers, a row each, between the middles of their weights.
 
+    The k-th of n draws is the quantile of (k - 1/3) / (n + 1/3), with n their effective number (Hyndman and Fan
+    1996, definition 8): the ends of draws lie within those of what they are drawn from.
+
     Args:
         cells: Numbers of shape (rows, draws); those without a weight may be NaN.
         weights: Their weights, which sum to 1 in each row.
+        shares: Shares of the quantiles.
     """
+    effective = 1 / np.square(weights).sum(axis=1).clip(min=1e-300)
     order = np.argsort(cells, axis=1)
     cells, weights = np.take_along_axis(cells, order, 1), np.take_along_axis(weights, order, 1)
     middles = weights.cumsum(axis=1) - weights / 2
     last = np.maximum((weights > 0).cumsum(axis=1).argmax(axis=1), 0)[:, None]
     found = np.empty((len(cells), len(shares)))
-    for at, share in enumerate(shares):
-        above = np.minimum((middles < share).sum(axis=1)[:, None], last)
+    for at, middle in enumerate(shares):
+        share = middle + (middle - 0.5) / (3 * effective)
+        above = np.minimum((middles < share[:, None]).sum(axis=1)[:, None], last)
         below = np.maximum(above - 1, 0)
         ends = [np.take_along_axis(a, i, 1)[:, 0] for a in (cells, middles) for i in (below, above)]
         low, high, start, stop = ends
@@ -236,8 +247,8 @@ def _level_quantiles(table: Doubles, values: Doubles, shares: Sequence[float]) -
     return found
 
 
-def _mean(found: Weighted, at: int) -> Doubles:
-    total: Doubles = np.nansum(found.cells[:, :, at] * found.weights, axis=1)
+def _mean(cells: Doubles, weights: Doubles) -> Doubles:
+    total: Doubles = np.nansum(cells * weights, axis=1)
     return total
 
 
@@ -248,11 +259,3 @@ def _drawn(found: Weighted, seed: int, numbers: Integers) -> Doubles:
     chosen = np.minimum((ends < uniform * ends[:, -1:]).sum(axis=1), ends.shape[1] - 1)
     cells: Doubles = found.cells[np.arange(len(chosen)), chosen]
     return cells
-
-
-def _patterns(masks: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Integers]]:
-    """Yield each different mask that is not empty, and the numbers of the rows that have it."""
-    different, places = np.unique(masks, axis=0, return_inverse=True)
-    for number, mask in enumerate(different):
-        if mask.any():
-            yield mask, np.flatnonzero(places.reshape(-1) == number)

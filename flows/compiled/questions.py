@@ -6,7 +6,7 @@ draw is weighted by p / q of the whole row. Where the unknown cells are few cate
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,21 +16,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows.compiled.compiled_flow import CompiledFlow
+from flows.compiled.ensemble import compile_flow
 from flows.compiled.model_space import Doubles
 from flows.errors import FlowError
+from flows.flow import Flow
 from flows.mixed.columns import UNSEEN, MixedColumn
 from flows.mixed.companion import Companion, patterns
+from flows.mixed.companion_fitting import fit_companion, needs_companion
 
 MOST_TERMS = 512
 """Most combinations of categories that are summed exactly."""
 # Numbers that a batch of draws takes at a time: draws, components, values.
 _MOST_NUMBERS = 2**21
 _GROWTH = 4
+# Samples of a flow that its companion is fitted to, and those that choose its components.
+_SAMPLES = 6000, 2000
 Integers = NDArray[np.integer[Any]]
 Unsigned = NDArray[np.uint64]
 _NO_COMPANION = (
     "this flow has no companion: it is conditional, too large, or from before there were such"
 )
+
+
+def companion_of(
+    flow: Flow, *, seed: int, alive: Callable[[], None] = lambda: None
+) -> Companion | None:
+    """Return a companion that is fitted to samples of a flow, whose cells it is to propose; None if it can have none.
+
+    Args:
+        flow: Trained flow.
+        seed: Seed of the samples and the fit.
+        alive: Function that is called now and then.
+    """
+    if not needs_companion(flow):
+        return None
+    compiled = compile_flow(flow, device=flow.device)
+    chunks = []
+    for chunk in compiled.iter_sample(sum(_SAMPLES), seed=seed, chunk_rows=1000):
+        chunks.append(torch.from_numpy(chunk))
+        alive()
+    rows, count = torch.cat(chunks), _SAMPLES[0]
+    return fit_companion(flow, rows[:count], rows[count:], seed=seed, alive=alive)
 
 
 @dataclass(frozen=True)
@@ -114,13 +140,14 @@ class Conditions:
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """Unknown cells of rows with the same known columns: their values and weights.
+    """Unknown cells of rows: their values and weights.
 
     Attributes:
-        columns: Numbers of the unknown columns.
-        cells: Values in the data's units; NaN for a missing one.
+        columns: Numbers of the columns that are unknown in any of the rows.
+        cells: Values in the data's units; NaN for a missing one, and where the column is known.
         weights: Weights, which sum to 1 in each row.
-        levels: For each column of levels the probabilities of its states; None for numbers.
+        levels: For each column of levels the probabilities of its states, of no meaning where it is known; None
+            for numbers.
         estimates: Log densities of the known cells, and the quality of the weights.
     """
 
@@ -183,7 +210,10 @@ class Questions:
         known = np.isin(np.arange(self.flow.dim), columns)
         if known.all():
             return _exactly(self.flow.log_prob(x))
-        return self.weighted(x, known, effort=DENSITY_EFFORT.with_seed(seed)).estimates
+        found = np.empty((len(Estimates._fields), len(x)))
+        for places, part in self.weighted(x, known, effort=DENSITY_EFFORT.with_seed(seed)):
+            found[:, places] = part.estimates
+        return Estimates(*found)
 
     def weighted(
         self,
@@ -193,67 +223,49 @@ class Questions:
         conditions: Conditions | None = None,
         effort: Effort = _USUAL,
         numbers: Integers | None = None,
-    ) -> Weighted:
-        """Return the unknown cells of rows, weighted.
+    ) -> Iterator[tuple[Integers, Weighted]]:
+        """Yield the unknown cells of rows, weighted: numbers of some of the rows, and theirs.
 
         Args:
             x: Rows in the data's units; what unknown cells hold does not matter.
-            known: Mask of the columns that are known, the same for all rows.
+            known: Mask of the columns that are known, of all rows or of each.
             conditions: Conditions of unknown cells.
             effort: Draws of a row.
             numbers: Number of each row, by which rows have draws of their own; None: all share theirs.
         """
+        known = np.broadcast_to(known, (len(x), self.flow.dim))
         rows, terms = self._encode(x, known)
-        plan = _Plan(self, torch.from_numpy(known), conditions or Conditions(), effort)
-        count = len(plan.combinations) if plan.combinations is not None else effort.draws
-        found = plan.answer(rows, count, numbers)
-        # Rows whose weights are poor get more draws; those of the others stay.
-        while count < effort.most and bool(found.estimates.uncertain.any()):
-            count *= _GROWTH
-            poor = np.flatnonzero(found.estimates.uncertain)
-            own = None if numbers is None else numbers[poor]
-            more = plan.answer(rows[poor], count, own)
-            found = _replaced(found, more, poor)
-        log_prob = found.estimates.log_prob + terms
-        return replace(found, estimates=found.estimates._replace(log_prob=log_prob))
+        plan = _Plan(self, conditions or Conditions(), effort)
+        for places, found in plan.answers(rows, torch.from_numpy(known.copy()), numbers):
+            log_prob = found.estimates.log_prob + terms[places]
+            yield places, replace(found, estimates=found.estimates._replace(log_prob=log_prob))
 
     def _encode(self, x: Doubles, known: NDArray[np.bool_]) -> tuple[Tensor, Doubles]:
         """Return rows of the model, and the log slopes of their known cells."""
+        layout = self.companion.layout
         exact = torch.from_numpy(np.array(x[:, : self.flow.dim], np.float64))
         rows, terms = self.flow.encode(exact)
-        values = rows[:, len(self.companion.layout.variables) :]
-        lost = [place for place, c in enumerate(self.companion.layout.continuous) if not known[c]]
-        values[:, lost] = 0.0
-        return rows, terms[:, torch.from_numpy(known)].sum(dim=1).numpy()
+        rows[:, len(layout.variables) :][torch.from_numpy(~known[:, layout.continuous])] = 0.0
+        return rows, np.where(known, terms.numpy(), 0.0).sum(axis=1)
 
 
 class _Plan:
-    """Way to answer for one set of known columns, whatever the rows are."""
+    """Way to answer for one set of conditions, whatever the rows are and lack."""
 
-    def __init__(
-        self, asks: Questions, known: Tensor, conditions: Conditions, effort: Effort
-    ) -> None:
+    def __init__(self, asks: Questions, conditions: Conditions, effort: Effort) -> None:
         self.companion, self.flow, self.effort = asks.companion, asks.flow, effort
-        self.known = known
         self.layout = layout = self.companion.layout
-        self.columns = (~known).nonzero()[:, 0].tolist()
-        self.variables = [p for p, v in enumerate(layout.variables) if not known[v.column]]
-        self.continuous = [p for p, column in enumerate(layout.continuous) if not known[column]]
+        self.places = {variable.column: place for place, variable in enumerate(layout.variables)}
         self.allowed: dict[int, Tensor] = {}
         self.limits: dict[int, tuple[float, float]] = {}
-        self.tables = {
-            column: torch.from_numpy(_cells_of(layout.columns[column])) for column in self.columns
-        }
-        for column in self.columns:
+        self.tables = [torch.from_numpy(_cells_of(column)) for column in layout.columns]
+        for column in {*conditions.within, *conditions.filled}:
             within = conditions.within.get(column)
             self._restrict(column, within, is_filled=column in conditions.filled)
-        self.combinations = (
-            None if self.continuous or self.companion.exact else self._combinations()
-        )
 
     def _restrict(self, column: int, within: Within | None, *, is_filled: bool) -> None:
         kind, table = self.layout.columns[column], self.tables[column].numpy()
-        place = next((p for p in self.variables if self.layout.variables[p].column == column), None)
+        place = self.places.get(column)
         may = np.ones(len(table), np.bool_)
         if kind.missing and (is_filled or within):
             may[-1] = False
@@ -286,11 +298,47 @@ class _Plan:
             ends[1] = math.inf
         return ends[0], ends[1]
 
-    def _combinations(self) -> Tensor | None:
-        """Return all levels of the unknown variables, one combination a line; None if they are many."""
+    def answers(
+        self, rows: Tensor, known: Tensor, numbers: Integers | None
+    ) -> Iterator[tuple[Integers, Weighted]]:
+        """Yield the unknown cells of rows: numbers of some of them, and theirs.
+
+        Rows that lack the same few categories are summed over these. All others get draws, those whose weights
+        are poor more of them.
+        """
+        alike = []
+        for mask, some in patterns(known):
+            combinations = self._combinations(~mask)
+            if combinations is None:
+                alike.append(some)
+                continue
+            for places in self._pieces(some, len(combinations)):
+                filled = self._summed(rows[places], ~mask, combinations)
+                yield places.numpy(), self._weighted(filled)[1]
+        waiting, count = torch.cat(alike) if alike else torch.arange(0), self.effort.draws
+        while len(waiting):
+            poor, last = [waiting[:0]], count >= self.effort.most
+            for places in self._pieces(waiting, count):
+                own = None if numbers is None else numbers[places.numpy()]
+                filled = self._drawn(rows[places], known[places], count, own)
+                good, found = self._weighted(filled, keep_all=last)
+                poor.append(places[~good])
+                if good.any():
+                    yield places[good].numpy(), found
+            waiting, count = torch.cat(poor), count * _GROWTH
+
+    def _pieces(self, places: Tensor, count: int) -> Sequence[Tensor]:
+        numbers = 2 * self.companion.components + 4 * self.layout.width
+        return torch.split(places, max(1, _MOST_NUMBERS // (count * numbers)))
+
+    def _combinations(self, unknown: Tensor) -> Tensor | None:
+        """Return all levels of unknown variables, one combination a line; None if they are many, or numbers."""
+        if self.companion.exact or bool(unknown[self.layout.continuous].any()):
+            return None
         choices = []
-        for place in self.variables:
-            variable = self.layout.variables[place]
+        for place, variable in enumerate(self.layout.variables):
+            if not unknown[variable.column]:
+                continue
             may = self.allowed.get(place)
             known = range(variable.size) if may is None else may.nonzero()[:, 0].tolist()
             choices.append([*known] if may is not None or variable.is_state else [UNSEEN, *known])
@@ -298,71 +346,65 @@ class _Plan:
             return None
         return torch.tensor(list(itertools.product(*choices)), dtype=torch.float64)
 
-    def answer(self, rows: Tensor, count: int, numbers: Integers | None) -> Weighted:
-        """Return the unknown cells of rows, with a number of draws or all combinations."""
-        width = max(1, 2 * self.companion.components * max(1, len(self.continuous)))
-        step = max(1, _MOST_NUMBERS // (count * (width + rows.shape[1])))
-        pieces = []
-        for start in range(0, len(rows), step):
-            own = None if numbers is None else numbers[start : start + step]
-            pieces.append(self._piece(rows[start : start + step], count, own))
-        if not pieces:
-            pieces = [self._piece(rows, count, None)]
-        return _joined(pieces)
+    def _summed(self, rows: Tensor, unknown: Tensor, combinations: Tensor) -> "_Filled":
+        variables = [p for p, v in enumerate(self.layout.variables) if unknown[v.column]]
+        whole = rows.repeat_interleave(len(combinations), dim=0)
+        whole[:, variables] = combinations.repeat(len(rows), 1)
+        whole = whole.view(len(rows), len(combinations), -1)
+        log_w = self.flow.score_model(whole.flatten(0, 1)).view(whole.shape[:2])
+        estimates = _exactly(log_w.logsumexp(dim=1).numpy())
+        lost = unknown.expand(len(rows), -1)
+        return _Filled(lost, whole, log_w.softmax(dim=1).nan_to_num(0.0), estimates)
 
-    def _piece(self, rows: Tensor, count: int, numbers: Integers | None) -> Weighted:
-        present = self.companion.present(rows)
-        present[:, self.continuous] = False
-        indices = rows.new_zeros(len(rows), count, len(self.variables))
-        values = rows.new_zeros(len(rows), count, len(self.continuous))
-        log_q, log_known = rows.new_zeros(len(rows), count), rows.new_zeros(len(rows))
-        shares = [rows.new_zeros(len(rows), self.layout.variables[p].size) for p in self.variables]
-        if self.combinations is not None:
-            indices[:] = self.combinations
-        else:
-            for mask, places in patterns(present):
-                own = self.companion.conditional(rows[places], self.known, mask)
-                log_known[places] = own.log_weights.logsumexp(dim=1)
-                own = own if self.companion.exact else own.widened()
-                own = own.restricted(self.allowed, self.limits)
-                uniforms = spread_uniforms(
-                    count,
-                    own.dims,
-                    self.effort.seed,
-                    None if numbers is None else numbers[places.numpy()],
-                )
-                drawn = own.draw(uniforms)
-                indices[places], log_q[places] = drawn.indices, drawn.log_prob
-                order = [own.continuous.index(place) for place in self.continuous]
-                values[places] = drawn.values[:, :, order]
-                for share, table in zip(shares, own.tables, strict=True):
-                    share[places] = own.log_weights.softmax(dim=1) @ table.exp()
+    def _drawn(
+        self, rows: Tensor, known: Tensor, count: int, numbers: Integers | None
+    ) -> "_Filled":
+        own = self.companion.conditional(rows, known)
+        log_known = own.log_weights.logsumexp(dim=1)
+        own = own if self.companion.exact else own.widened()
+        own = own.restricted(self.allowed, self.limits)
+        drawn = own.draw(spread_uniforms(count, own.dims.numpy(), self.effort.seed, numbers))
+        whole = rows[:, None].repeat(1, count, 1)
+        split = len(self.layout.variables)
+        for places, lost, cells in (
+            (own.variables, own.unknown, drawn.indices),
+            ([split + place for place in own.continuous], own.hidden, drawn.values),
+        ):
+            whole[:, :, places] = torch.where(lost[:, None], cells, whole[:, :, places])
+        shares = {
+            place: own.log_weights.softmax(dim=1) @ table.exp()
+            for place, table in zip(own.variables, own.tables, strict=True)
+        }
         if self.companion.exact and not self.limits:
-            estimates = _exactly(log_known.numpy())
-            weights = np.full((len(rows), count), 1 / count)
-        else:
-            log_p = self._log_joint(rows, indices, values)
-            log_w = torch.nan_to_num(log_p - log_q, nan=-math.inf) if log_p.numel() else log_p
-            log_w = torch.where(log_p.isnan().all(dim=1, keepdim=True), torch.nan, log_w)
-            estimates = self._estimates(log_w)
-            weights = log_w.softmax(dim=1).nan_to_num(0.0).numpy()
-        cells, levels = np.empty((len(rows), count, 0)), []
+            weights = torch.full((len(rows), count), 1 / count, dtype=torch.float64)
+            return _Filled(~known, whole, weights, _exactly(log_known.numpy()), shares)
+        log_p = self.flow.score_model(whole.flatten(0, 1)).view(len(rows), count)
+        log_w = torch.nan_to_num(log_p - drawn.log_prob, nan=-math.inf)
+        log_w = torch.where(log_p.isnan().all(dim=1, keepdim=True), torch.nan, log_w)
+        open_ones = sum(
+            own.unknown[:, at].double()
+            for at, p in enumerate(own.variables)
+            if not self.layout.variables[p].is_state and p not in self.allowed
+        )
+        estimates = self._estimates(log_w, open_ones)
+        return _Filled(~known, whole, log_w.softmax(dim=1).nan_to_num(0.0), estimates, shares)
+
+    def _weighted(self, filled: "_Filled", *, keep_all: bool = True) -> tuple[Tensor, Weighted]:
+        """Return which rows are good enough, and their unknown cells."""
+        good = torch.from_numpy(filled.estimates.uncertain == 0) | keep_all
+        kept = filled.of(good)
+        columns = kept.unknown.any(dim=0).nonzero()[:, 0].tolist()
+        count, cells, levels = kept.weights.shape[1], np.empty((len(kept.whole), 0, 0)), []
         if self.effort.cells:
-            cells = self._decode(indices, values)
-            levels = self._level_shares(indices, weights, shares)
-        return Weighted(self.columns, cells, weights, levels, estimates)
+            cells = np.full((len(kept.whole), count, len(columns)), np.nan)
+            for at, column in enumerate(columns):
+                lost = kept.unknown[:, column]
+                found = self._decode(column, kept.whole[lost].flatten(0, 1))
+                cells[lost.numpy(), :, at] = found.reshape(-1, count)
+                levels.append(self._level_shares(column, kept))
+        return good, Weighted(columns, cells, kept.weights.numpy(), levels, kept.estimates)
 
-    def _log_joint(self, rows: Tensor, indices: Tensor, values: Tensor) -> Tensor:
-        """Return the log densities of rows with their unknown cells filled."""
-        count, split = indices.shape[1], len(self.layout.variables)
-        whole = rows.repeat_interleave(count, dim=0)
-        whole[:, self.variables] = indices.flatten(0, 1)
-        whole[:, [split + place for place in self.continuous]] = values.flatten(0, 1)
-        return self.flow.score_model(whole).view(len(rows), count)
-
-    def _estimates(self, log_w: Tensor) -> Estimates:
-        if self.combinations is not None:
-            return _exactly(log_w.logsumexp(dim=1).numpy())
+    def _estimates(self, log_w: Tensor, open_ones: Tensor | int) -> Estimates:
         count = log_w.shape[1]
         top = log_w.max(dim=1, keepdim=True).values.clamp(min=-1e300)
         weights = (log_w - top).exp()
@@ -371,68 +413,78 @@ class _Plan:
         effective = weights.sum(dim=1).square() / weights.square().sum(dim=1)
         shape = pareto_k(weights)
         # Levels that training never saw have a probability of their own, and are not drawn.
-        open_ones = sum(
-            not self.layout.variables[p].is_state and p not in self.allowed for p in self.variables
-        )
         log_prob = top[:, 0] + mean.log() + open_ones * self.flow.log_unseen_rest
         good = shape <= min(1 - 1 / math.log10(count), 0.7)
         good &= (effective >= self.effort.effective) & (error <= self.effort.error)
         parts = (log_prob, error, effective, shape, (~good).double())
         return Estimates(*(part.numpy() for part in parts))
 
-    def _decode(self, indices: Tensor, values: Tensor) -> Doubles:
-        """Return unknown cells in the data's units."""
-        numbers = self.flow.decode_continuous(values.flatten(0, 1), self.continuous)
-        cells = np.empty((*indices.shape[:2], len(self.columns)))
-        for at, column in enumerate(self.columns):
-            kind, table = self.layout.columns[column], self.tables[column]
-            place = next(
-                (
-                    i
-                    for i, p in enumerate(self.variables)
-                    if self.layout.variables[p].column == column
-                ),
-                None,
-            )
-            if not kind.levels:
-                own = numbers[:, self.continuous.index(self.layout.continuous.index(column))]
-                cells[:, :, at] = own.reshape(indices.shape[:2])
-            if place is not None:
-                index = indices[:, :, place].long()
-                found = table[index.clamp(min=0)].numpy()
-                found = np.where(index.numpy() < 0, np.nan, found)
-                cells[:, :, at] = (
-                    found if kind.levels else np.where(index == 0, cells[:, :, at], found)
-                )
-        return cells
+    def _decode(self, column: int, rows: Tensor) -> Doubles:
+        """Return the cells of a column in the data's units."""
+        kind, table, place = (
+            self.layout.columns[column],
+            self.tables[column],
+            self.places.get(column),
+        )
+        numbers = np.full(len(rows), np.nan)
+        if not kind.levels:
+            at = self.layout.continuous.index(column)
+            values = rows[:, len(self.layout.variables) + at, None]
+            numbers = self.flow.decode_continuous(values, [at])[:, 0]
+        if place is None:
+            return numbers
+        index = rows[:, place].long()
+        found = table[index.clamp(min=0)].numpy()
+        is_value = index.numpy() < 0 if kind.levels else index.numpy() == 0
+        return np.where(is_value, numbers, found)
 
-    def _level_shares(
-        self, indices: Tensor, weights: Doubles, shares: list[Tensor]
-    ) -> list[Doubles | None]:
-        """Return the probabilities of the levels of each unknown column of levels.
+    def _level_shares(self, column: int, filled: "_Filled") -> Doubles | None:
+        """Return the probabilities of the levels of a column; None for numbers.
 
         Draws are stratified by level: the share of a level under the companion, times the mean weight of
         the draws that have it, or the mean of all where none has.
         """
-        found: list[Doubles | None] = []
-        for column in self.columns:
-            if not self.layout.columns[column].levels:
-                found.append(None)
-                continue
-            at = next(
-                i for i, p in enumerate(self.variables) if self.layout.variables[p].column == column
-            )
-            size = self.layout.variables[self.variables[at]].size
-            index = indices[:, :, at].long()
-            mine = torch.from_numpy(weights) * (index >= 0)
-            index = index.clamp(min=0)
-            sums = torch.zeros(len(index), size, dtype=torch.float64).scatter_add_(1, index, mine)
-            if self.combinations is None:
-                counts = torch.zeros_like(sums).scatter_add_(1, index, torch.ones_like(mine))
-                overall = mine.mean(dim=1, keepdim=True)
-                sums = shares[at] * torch.where(counts > 0, sums / counts.clamp(min=1), overall)
-            found.append((sums / sums.sum(dim=1, keepdim=True).clamp(min=1e-300)).numpy())
-        return found
+        if not self.layout.columns[column].levels:
+            return None
+        place = self.places[column]
+        size = self.layout.variables[place].size
+        index = filled.whole[:, :, place].long()
+        mine = filled.weights * (index >= 0)
+        index = index.clamp(0, size - 1)
+        sums = torch.zeros(len(index), size, dtype=torch.float64).scatter_add_(1, index, mine)
+        if filled.shares is not None:
+            counts = torch.zeros_like(sums).scatter_add_(1, index, torch.ones_like(mine))
+            overall = mine.mean(dim=1, keepdim=True)
+            share = filled.shares[place]
+            sums = share * torch.where(counts > 0, sums / counts.clamp(min=1), overall)
+        return (sums / sums.sum(dim=1, keepdim=True).clamp(min=1e-300)).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Filled:
+    """Rows of the model whose unknown cells are filled in several ways, and the weights of these.
+
+    Attributes:
+        unknown: Columns that are unknown in each row.
+        whole: Filled rows, of shape (rows, draws, width).
+        weights: Weights, which sum to 1 in each row.
+        estimates: Log densities of the known cells, and the quality of the weights.
+        shares: Probabilities of the levels of unknown variables under the companion; None if all are summed.
+    """
+
+    unknown: Tensor
+    whole: Tensor
+    weights: Tensor
+    estimates: Estimates
+    shares: dict[int, Tensor] | None = None
+
+    def of(self, some: Tensor) -> "_Filled":
+        """Return some of the rows."""
+        if bool(some.all()):
+            return self
+        estimates = Estimates(*(part[some.numpy()] for part in self.estimates))
+        shares = self.shares and {place: share[some] for place, share in self.shares.items()}
+        return _Filled(self.unknown[some], self.whole[some], self.weights[some], estimates, shares)
 
 
 def _cells_of(column: MixedColumn) -> Doubles:
@@ -449,59 +501,28 @@ def _exactly(log_prob: Doubles) -> Estimates:
     return Estimates(log_prob, np.zeros(len(log_prob)), nothing, nothing, np.zeros(len(log_prob)))
 
 
-def _joined(pieces: list[Weighted]) -> Weighted:
-    first = pieces[0]
-    return Weighted(
-        first.columns,
-        np.concatenate([piece.cells for piece in pieces]),
-        np.concatenate([piece.weights for piece in pieces]),
-        [
-            None if level is None else np.concatenate([piece.levels[at] for piece in pieces])
-            for at, level in enumerate(first.levels)
-        ],
-        Estimates(*map(np.concatenate, zip(*(piece.estimates for piece in pieces), strict=True))),
-    )
-
-
-def _replaced(found: Weighted, more: Weighted, places: Integers) -> Weighted:
-    """Return draws of which some rows have more: those of the others have weights of 0 beside theirs."""
-    missing = more.weights.shape[1] - found.weights.shape[1]
-    cells = np.pad(found.cells, ((0, 0), (0, missing), (0, 0)), constant_values=np.nan)
-    weights = np.pad(found.weights, ((0, 0), (0, missing)))
-    cells[places], weights[places] = more.cells, more.weights
-
-    def put(mine: Doubles, theirs: Doubles) -> Doubles:
-        mine = mine.copy()
-        mine[places] = theirs
-        return mine
-
-    levels = [
-        None if mine is None or theirs is None else put(mine, theirs)
-        for mine, theirs in zip(found.levels, more.levels, strict=True)
-    ]
-    estimates = [
-        put(mine, theirs) for mine, theirs in zip(found.estimates, more.estimates, strict=True)
-    ]
-    return Weighted(found.columns, cells, weights, levels, Estimates(*estimates))
-
-
-def spread_uniforms(count: int, dims: int, seed: int, numbers: Integers | None = None) -> Tensor:
+def spread_uniforms(
+    count: int, dims: Integers, seed: int, numbers: Integers | None = None
+) -> Tensor:
     """Return evenly spread numbers from 0 to 1: a shifted lattice, whose first coordinate is in order.
 
     Args:
-        dims: Numbers of a point.
+        count: Number of points of a row.
+        dims: Numbers of a point, by row; points of all rows have as many as the most of them.
+        seed: Seed of the shift.
         numbers: Number of each row, for a shift of its own; None: all have one.
     """
-    root = 2.0
+    places = np.arange(int(dims.max(initial=1)))
+    root: Doubles = np.full((len(dims), 1), 2.0)
     for _ in range(40):  # of x^dims = x + 1: the ratio of Roberts' sequence
-        root = (1 + root) ** (1 / max(dims, 2))
-    steps = np.array([root**-place for place in range(1, dims)]) % 1
+        root = (1 + root) ** (1 / np.maximum(dims, 2)[:, None])
+    steps = root**-places % 1
     points = np.arange(count, dtype=np.float64)
-    rows = np.zeros(1, np.uint64) if numbers is None else numbers.astype(np.uint64)
-    shift = hashed(seed, rows[:, None], np.arange(dims, dtype=np.uint64))
-    first = (points + shift[:, :1]) / count
-    rest = (points[:, None] * steps + shift[:, None, 1:]) % 1
-    return torch.from_numpy(np.concatenate([first[:, :, None], rest], axis=2))
+    rows = np.zeros(len(dims), np.uint64) if numbers is None else numbers.astype(np.uint64)
+    shift = hashed(seed, rows[:, None], places.astype(np.uint64))
+    found = (points[:, None] * steps[:, None] + shift[:, None]) % 1
+    found[:, :, 0] = (points + shift[:, :1]) / count
+    return torch.from_numpy(found)
 
 
 def hashed(seed: int, rows: Unsigned, dims: Unsigned) -> Doubles:

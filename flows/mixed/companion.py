@@ -78,73 +78,89 @@ class Companion(nn.Module):
         return found
 
     def log_terms(
-        self, rows: Batch, seen: Bool[Tensor, " variables"], present: Bool[Tensor, " continuous"]
+        self, rows: Batch, present: Bool[Tensor, " continuous"]
     ) -> Float[Tensor, "batch components"]:
-        """Return log w_k q_k of some cells of rows.
+        """Return log w_k N_k of the continuous values of rows, of which all have the same.
 
         Args:
             rows: Rows of the model.
-            seen: Variables that count; one whose index is no level adds nothing.
             present: Continuous values that count, which all of the rows have.
         """
-        return self._given(rows, seen, present)[0]
+        return self.log_weights.double() + self._of_values(rows, present)[0]
 
-    def conditional(
-        self, rows: Batch, known: Bool[Tensor, " columns"], present: Bool[Tensor, " continuous"]
-    ) -> "Conditional":
+    def conditional(self, rows: Batch, known: Bool[Tensor, "batch columns"]) -> "Conditional":
         """Return the mixture of the cells that are not known, given those that are.
 
         Args:
             rows: Rows of the model; what they have in unknown columns does not matter.
-            known: Columns of the data that are known.
-            present: Continuous values that are there among the known columns, the same for all rows.
+            known: Cells of the data that are known.
         """
-        layout = self.layout
-        columns = torch.tensor([v.column for v in layout.variables], dtype=torch.int64)
-        seen = known[columns]
-        hidden = [p for p, column in enumerate(layout.continuous) if not known[column]]
-        log_terms, z, factors = self._given(rows, seen, present)
-        means, covariances = self.means.double()[:, hidden], self.covariances.double()
-        rest = covariances[:, hidden][:, :, hidden]
-        if bool(present.any()):
-            across = torch.linalg.solve_triangular(
-                factors, covariances[:, present][:, :, hidden], upper=False
-            )
-            means = means + torch.einsum("bko,koh->bkh", z, across)
-            rest = rest - across.mT @ across
-        variables = [place for place, one in enumerate(seen.tolist()) if not one]
+        layout, width = self.layout, len(self.layout.continuous)
+        unknown = ~known[:, [variable.column for variable in layout.variables]]
+        hidden = ~known[:, layout.continuous]
+        log_weights = self.log_weights.double().repeat(len(rows), 1)
+        for place, lost in enumerate(unknown.t()):
+            index, table = rows[:, place], self._table(place)
+            counts = (index >= 0) & (index < table.shape[1]) & ~lost
+            level = torch.where(counts, index, 0).long()
+            log_weights += torch.where(counts[:, None], table.t()[level], 0.0)
+        continuous = hidden.any(dim=0).nonzero()[:, 0].tolist()
+        means = rows.new_zeros(len(rows), self.components, len(continuous))
+        group = torch.zeros(len(rows), dtype=torch.int64)
+        covariances = []
+        alike = patterns(torch.cat([self.present(rows) & ~hidden, hidden], dim=1))
+        for number, (mask, places) in enumerate(alike):
+            present, lost = mask[:width], mask[width:]
+            log_terms, z, factors = self._of_values(rows[places], present)
+            log_weights[places] += log_terms
+            group[places] = number
+            whole = self.covariances.double()
+            mean, rest = self.means.double()[:, lost], whole[:, lost][:, :, lost]
+            if bool(present.any()):
+                across = torch.linalg.solve_triangular(
+                    factors, whole[:, present][:, :, lost], upper=False
+                )
+                mean = mean + torch.einsum("bko,koh->bkh", z, across)
+                rest = rest - across.mT @ across
+            at = lost[continuous].nonzero()[:, 0]
+            means[places[:, None], :, at] = mean.expand(len(places), -1, -1).transpose(1, 2)
+            covariances.append(rest.new_zeros(self.components, len(continuous), len(continuous)))
+            covariances[-1][:, at[:, None], at] = rest
+        variables = unknown.any(dim=0).nonzero()[:, 0].tolist()
         return Conditional(
-            log_weights=log_terms,
+            log_weights=log_weights,
             variables=variables,
+            unknown=unknown[:, variables],
             tables=[self._table(place) for place in variables],
-            continuous=hidden,
+            continuous=continuous,
+            hidden=hidden[:, continuous],
             states=[
                 variables.index(self.state_places[place]) if self.state_places[place] >= 0 else -1
-                for place in hidden
+                for place in continuous
             ],
-            means=means.expand(len(rows), -1, -1),
-            covariances=rest,
-            limits=torch.tensor([-math.inf, math.inf], dtype=torch.float64).repeat(len(hidden), 1),
+            means=means,
+            group=group,
+            covariances=torch.stack(covariances),
+            limits=torch.tensor([-math.inf, math.inf], dtype=torch.float64).repeat(
+                len(continuous), 1
+            ),
         )
 
-    def _given(self, rows: Batch, seen: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the log terms, and z and the Cholesky factors of the values that are there."""
-        total = self.log_weights.double().repeat(len(rows), 1)
-        for place in seen.nonzero()[:, 0].tolist():
-            index, table = rows[:, place], self._table(place)
-            level = (index >= 0) & (index < table.shape[1])
-            found = table.t()[torch.where(level, index, 0).long()]
-            total += torch.where(level[:, None], found, 0.0)
+    def _of_values(
+        self, rows: Batch, present: Bool[Tensor, " continuous"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log N_k of the values that are there, z, and the Cholesky factors."""
         values = rows[:, len(self.layout.variables) :][:, present]
         covariances = self.covariances.double()[:, present][:, :, present]
         factors = torch.linalg.cholesky(covariances)
         if not bool(present.any()):
-            return total, values.new_zeros(len(rows), self.components, 0), factors
+            nothing = values.new_zeros(len(rows), self.components)
+            return nothing, nothing[:, :, None][:, :, :0], factors
         z = (values[:, None] - self.means.double()[:, present]).permute(1, 2, 0)
         z = torch.linalg.solve_triangular(factors, z, upper=False).permute(2, 0, 1)
         scales = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-        total += -0.5 * (z.square().sum(dim=2) + values.shape[1] * LOG_TWO_PI) - scales
-        return total, z, factors
+        squares = z.square().sum(dim=2) + values.shape[1] * LOG_TWO_PI
+        return -0.5 * squares - scales, z, factors
 
     def _table(self, place: int) -> Float[Tensor, "components levels"]:
         start = self.starts[place]
@@ -156,8 +172,8 @@ class Draws:
     """Draws of unknown cells.
 
     Attributes:
-        indices: Indices of the unknown variables.
-        values: Unknown continuous values, 0 where there is none.
+        indices: Indices of the variables that are unknown in any row; of no meaning where one is known.
+        values: Continuous values that are unknown in any row, 0 where there is none or it is known.
         log_prob: Log density that each was drawn with.
     """
 
@@ -168,32 +184,38 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """Mixture of unknown cells given known ones, of several rows that lack the same cells.
+    """Mixture of unknown cells given known ones, of rows each of which lacks cells of its own.
 
     Attributes:
         log_weights: Log terms of the components, not normalised.
-        variables: Places of the unknown variables.
+        variables: Places of the variables that are unknown in any row.
+        unknown: Which of them are unknown in each row.
         tables: Log probabilities of the levels of each of them, by component.
-        continuous: Places of the unknown continuous values.
+        continuous: Places of the continuous values that are unknown in any row.
+        hidden: Which of them are unknown in each row.
         states: Place of the state of each of these among the unknown variables; -1 if it has none.
         means: Means of these values.
-        covariances: Covariances of these values.
+        group: Number of the covariances of each row.
+        covariances: Covariances of these values, of the rows of each group.
         limits: Bounds of these values, in the model's space; infinite where there are none.
     """
 
     log_weights: Float[Tensor, "batch components"]
     variables: list[int]
+    unknown: Bool[Tensor, "batch variables"]
     tables: list[Float[Tensor, "components levels"]]
     continuous: list[int]
+    hidden: Bool[Tensor, "batch continuous"]
     states: list[int]
     means: Float[Tensor, "batch components continuous"]
-    covariances: Float[Tensor, "components continuous continuous"]
+    group: Int[Tensor, " batch"]
+    covariances: Float[Tensor, "groups components continuous continuous"]
     limits: Float[Tensor, "continuous 2"]
 
     @property
-    def dims(self) -> int:
-        """Uniform numbers that a draw takes."""
-        return 1 + len(self.variables) + len(self.continuous)
+    def dims(self) -> Int[Tensor, " batch"]:
+        """Uniform numbers that a draw of each row takes."""
+        return 1 + self.unknown.sum(dim=1) + self.hidden.sum(dim=1)
 
     def widened(self) -> "Conditional":
         """Return the mixture with wider components beside its own, to draw from for a flow."""
@@ -203,7 +225,7 @@ class Conditional:
             log_weights=torch.cat([self.log_weights + share for share in shares], dim=1),
             tables=[table.repeat(2, 1) for table in self.tables],
             means=self.means.repeat(1, 2, 1),
-            covariances=torch.cat([self.covariances, _WIDE_SCALE**2 * self.covariances]),
+            covariances=torch.cat([self.covariances, _WIDE_SCALE**2 * self.covariances], dim=1),
         )
 
     def restricted(
@@ -217,16 +239,24 @@ class Conditional:
         """
         log_weights, tables, bounds = self.log_weights, list(self.tables), self.limits.clone()
         for place, levels in allowed.items():
+            if place not in self.variables:
+                continue
             at = self.variables.index(place)
             table = tables[at].masked_fill(~levels, -math.inf)
             mass = table.logsumexp(dim=1, keepdim=True)
-            tables[at], log_weights = table - mass, log_weights + mass[:, 0]
+            tables[at], log_weights = (
+                table - mass,
+                log_weights + torch.where(self.unknown[:, at, None], mass[:, 0], 0.0),
+            )
         for place, ends in limits.items():
+            if place not in self.continuous:
+                continue
             at = self.continuous.index(place)
             bounds[at] = torch.tensor(ends, dtype=torch.float64)
-            scale = self.covariances[:, at, at].sqrt()
+            scale = self.covariances[:, :, at, at].sqrt()[self.group]
             low, high = ((end - self.means[:, :, at]) / scale for end in ends)
-            log_weights = log_weights + _mass(low, high).clamp(min=1e-300).log()
+            mass = _mass(low, high).clamp(min=1e-300).log()
+            log_weights = log_weights + torch.where(self.hidden[:, at, None], mass, 0.0)
         # Bounded values come first: each is drawn within its bounds given those before it.
         order = sorted(range(len(bounds)), key=lambda at: bool(bounds[at].isinf().all()))
         return replace(
@@ -234,42 +264,51 @@ class Conditional:
             log_weights=log_weights,
             tables=tables,
             continuous=[self.continuous[at] for at in order],
+            hidden=self.hidden[:, order],
             states=[self.states[at] for at in order],
             means=self.means[:, :, order],
-            covariances=self.covariances[:, order][:, :, order],
+            covariances=self.covariances[:, :, order][:, :, :, order],
             limits=bounds[order],
         )
 
-    def draw(self, uniforms: Float[Tensor, "#batch draws dims"]) -> Draws:
+    def draw(self, uniforms: Float[Tensor, "batch draws dims"]) -> Draws:
         """Draw unknown cells from uniform numbers: the component's, the variables', the values'.
 
         Args:
-            uniforms: Numbers from 0 to 1; those of one row stand for all.
+            uniforms: Numbers from 0 to 1, of which a row takes as many as `dims` says.
         """
-        rows, count = len(self.log_weights), uniforms.shape[1]
-        uniforms = uniforms.expand(rows, -1, -1).clamp(_EDGE, 1 - _EDGE)
+        rows, count = uniforms.shape[:2]
+        uniforms = uniforms.clamp(_EDGE, 1 - _EDGE)
         log_weights = self.log_weights.log_softmax(dim=1)
         ends = log_weights.exp().cumsum(dim=1)
         component = torch.searchsorted(ends, uniforms[:, :, 0].contiguous() * ends[:, -1:])
         component = component.clamp(max=ends.shape[1] - 1).reshape(-1)
-        uniforms = uniforms.reshape(-1, self.dims)
+        lost = torch.cat([self.unknown, self.hidden], dim=1)
+        places = torch.where(lost, lost.cumsum(dim=1), 0)
+        uniforms = uniforms.gather(2, places[:, None].expand(-1, count, -1)).flatten(0, 1)
         log_terms = log_weights.repeat_interleave(count, dim=0)
         indices = uniforms.new_zeros(rows * count, len(self.variables))
+        unknown = self.unknown.repeat_interleave(count, dim=0)
         for at, table in enumerate(self.tables):
-            level = _levels(table, component, uniforms[:, 1 + at])
-            indices[:, at] = level
-            log_terms = log_terms + table.t()[level]
-        there = torch.ones(rows * count, len(self.continuous), dtype=torch.bool)
+            some = unknown[:, at].nonzero()[:, 0]
+            level = _levels(table, component[some], uniforms[some, at])
+            indices[some, at] = level.double()
+            log_terms[some] += table.t()[level]
+        there = self.hidden.repeat_interleave(count, dim=0)
         for at, state in enumerate(self.states):
             if state >= 0:
-                there[:, at] = indices[:, state] == 0
+                there[:, at] &= indices[:, state] == 0
         values = uniforms.new_zeros(rows * count, len(self.continuous))
         row = torch.arange(rows).repeat_interleave(count)
-        last = uniforms[:, 1 + len(self.variables) :]
-        for mask, places in patterns(there):
-            found = self._values(mask, last[places], row[places], component[places])
-            values[places[:, None], mask.nonzero()[:, 0]] = found[0]
-            log_terms[places] += found[1]
+        digits = torch.arange(len(self.covariances).bit_length())
+        group = self.group[row]
+        alike = patterns(torch.cat([there, (group[:, None] >> digits & 1).bool()], dim=1))
+        for key, some in alike:
+            mask = key[: len(self.continuous)]
+            last = uniforms[some, len(self.variables) :][:, mask]
+            found = self._values(mask, int(group[some[0]]), last, row[some], component[some])
+            values[some[:, None], mask.nonzero()[:, 0]] = found[0]
+            log_terms[some] += found[1]
         return Draws(
             indices.view(rows, count, -1),
             values.view(rows, count, -1),
@@ -277,19 +316,22 @@ class Conditional:
         )
 
     def _values(
-        self, mask: Tensor, uniforms: Tensor, row: Tensor, component: Tensor
+        self, mask: Tensor, group: int, uniforms: Tensor, row: Tensor, component: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return draws of some of the values, and the log densities of each component there."""
-        factors = torch.linalg.cholesky(self.covariances[:, mask][:, :, mask])
+        factors = torch.linalg.cholesky(self.covariances[group][:, mask][:, :, mask])
         means, limits = self.means[:, :, mask][row], self.limits[mask]
         centre = means.gather(1, component[:, None, None].expand(-1, 1, means.shape[2]))[:, 0]
         chosen = factors[component]
         noise = torch.empty_like(centre)
         for at, (low, high) in enumerate(limits.tolist()):
+            if math.isinf(low) and math.isinf(high):
+                noise[:, at] = torch.special.ndtri(uniforms[:, at])
+                continue
             before = (chosen[:, at, :at] * noise[:, :at]).sum(dim=1) + centre[:, at]
             scale = chosen[:, at, at]
             least, most = ((end - before) / scale for end in (low, high))
-            noise[:, at] = _truncated(uniforms[:, mask][:, at], least, most)
+            noise[:, at] = _truncated(uniforms[:, at], least, most)
         values = centre + torch.einsum("bij,bj->bi", chosen, noise)
         z = torch.linalg.solve_triangular(
             factors, (values[:, None] - means).permute(1, 2, 0), upper=False
@@ -315,10 +357,15 @@ def patterns(
         yield masks[0], torch.arange(len(masks))
         return
     packed = np.packbits(masks.numpy(), axis=1)
-    words = np.ascontiguousarray(packed).view([("", packed.dtype, packed.shape[1])])[:, 0]
-    _, firsts, numbers = np.unique(words, return_index=True, return_inverse=True)
-    for number, first in enumerate(firsts.tolist()):
-        yield masks[first], torch.from_numpy(np.flatnonzero(numbers.reshape(-1) == number))
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    words = packed.view(np.uint64)
+    words = words[:, 0] if words.shape[1] == 1 else words  # which is faster
+    _, firsts, numbers = np.unique(words, axis=0, return_index=True, return_inverse=True)
+    numbers = numbers.reshape(-1)
+    order = np.argsort(numbers, kind="stable")
+    ends = np.bincount(numbers).cumsum()
+    for first, places in zip(firsts.tolist(), np.split(order, ends[:-1]), strict=True):
+        yield masks[first], torch.from_numpy(places)
 
 
 def _levels(table: Tensor, component: Tensor, uniforms: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from flows.mixed.companion import Companion, patterns
 from flows.mixed.encoding import TableEncoding
 
 # Numbers of components that are tried until held-out rows gain less than this, in nats.
-COUNTS, GAIN = (1, 2, 4, 8, 16, 32, 64), 0.01
+COUNTS, GAIN = (1, 2, 4, 8, 16), 0.01
 # Iterations for each number at most, and the gain in nats per row that ends them earlier.
 ITERATIONS, SMALL_GAIN = 15, 1e-3
 # Most rows that are fitted to, most numbers of their levels and most products of their values, and rows a
@@ -57,6 +57,7 @@ def fit_companion(
     """Return the companion of a flow, fitted to rows in seconds; None if it can have none.
 
     It depends on the preprocessing of the flow and the rows alone; the same rows and seed give the same one.
+    Samples of the flow are the rows by which it proposes best: see `flows.compiled.questions.companion_of`.
 
     Args:
         flow: Flow with the preprocessing of its data.
@@ -194,10 +195,9 @@ def _fitted(
 
 
 def _log_terms(companion: Companion, rows: _Rows) -> Float[Tensor, "rows components"]:
-    every = torch.zeros(len(companion.layout.variables), dtype=torch.bool)
     total = rows.one_hot @ companion.log_levels.t()
     for mask, places in rows.groups:
-        total[places] += companion.log_terms(rows.rows[places], every, mask)
+        total[places] += companion.log_terms(rows.rows[places], mask)
     return total
 
 

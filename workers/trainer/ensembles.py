@@ -18,8 +18,8 @@ from flows import (
     ensemble_of,
     spec_from_dict,
 )
+from flows.compiled.questions import companion_of
 from flows.ensemble import mix
-from flows.mixed.companion_fitting import fit_companion
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
 from models_store.files.blobs import Blobs
@@ -113,8 +113,7 @@ def _assembled(
         scored=evaluation.scored,
     )
     if flow.companion is None:
-        train, validation = parts.train, parts.validation
-        flow.companion = fit_companion(flow, train, validation, seed=seed, alive=teller.tick)
+        flow.companion = companion_of(flow, seed=seed, alive=teller.tick)
     return store(
         task,
         blobs,

@@ -27,7 +27,7 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
-from flows.mixed.companion_fitting import fit_companion
+from flows.compiled.questions import companion_of
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
@@ -113,9 +113,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except EvaluationEndedError:
         checkpoints.stop(trained)
         return
-    flow.companion = fit_companion(
-        flow, parts.train, parts.validation, seed=request.optimisation.seed, alive=teller.tick
-    )
+    flow.companion = companion_of(flow, seed=request.optimisation.seed, alive=teller.tick)
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     model = store(
         task,

@@ -101,9 +101,9 @@ def test_a_conditional_density_is_the_joint_over_the_known_part():
 def test_unknown_cells_are_drawn_within_their_conditions():
     row = np.array([[np.nan, 1.0, np.nan]])
     conditions = Conditions({0: Within(values=(0.0, 2.0)), 2: Within(low=0.5, high=1.5)})
-    found = questions().weighted(
-        row, np.array([False, True, False]), conditions=conditions, effort=Effort(draws=512)
-    )
+    known = np.array([False, True, False])
+    effort = Effort(draws=512, most=512)
+    [(_, found)] = questions().weighted(row, known, conditions=conditions, effort=effort)
     kind, number = found.cells[0].T
     assert set(kind) <= {0.0, 2.0}
     assert number.min() >= 0.5

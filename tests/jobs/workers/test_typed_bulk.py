@@ -10,7 +10,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 import torch
 
-from flows import CompiledFlow, compile_flow, rank_among, spec_to_dict
+from flows import CompiledFlow, Flow, compile_flow, rank_among, spec_to_dict
 from flows.mixed.companion_fitting import fit_companion
 from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
@@ -50,6 +50,13 @@ OWN = [
 @functools.cache
 def compiled() -> CompiledFlow:
     return compile_flow(mixed_flow())
+
+
+@functools.cache
+def answering() -> Flow:
+    flow, rows = mixed_flow(), torch.from_numpy(ROWS)
+    flow.companion = fit_companion(flow, rows[:400], rows[400:], seed=0)
+    return flow
 
 
 def stored() -> Any:
@@ -126,9 +133,7 @@ def sampling(place: Place, output: Any, **changes: Any) -> SamplingTask:
 def imputation(place: Place, output: Any = "csv", **changes: Any) -> ImputationTask:
     """A job that fills gaps, of a table with ids, one level that the model lacks, and no dates."""
     own = scoring_with_ids(place, [f"id {number}" for number in range(len(ROWS))]).dataset
-    flow, rows = mixed_flow(), torch.from_numpy(ROWS)
-    flow.companion = fit_companion(flow, rows[:400], rows[400:], seed=0)
-    common = typed(place, flow=flow, **changes)
+    common = typed(place, flow=answering(), **changes)
     accepted = AcceptedImputation(
         model="m:1",
         dataset_id=own.id,
