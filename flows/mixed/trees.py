@@ -9,7 +9,7 @@ from torch import Tensor
 
 # Rows that the gains of pairs are counted in, and slots of all variables up to which pairs are counted.
 MOST_ROWS, MOST_SLOTS = 20_000, 2_048
-# Strengths by which the table of a pair may be drawn to the frequencies of the child alone, in rows.
+# Strengths by which the table of a pair may be drawn to a distribution of the child alone, in rows.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 # Rows that each level counts for beside its own.
 PSEUDO_COUNT = 0.5
@@ -114,9 +114,9 @@ def smoothed_log_table(
     *,
     weights: Float[Tensor, " rows"] | None = None,
 ) -> Float[Tensor, "parent_levels child_levels"]:
-    """Return log P(child | parent): counts, drawn to the frequencies of the child.
+    """Return log P(child | parent): counts, drawn to the frequencies of the child and to equal ones.
 
-    The strength is that of the largest leave-one-out likelihood.
+    It is the mean of the tables of all strengths of both, weighed by their leave-one-out likelihoods.
 
     Args:
         child: Indices of the levels of one variable.
@@ -125,15 +125,19 @@ def smoothed_log_table(
         weights: Weights of the rows; None for 1 each.
     """
     counts = pair_counts(child, parent, sizes, weights=weights)
-    alone = log_frequencies(child, sizes[0], weights=weights).exp()
     totals = counts.sum(dim=1, keepdim=True)
-    best, strength = -torch.inf, STRENGTHS[-1]
-    for one in STRENGTHS:
-        left = (counts - 1).clamp(min=0) + one * alone
-        likelihood = float((counts * (left.log() - ((totals - 1).clamp(min=0) + one).log())).sum())
-        if likelihood > best:
-            best, strength = likelihood, one
-    return ((counts + strength * alone) / (totals + strength)).log()
+    alone = log_frequencies(child, sizes[0], weights=weights).exp()
+    even = torch.full_like(alone, 1 / sizes[0])
+    left, others = (counts - 1).clamp(min=0), (totals - 1).clamp(min=0)
+    ways = [(one, base) for base in (alone, even) for one in STRENGTHS]
+    likelihoods = [
+        (counts * ((left + one * base).log() - (others + one).log())).sum() for one, base in ways
+    ]
+    shares = torch.stack(likelihoods).softmax(dim=0).tolist()
+    table = torch.zeros_like(counts)
+    for share, (one, base) in zip(shares, ways, strict=True):
+        table += share * (counts + one * base) / (totals + one)
+    return table.log()
 
 
 def log_frequencies(

@@ -182,20 +182,21 @@ class _Fitter:
         if state is not None:
             self._restore(state)
         before = state if state is not None and "mixture" in state.meta else None
+        self._started = time.monotonic() - self._progress.seconds
         if has_mixture(self._flow) and (state is None or before is not None):
             fit_continuous(
                 self._flow,
                 self._train,
                 options=self._options,
                 callbacks=callbacks,
-                state=self._state,
+                state=self._state_before,
+                out_of_time=self._out_of_time,
                 before=before,
             )
             self._best = copies(self._flow.state_dict())
             self._steps.restart()
         if self._parts is not None and self._progress.epoch == 0:
             self._keep_start()
-        self._started = time.monotonic() - self._progress.seconds
         evaluated = self._progress.epoch > 0 and self._progress.batches == 0
         while not (evaluated and self._stop_reason() is not None):
             self._run_epoch(callbacks)
@@ -451,6 +452,11 @@ class _Fitter:
     def _state_within(self, total: Tensor) -> FitState:
         """Return the state after some batches of an epoch, whose log densities sum to `total`."""
         self._progress.total = self._check_finite(total)
+        self._progress.seconds = time.monotonic() - self._started
+        return self._state()
+
+    def _state_before(self) -> FitState:
+        """Return the state before the first epoch, while the mixture of the continuous values is fitted."""
         self._progress.seconds = time.monotonic() - self._started
         return self._state()
 

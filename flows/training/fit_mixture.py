@@ -76,13 +76,14 @@ def is_mixture(flow: Flow) -> bool:
     return len(list(flow.parameters())) == len(list(bijection.parameters()))
 
 
-def fit_continuous(
+def fit_continuous(  # noqa: PLR0913  what to fit, how, from where, until when
     flow: Flow,
     rows: ModelRows,
     *,
     options: FitOptions,
     callbacks: Callbacks,
     state: Callable[[], FitState],
+    out_of_time: Callable[[], bool],
     before: FitState | None = None,
 ) -> None:
     """Fit the mixture of the continuous values of a mixed flow to the rows that lack none of them.
@@ -91,6 +92,7 @@ def fit_continuous(
         flow: Flow of family `mixed` whose continuous values have a mixture of Gaussians.
         rows: Training rows in the model's space.
         state: Function that returns the state of the training, to which that of the fit is added.
+        out_of_time: Function that tells when the best mixture so far is to do, after an iteration at least.
         before: State with which an earlier fit was interrupted.
 
     Raises:
@@ -112,7 +114,7 @@ def fit_continuous(
         meta = training.meta | {"mixture": asdict(search.progress)}
         return FitState(training.tensors | tensors, meta)
 
-    while not search.progress.done:
+    while not search.progress.done and not (search.progress.epoch and out_of_time()):
         search.advance(callbacks)
         callbacks.between_steps(whole)
     search.keep(search.best)

@@ -21,7 +21,7 @@ from flows import (
 )
 from flows.mixed.categorical import one_hot
 from flows.mixed.density import MixedDensity
-from flows.mixed.trees import log_frequencies, smoothed_log_table, tree_of
+from flows.mixed.trees import log_frequencies, pair_counts, smoothed_log_table, tree_of
 
 COLUMNS = [
     MixedColumn(levels=4),
@@ -84,6 +84,24 @@ def test_training_begins_at_the_tree_whatever_the_order_of_the_columns() -> None
     compiled = compile_flow(flow, device=torch.device("cpu"))
     scores = flow.log_prob(rows).detach().numpy()
     assert compiled.log_prob(rows.numpy()) == pytest.approx(scores, abs=1e-3)
+
+
+def test_tables_of_few_rows_are_smoothed_as_the_rows_suggest() -> None:
+    """No fixed count for each cell suits both a child that copies its parent and one that does not."""
+    random, gains = np.random.default_rng(1), []
+    for copies in [0.0, 0.9] * 20:
+        parent = random.integers(0, 6, 2060)
+        alone = random.choice(6, 2060, p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02])
+        child = np.where(random.random(2060) < copies, parent, alone)
+        pair = [torch.from_numpy(one[:60]).float() for one in (child, parent)]
+        table = smoothed_log_table(pair[0], pair[1], (6, 6))
+        assert float(table.exp().sum(dim=1).sub(1).abs().max()) < 1e-9
+        counts = pair_counts(pair[0], pair[1], (6, 6))
+        fixed = [counts + one for one in (0.1, 0.5, 1.0)]
+        tables = [table, *((one / one.sum(dim=1, keepdim=True)).log() for one in fixed)]
+        found = [float(one[parent[60:], child[60:]].mean()) for one in tables]
+        gains.append([found[0] - other for other in found[1:]])
+    assert (np.mean(gains, axis=0) > 0.03).all()
 
 
 def test_a_part_that_training_makes_worse_stays_as_it_was_at_its_best() -> None:

@@ -149,6 +149,24 @@ def test_a_marginal_and_a_conditional_are_those_of_the_gaussians():
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("limit", "iterations"), [(1e-6, 1), (None, 10)])
+def test_in_a_mixed_table_the_limit_of_time_counts_the_fit_of_the_mixture(limit, iterations):
+    rows = clusters(600)
+    rows[:, 2] = (rows[:, 2] > 2).double()
+    columns = [MixedColumn(), MixedColumn(), MixedColumn(levels=2)]
+    spec = MixedSpec(columns=columns, flow=GaussianMixtureSpec(), hidden=[8], rows=600)
+    flow, states = build(spec, 3, seed=0), list[FitState]()
+    fit_encoding(flow, rows)
+    options = FitOptions(max_epochs=1, batch_size=100, max_seconds=limit)
+    for _ in fit(
+        flow, rows[:500], rows[500:], options=options, on_state=lambda make: states.append(make())
+    ):
+        pass
+    fitting = [state for state in states if "mixture" in state.meta]
+    assert len(fitting) == iterations if limit else len(fitting) > iterations
+    assert bool(flow.log_prob(rows).isfinite().all())
+
+
 def test_in_a_mixed_table_hidden_numbers_have_the_exact_marginal():
     rows = clusters(600)
     rows[:, 2] = (rows[:, 2] > 2).double()
