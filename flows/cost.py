@@ -1,4 +1,7 @@
-"""Upper bounds of the memory that flows take, by arithmetic, before anything is built."""
+"""Upper bounds of the memory that flows take, by arithmetic, before anything is built.
+
+To build a flow on meta tensors instead imports 800 modules into whoever asks, in 2.5 s, and takes 1 to 20 ms then.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

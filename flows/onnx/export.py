@@ -1,4 +1,8 @@
-"""A flow's log density as an ONNX model."""
+"""A flow's log density as an ONNX model.
+
+`torch.onnx` has no form of searches among sorted numbers and of triangular systems, which rows with categories and
+Gaussians need, and takes 6 to 36 s where this takes less than one.
+"""
 
 from collections.abc import Mapping
 
