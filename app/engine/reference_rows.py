@@ -1,13 +1,15 @@
 """Rows that stand for a version, and the usual terms of explanations among them."""
 
-import asyncio
+import math
 from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 
 from app.engine.engine import Array, Engine, Terms
 from app.engine.loaded_models import LoadedModels
 from app.limits import in_thread
+from app.remembered import Remembered
 from flows import CompiledFlow
 from models_store.errors import BlobMissingError, NotFoundError, StoreError
 from models_store.files.blobs import Blobs
@@ -21,7 +23,7 @@ from models_store.reference_rows import (
 from models_store.registry import Registry
 
 _ALL = slice(None)
-_MOST_KEPT = 2**20
+_MOST_KEPT = 256  # versions
 
 
 def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) -> Array | None:
@@ -90,8 +92,7 @@ class UsualTerms:
     ) -> None:
         self._registry, self._blobs = registry, blobs
         self._models, self._engine = models, engine
-        self._kept: OrderedDict[str, Array] = OrderedDict()
-        self._computed: dict[str, asyncio.Task[Array]] = {}
+        self._kept: OrderedDict[str, Remembered[Array]] = OrderedDict()
 
     async def of(self, version: Version) -> Array:
         """Return the usual term of each column; NaN where none is known.
@@ -101,24 +102,12 @@ class UsualTerms:
             StoreError: The model cannot be loaded.
         """
         key = version.checkpoint_key
-        known = self._kept.get(key)
-        if known is not None:
-            self._kept.move_to_end(key)
-            return known
-        task = self._computed.get(key)
-        if task is None:
-            task = self._computed[key] = asyncio.create_task(self._compute(version))
-            task.add_done_callback(lambda done: self._end(key, done))
-        # Others may wait for it, and come later, when whoever began it has left.
-        return await asyncio.shield(task)
-
-    def _end(self, key: str, done: "asyncio.Task[Array]") -> None:
-        del self._computed[key]
-        if done.cancelled() or done.exception() is not None:
-            return
-        self._kept[key] = done.result()
-        while sum(map(len, self._kept.values())) > _MOST_KEPT:
-            self._kept.popitem(last=False)
+        if key not in self._kept:
+            self._kept[key] = Remembered(partial(self._compute, version), stale_s=0.0)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return await self._kept[key].get(math.inf)
 
     async def _compute(self, version: Version) -> Array:
         async with self._models.use(version) as flow:

@@ -29,6 +29,12 @@ def named(kinds: Mapping[str, Sequence[str]]) -> str:
     )
 
 
+def listed(names: Sequence[str], most: int = MAX_ERRORS) -> str:
+    """Return the first names in words: "'a', 'b' and 3 more"."""
+    first = ", ".join(repr(name) for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+
+
 def shown(name: str | int) -> str:
     """Return a caller's name, short and encodable: it may be megabytes long or half a surrogate pair."""
     return str(name)[:_MAX_NAME].encode(errors="replace").decode()

@@ -5,6 +5,7 @@ from itertools import chain
 
 import numpy as np
 
+from app.problems.fields import listed
 from app.problems.problem import FieldError, Problem
 from app.rows.model_types import ModelTypes, types_of
 from app.rows.shape import Floats
@@ -13,7 +14,6 @@ from models_store.requests.bulk import ContextCell, ContextRow
 from tabular.errors import TableError
 from tabular.typed_rows import encode_rows
 
-_MAX_NAMES = 20
 _NUMBERS = frozenset({int, float})
 
 
@@ -69,7 +69,7 @@ def context_cells(
     if wanted is None:
         raise _mismatch(
             f"The model is conditional: `context` must have its {len(columns)} columns,"
-            f" {_named(columns)}."
+            f" {listed(columns)}."
         )
     rows = [wanted] if isinstance(wanted, dict) else wanted
     if len(rows) not in (1, n):
@@ -81,7 +81,7 @@ def _ordered(row: ContextRow, number: int, columns: Sequence[str]) -> list[Conte
     if isinstance(row, dict):
         if row.keys() != set(columns):
             raise _mismatch(
-                f"Row {number} of `context`, counted from 1, must have the columns {_named(columns)}."
+                f"Row {number} of `context`, counted from 1, must have the columns {listed(columns)}."
             )
         return [row[name] for name in columns]
     if len(row) != len(columns):
@@ -90,11 +90,6 @@ def _ordered(row: ContextRow, number: int, columns: Sequence[str]) -> list[Conte
             " context columns."
         )
     return row
-
-
-def _named(columns: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in columns[:_MAX_NAMES])
-    return shown if len(columns) <= _MAX_NAMES else f"{shown} and {len(columns) - _MAX_NAMES} more"
 
 
 def _mismatch(detail: str) -> Problem:

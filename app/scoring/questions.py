@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.responses import Response
 
 from app.limits import body_share
+from app.problems.fields import listed
 from app.problems.problem import FieldError, Problem
 from app.rows.decode import body_warnings, warning_headers
 from app.rows.encode import Chunk, Part, ResponseTable
@@ -78,16 +79,11 @@ def places_of(version: Version, names: Sequence[str], field: str) -> list[int]:
     for name in names:
         if name not in version.columns:
             error = FieldError(
-                f"The model does not describe a column {name!r}; it has {_listed(version.columns)}.",
+                f"The model does not describe a column {name!r}; it has {listed(version.columns)}.",
                 parameter=field,
             )
             raise Problem("validation", errors=[error])
     return [version.columns.index(name) for name in names]
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def about_columns(score: ScoreRequest, names: Sequence[str]) -> ScoreRequest:
@@ -311,7 +307,7 @@ class Known:
         for name, wanted in given.items():
             if name not in version.columns:
                 raise _wrong(
-                    name, f"The model does not describe it; it has {_listed(version.columns)}."
+                    name, f"The model does not describe it; it has {listed(version.columns)}."
                 )
             place = version.columns.index(name)
             match wanted:
