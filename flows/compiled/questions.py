@@ -31,6 +31,9 @@ _MOST_NUMBERS = 2**21
 _GROWTH = 4
 # Samples of a flow that its companion is fitted to, and those that choose its components.
 _SAMPLES = 6000, 2000
+# Most rows that probabilities are calibrated on, and rows times levels; powers that are tried.
+_CALIBRATED_ROWS, _CALIBRATED = 1000, 2**18
+_POWERS = [1 - at / 20 for at in range(15)]
 Integers = NDArray[np.integer[Any]]
 Unsigned = NDArray[np.uint64]
 _NO_COMPANION = (
@@ -39,12 +42,13 @@ _NO_COMPANION = (
 
 
 def companion_of(
-    flow: Flow, *, seed: int, alive: Callable[[], None] = lambda: None
+    flow: Flow, validation: Tensor, *, seed: int, alive: Callable[[], None] = lambda: None
 ) -> Companion | None:
     """Return a companion that is fitted to samples of a flow, whose cells it is to propose; None if it can have none.
 
     Args:
         flow: Trained flow.
+        validation: Rows that probabilities of categories are calibrated on, in the data's units.
         seed: Seed of the samples and the fit.
         alive: Function that is called now and then.
     """
@@ -56,7 +60,31 @@ def companion_of(
         chunks.append(torch.from_numpy(chunk))
         alive()
     rows, count = torch.cat(chunks), _SAMPLES[0]
-    return fit_companion(flow, rows[:count], rows[count:], seed=seed, alive=alive)
+    companion = fit_companion(flow, rows[:count], rows[count:], seed=seed, alive=alive)
+    if companion is not None:
+        compiled.companion = companion
+        _calibrate(Questions(compiled), validation.double().cpu().numpy(), alive)
+    return companion
+
+
+def _calibrate(asks: "Questions", rows: Doubles, alive: Callable[[], None]) -> None:
+    """Choose the powers of columns of categories, by the log likelihood of these in rows."""
+    layout = asks.companion.layout
+    rows = rows[:: -(-len(rows) // min(_CALIBRATED_ROWS, _CALIBRATED // max(1, layout.slots)))]
+    for column, kind in enumerate(layout.columns):
+        if not 2 <= kind.levels < MOST_TERMS:
+            continue
+        same = rows[:, column, None] == asks.values_of(column)
+        own, level = rows[same.any(axis=1)], same[same.any(axis=1)].argmax(axis=1)
+        known, losses = np.arange(asks.flow.dim) != column, np.zeros(len(_POWERS))
+        for places, found in asks.weighted(own, known, conditions=Conditions(filled=[column])):
+            shares = np.asarray(found.levels[0])[:, : kind.levels]
+            log_share = torch.from_numpy(np.log(np.fmax(shares, 1e-300)))
+            for at, power in enumerate(_POWERS):
+                terms = (power * log_share).log_softmax(dim=1)
+                losses[at] -= float(terms[range(len(places)), level[places]].sum())
+        asks.companion.powers[column] = _POWERS[int(losses.argmin())]
+        alive()
 
 
 @dataclass(frozen=True)
@@ -275,7 +303,7 @@ class _Plan:
                 may[0] = within.values is None and within.low < within.high
         if not may.any():
             raise FlowError(f"no value of column {column} meets the condition")
-        if place is not None and not may.all():
+        if place is not None and (is_filled or not may.all()):
             self.allowed[place] = torch.from_numpy(may)
         if within is not None and not kind.levels and may[0]:
             limits = self._limits(column, within)
@@ -354,6 +382,8 @@ class _Plan:
         log_w = self.flow.score_model(whole.flatten(0, 1)).view(whole.shape[:2])
         estimates = _exactly(log_w.logsumexp(dim=1).numpy())
         lost = unknown.expand(len(rows), -1)
+        if len(variables) == 1:
+            log_w = log_w * self.companion.powers[unknown]
         return _Filled(lost, whole, log_w.softmax(dim=1).nan_to_num(0.0), estimates)
 
     def _drawn(

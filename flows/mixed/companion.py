@@ -28,12 +28,15 @@ class Companion(nn.Module):
     Attributes:
         layout: Places of the cells in the rows.
         exact: True if it is the density of the flow itself, and no approximation.
+        powers: Power of the joint density of the flow, by column, whose probabilities of a category given all
+            else are calibrated (temperature scaling, Guo et al. 2017).
     """
 
     log_weights: Tensor
     log_levels: Tensor
     means: Tensor
     covariances: Tensor
+    powers: Tensor
 
     def __init__(self, layout: Layout, components: int, *, exact: bool = False) -> None:
         """Initialise one without weights, whose buffers are set or loaded then."""
@@ -47,6 +50,7 @@ class Companion(nn.Module):
             ("covariances", (components, width, width)),
         ):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("powers", torch.ones(len(layout.columns), dtype=torch.float64))
         sizes = [variable.size for variable in layout.variables]
         self.starts = [sum(sizes[:place]) for place in range(len(sizes))]
         places = {variable.column: place for place, variable in enumerate(layout.variables)}

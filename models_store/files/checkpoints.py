@@ -198,6 +198,8 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     )
     if _COMPANION in tensors:
         flow.companion = Companion(layout_of(flow), len(tensors[_COMPANION]))
+        # Of a companion from before its probabilities were calibrated there are none.
+        tensors = {"companion.powers": flow.companion.powers, **tensors}
     flow.load_state_dict(tensors)
     if flow.preprocessing.denoise is not None:
         flow.preprocessing.denoise.check(dim)

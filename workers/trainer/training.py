@@ -113,7 +113,9 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except EvaluationEndedError:
         checkpoints.stop(trained)
         return
-    flow.companion = companion_of(flow, seed=request.optimisation.seed, alive=teller.tick)
+    flow.companion = companion_of(
+        flow, parts.validation, seed=request.optimisation.seed, alive=teller.tick
+    )
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     model = store(
         task,

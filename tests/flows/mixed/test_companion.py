@@ -20,7 +20,15 @@ from flows import (
     fit,
     fit_encoding,
 )
-from flows.compiled.questions import Conditions, Effort, Questions, Within, pareto_k
+from flows.compiled.answers import expect
+from flows.compiled.questions import (
+    Conditions,
+    Effort,
+    Questions,
+    Within,
+    companion_of,
+    pareto_k,
+)
 from flows.mixed.companion_fitting import fit_companion
 
 COLUMNS = [
@@ -122,6 +130,27 @@ def test_unknown_cells_are_drawn_within_their_conditions():
     assert levels is not None
     assert levels[0][1] == 0
     assert levels[0][2] == pytest.approx(share, abs=0.1)
+
+
+def test_probabilities_of_a_category_are_those_that_validation_rows_make_likely():
+    """Rows that tell nothing of a category make its probabilities flatter, and none of other answers different."""
+    rows, flow = example_rows(), build(SPEC, 3, seed=1)
+    fit_encoding(flow, rows[:500])
+    options = FitOptions(learning_rate=0.02, batch_size=50, max_epochs=12, seed=3)
+    for _ in fit(flow, rows[:500], rows[500:], options=options):
+        pass
+    flow, noise = flow.eval(), rows.clone()
+    noise[:, 0] = torch.arange(600) % 3
+    found = []
+    for validation in (rows[500:], noise):
+        flow.companion = companion_of(flow, validation, seed=0)
+        asks = Questions(compile_flow(flow))
+        density = asks.log_prob(rows[:9].numpy(), [0], [1, 2]).log_prob
+        found.append((expect(asks, rows[:200].numpy(), 0).levels, density))
+    (fitted, exact), (flat, same) = found
+    assert (exact == same).all()
+    assert flat.max(axis=1).mean() < fitted.max(axis=1).mean() - 0.05
+    assert (flat.argmax(axis=1) == fitted.argmax(axis=1)).all()
 
 
 def test_a_mixture_of_gaussians_answers_in_closed_form():
