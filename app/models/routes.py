@@ -21,9 +21,10 @@ from app.models.views import (
     VersionSummaryView,
     VersionView,
 )
-from app.problems.problem import Problem, problem_responses
+from app.problems.problem import problem_responses
 from app.resources.etags import (
     ETAG,
+    NO_CONDITIONS,
     NOT_MODIFIED,
     Preconditions,
     PreconditionsDep,
@@ -52,12 +53,6 @@ Include = Annotated[
 ]
 
 
-_ETAG = {
-    "ETag": {
-        "description": "Tag of the alias, which changes whenever the alias moves.",
-        "schema": {"type": "string"},
-    }
-}
 _ALIAS_BODY = json_request(
     AliasRequest,
     examples={
@@ -264,8 +259,8 @@ def list_alias_changes(
     summary="Get an alias",
     response_model=AliasView,
     responses={
-        200: {"headers": _ETAG},
-        304: {"description": "The ETag of the alias is one of `If-None-Match`.", "headers": _ETAG},
+        200: {"headers": ETAG},
+        304: NOT_MODIFIED,
         **problem_responses("not-found", "precondition"),
     },
 )
@@ -275,46 +270,38 @@ def get_alias(
     state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
-    response: Response,
-) -> AliasView | Response:
+) -> Response:
     """Return the version that an alias points at; its ETag makes a later change conditional."""
     found = state.aliases.get(project, name, alias)
-    tag = _tag(found.revision)
-    if not conditions.matched(tag):
-        raise Problem("precondition", "The alias is at another revision.")
-    if not conditions.new(tag):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
-    response.headers["ETag"] = tag
-    return AliasView.of(name, found)
+    return respond(AliasView.of(name, found), conditions, tag=_tag(found.revision))
 
 
 @router.put(
     "/{name}/aliases/{alias}",
     operation_id="set_alias",
     summary="Point an alias at a version",
+    response_model=AliasView,
     openapi_extra=_ALIAS_BODY,
     responses={
-        200: {"headers": _ETAG},
+        200: {"headers": ETAG},
         **problem_responses("not-found", "precondition", "limit-aliases"),
     },
 )
-def set_alias(  # noqa: PLR0913 - FastAPI gives each
+def set_alias(
     body: Annotated[AliasRequest, Depends(json_body(AliasRequest))],
     name: ModelName,
     alias: AliasName,
     state: StateDep,
     project: ProjectDep,
     conditions: PreconditionsDep,
-    response: Response,
-) -> AliasView:
+) -> Response:
     """Point an alias at a version, atomically; later requests to the alias use that version."""
     condition = _condition(conditions)
     moved = state.aliases.set(
         project, name, alias, version=body.version, reason=body.reason, condition=condition
     )
     state.models.forget(project)
-    response.headers["ETag"] = _tag(moved.revision)
-    return AliasView.of(name, moved)
+    return respond(AliasView.of(name, moved), NO_CONDITIONS, tag=_tag(moved.revision))
 
 
 @router.delete(

@@ -117,6 +117,7 @@ def respond(
     view: BaseModel,
     conditions: Preconditions | None = None,
     *,
+    tag: str | None = None,
     status_code: int = HTTPStatus.OK,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
@@ -125,13 +126,14 @@ def respond(
     Args:
         view: View to send.
         conditions: Conditions of the request; the response then has an ETag.
+        tag: ETag; None for that of the view.
 
     Raises:
         Problem: `precondition`.
     """
     headers = dict(headers)
     if conditions is not None:
-        tag = headers["ETag"] = etag_of_view(view)
+        tag = headers["ETag"] = tag or etag_of_view(view)
         if not conditions.matched(tag):
             raise Problem("precondition", "The resource has another ETag.")
         if not conditions.new(tag):
