@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = ["quickstart.sh", "penguins.sh", "quickstart.py", "variational.py", "client.py"]
+EXAMPLES = ["quickstart.sh", "penguins.sh", "quickstart.py", "variational.py"]
 
 
 def run(example: str, url: str, **variables: str) -> "subprocess.CompletedProcess[str]":

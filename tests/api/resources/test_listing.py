@@ -89,30 +89,6 @@ def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, j
     assert [one["id"] for page in seen for one in page] == made[::-1]
 
 
-def test_pages_of_events_are_bounded_in_bytes(client, jobs):
-    work = JobWork(client.app.state.database)
-    submitted(jobs)
-    job = work.claim("w", lease_s=30)
-    assert job is not None
-    for _ in range(100):
-        work.add_message(job.id, job.attempt, "\N{GRINNING FACE}" * 4000)
-    work.fail(job.id, job.attempt, code="oom", detail="")
-    after, read, sizes = 0, [], []
-    while True:
-        answer = client.get(f"/v1/jobs/{job.id}/events?format=json&after={after}")
-        sizes.append(len(answer.content))
-        page = answer.json()
-        read += [event["id"] for event in page["items"]]
-        after = page["next_after"]
-        if page["ended"]:
-            break
-    assert read == list(range(1, 105))
-    assert len(sizes) > 2
-    assert max(sizes) < PAGE_BYTES
-    stream = client.get(f"/v1/jobs/{job.id}/events")
-    assert stream.text.count("id: ") == 104
-
-
 def test_a_model_has_so_many_aliases(client):
     state = client.app.state
     registered(state.database, state.blobs)
