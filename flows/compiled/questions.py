@@ -28,7 +28,7 @@ MOST_TERMS = 512
 """Most combinations of categories that are summed exactly."""
 # Numbers that a batch of draws takes at a time: draws, components, values.
 _MOST_NUMBERS = 2**21
-_GROWTH = 4
+_GROWTH = 2
 # Samples of a flow that its companion is fitted to, and those that choose its components.
 _SAMPLES = 6000, 2000
 # Most rows that probabilities are calibrated on, and rows times levels; powers that are tried.
@@ -89,7 +89,7 @@ def _calibrate(asks: "Questions", rows: Doubles, alive: Callable[[], None]) -> N
 
 @dataclass(frozen=True)
 class Effort:
-    """Draws of a row: more are taken, four times as many each time, until their quality is as stated.
+    """Draws of a row: more are taken, twice as many each time, until their quality is as stated.
 
     Attributes:
         most: Most draws; an answer that is not good by then is uncertain.
@@ -99,7 +99,7 @@ class Effort:
     """
 
     draws: int = 64
-    most: int = 1024
+    most: int = 512
     effective: float = 16.0
     error: float = math.inf
     seed: int = 0
@@ -402,7 +402,7 @@ class _Plan:
         ):
             whole[:, :, places] = torch.where(lost[:, None], cells, whole[:, :, places])
         shares = {
-            place: own.log_weights.softmax(dim=1) @ table.exp()
+            place: own.shares @ table.exp()
             for place, table in zip(own.variables, own.tables, strict=True)
         }
         if self.companion.exact and not self.limits:

@@ -191,7 +191,7 @@ class Conditional:
     """Mixture of unknown cells given known ones, of rows each of which lacks cells of its own.
 
     Attributes:
-        log_weights: Log terms of the components, not normalised.
+        log_weights: Log terms of the components, not normalised, of each scale behind each other.
         variables: Places of the variables that are unknown in any row.
         unknown: Which of them are unknown in each row.
         tables: Log probabilities of the levels of each of them, by component.
@@ -202,9 +202,10 @@ class Conditional:
         group: Number of the covariances of each row.
         covariances: Covariances of these values, of the rows of each group.
         limits: Bounds of these values, in the model's space; infinite where there are none.
+        scales: Factors of the standard deviations of these values.
     """
 
-    log_weights: Float[Tensor, "batch components"]
+    log_weights: Float[Tensor, "batch terms"]
     variables: list[int]
     unknown: Bool[Tensor, "batch variables"]
     tables: list[Float[Tensor, "components levels"]]
@@ -215,22 +216,24 @@ class Conditional:
     group: Int[Tensor, " batch"]
     covariances: Float[Tensor, "groups components continuous continuous"]
     limits: Float[Tensor, "continuous 2"]
+    scales: tuple[float, ...] = (1.0,)
 
     @property
     def dims(self) -> Int[Tensor, " batch"]:
         """Uniform numbers that a draw of each row takes."""
         return 1 + self.unknown.sum(dim=1) + self.hidden.sum(dim=1)
 
+    @property
+    def shares(self) -> Float[Tensor, "batch components"]:
+        """Probabilities of the components."""
+        terms = self.log_weights.softmax(dim=1)
+        return terms.view(len(terms), len(self.scales), -1).sum(dim=1)
+
     def widened(self) -> "Conditional":
         """Return the mixture with wider components beside its own, to draw from for a flow."""
-        shares = torch.tensor([1 - _WIDE_SHARE, _WIDE_SHARE], dtype=torch.float64).log()
-        return replace(
-            self,
-            log_weights=torch.cat([self.log_weights + share for share in shares], dim=1),
-            tables=[table.repeat(2, 1) for table in self.tables],
-            means=self.means.repeat(1, 2, 1),
-            covariances=torch.cat([self.covariances, _WIDE_SCALE**2 * self.covariances], dim=1),
-        )
+        parts = (1 - _WIDE_SHARE, _WIDE_SHARE)
+        log_weights = torch.cat([self.log_weights + math.log(part) for part in parts], dim=1)
+        return replace(self, log_weights=log_weights, scales=(1.0, _WIDE_SCALE))
 
     def restricted(
         self, allowed: dict[int, Bool[Tensor, " levels"]], limits: dict[int, tuple[float, float]]
@@ -248,10 +251,9 @@ class Conditional:
             at = self.variables.index(place)
             table = tables[at].masked_fill(~levels, -math.inf)
             mass = table.logsumexp(dim=1, keepdim=True)
-            tables[at], log_weights = (
-                table - mass,
-                log_weights + torch.where(self.unknown[:, at, None], mass[:, 0], 0.0),
-            )
+            tables[at] = table - mass
+            mass = mass[:, 0].repeat(len(self.scales))
+            log_weights = log_weights + torch.where(self.unknown[:, at, None], mass, 0.0)
         for place, ends in limits.items():
             if place not in self.continuous:
                 continue
@@ -259,7 +261,8 @@ class Conditional:
             bounds[at] = torch.tensor(ends, dtype=torch.float64)
             scale = self.covariances[:, :, at, at].sqrt()[self.group]
             low, high = ((end - self.means[:, :, at]) / scale for end in ends)
-            mass = _mass(low, high).clamp(min=1e-300).log()
+            mass = torch.cat([_mass(low / wide, high / wide) for wide in self.scales], dim=1)
+            mass = mass.clamp(min=1e-300).log()
             log_weights = log_weights + torch.where(self.hidden[:, at, None], mass, 0.0)
         # Bounded values come first: each is drawn within its bounds given those before it.
         order = sorted(range(len(bounds)), key=lambda at: bool(bounds[at].isinf().all()))
@@ -287,10 +290,12 @@ class Conditional:
         ends = log_weights.exp().cumsum(dim=1)
         component = torch.searchsorted(ends, uniforms[:, :, 0].contiguous() * ends[:, -1:])
         component = component.clamp(max=ends.shape[1] - 1).reshape(-1)
+        wide = torch.tensor(self.scales, dtype=torch.float64)[component // self.means.shape[1]]
+        component = component % self.means.shape[1]
         lost = torch.cat([self.unknown, self.hidden], dim=1)
         places = torch.where(lost, lost.cumsum(dim=1), 0)
         uniforms = uniforms.gather(2, places[:, None].expand(-1, count, -1)).flatten(0, 1)
-        log_terms = log_weights.repeat_interleave(count, dim=0)
+        log_terms = uniforms.new_zeros(rows * count, self.means.shape[1])
         indices = uniforms.new_zeros(rows * count, len(self.variables))
         unknown = self.unknown.repeat_interleave(count, dim=0)
         for at, table in enumerate(self.tables):
@@ -303,6 +308,7 @@ class Conditional:
             if state >= 0:
                 there[:, at] &= indices[:, state] == 0
         values = uniforms.new_zeros(rows * count, len(self.continuous))
+        log_prob = uniforms.new_zeros(rows * count)
         row = torch.arange(rows).repeat_interleave(count)
         digits = torch.arange(len(self.covariances).bit_length())
         group = self.group[row]
@@ -310,23 +316,31 @@ class Conditional:
         for key, some in alike:
             mask = key[: len(self.continuous)]
             last = uniforms[some, len(self.variables) :][:, mask]
-            found = self._values(mask, int(group[some[0]]), last, row[some], component[some])
-            values[some[:, None], mask.nonzero()[:, 0]] = found[0]
-            log_terms[some] += found[1]
+            own = row[some], component[some], wide[some]
+            found, log_values = self._values(mask, int(group[some[0]]), last, *own)
+            values[some[:, None], mask.nonzero()[:, 0]] = found
+            terms = log_terms[some].repeat(1, len(self.scales)) + log_values
+            log_prob[some] = (log_weights[row[some]] + terms).logsumexp(dim=1)
         return Draws(
             indices.view(rows, count, -1),
             values.view(rows, count, -1),
-            log_terms.logsumexp(dim=1).view(rows, count),
+            log_prob.view(rows, count),
         )
 
     def _values(
-        self, mask: Tensor, group: int, uniforms: Tensor, row: Tensor, component: Tensor
+        self,
+        mask: Tensor,
+        group: int,
+        uniforms: Tensor,
+        row: Tensor,
+        component: Tensor,
+        wide: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return draws of some of the values, and the log densities of each component there."""
+        """Return draws of some of the values, and the log densities of each component and scale there."""
         factors = torch.linalg.cholesky(self.covariances[group][:, mask][:, :, mask])
         means, limits = self.means[:, :, mask][row], self.limits[mask]
         centre = means.gather(1, component[:, None, None].expand(-1, 1, means.shape[2]))[:, 0]
-        chosen = factors[component]
+        chosen = factors[component] * wide[:, None, None]
         noise = torch.empty_like(centre)
         for at, (low, high) in enumerate(limits.tolist()):
             if math.isinf(low) and math.isinf(high):
@@ -340,15 +354,21 @@ class Conditional:
         z = torch.linalg.solve_triangular(
             factors, (values[:, None] - means).permute(1, 2, 0), upper=False
         ).permute(2, 0, 1)
-        scales = factors.diagonal(dim1=1, dim2=2)
-        log_prob = -0.5 * (z.square() + LOG_TWO_PI) - scales.log()
+        squares = z.square().sum(dim=2)
+        log_scales = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        found = []
+        for wide_scale in self.scales:
+            constant = mask.sum() * (0.5 * LOG_TWO_PI + math.log(wide_scale)) + log_scales
+            found.append(squares * (-0.5 / wide_scale**2) - constant)
         for at, (low, high) in enumerate(limits.tolist()):
             if math.isinf(low) and math.isinf(high):
                 break
-            before = values[:, None, at] - z[:, :, at] * scales[:, at]
-            least, most = ((end - before) / scales[:, at] for end in (low, high))
-            log_prob[:, :, at] -= _mass(least, most).clamp(min=1e-300).log()
-        return values, log_prob.sum(dim=2)
+            scale = factors[:, at, at]
+            before = values[:, None, at] - z[:, :, at] * scale
+            for place, wide_scale in enumerate(self.scales):
+                least, most = ((end - before) / (scale * wide_scale) for end in (low, high))
+                found[place] = found[place] - _mass(least, most).clamp(min=1e-300).log()
+        return values, torch.cat(found, dim=1)
 
 
 def patterns(
