@@ -68,20 +68,30 @@ class Terms:
         admitted: True for a request that continues, which is never refused.
         most_rows: Number of rows that may be computed at a time.
         first_rows: That number while nobody knows how long they take.
+        least_rows: Number of rows of a turn, however long they take: of a function whose fixed costs are large.
     """
 
     max_wait_s: float | None = None
     admitted: bool = False
     most_rows: int = _MOST_ROWS
     first_rows: int = _FIRST_ROWS
+    least_rows: int = 1
 
     @classmethod
-    def of(cls, flow: CompiledFlow, *, passes: int = 1, max_wait_s: float | None = None) -> "Terms":
+    def of(
+        cls,
+        flow: CompiledFlow,
+        *,
+        passes: int = 1,
+        max_wait_s: float | None = None,
+        least_rows: int = 1,
+    ) -> "Terms":
         """Return the conditions of a function that computes `passes` rows of a flow for each row."""
         fitting = _TURN_BYTES // max(1, passes * flow.row_bytes)
         most = max(1, min(_MOST_ROWS, fitting))
         first = turn_rows(_FIRST_ROWS, max(flow.operations)) // passes
-        return cls(max_wait_s, most_rows=most, first_rows=max(1, min(most, first)))
+        first = max(1, min(most, max(first, least_rows)))
+        return cls(max_wait_s, most_rows=most, first_rows=first, least_rows=least_rows)
 
 
 _USUAL = Terms()
@@ -415,7 +425,7 @@ class Engine:
         rows = int(speed.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
         if work.position > 0:  # a first turn tries anew whether fewer are worth it
             rows = max(rows, speed.least_rows)
-        rows = min(rows, work.terms.most_rows)
+        rows = min(max(rows, work.terms.least_rows), work.terms.most_rows)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
         return max(1, rows)

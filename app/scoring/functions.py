@@ -42,6 +42,7 @@ class RowFunction:
         parts: Members of the JSON response that hold them.
         checked: Number of them that must be finite, the first ones; None: all.
         passes: Rows that the flow computes for each row.
+        least_rows: Rows that are computed at a time, as far as there are as many: fixed costs are large.
         members: Further members of the JSON response.
         conditionals: True for one that needs the densities of single columns.
         differences: Number of the last columns, which are differences of explanations from the usual ones;
@@ -54,6 +55,7 @@ class RowFunction:
     parts: Sequence[Part]
     checked: int | None = None
     passes: int = 1
+    least_rows: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
     conditionals: bool = False
     differences: int | None = None

@@ -30,6 +30,7 @@ from tabular.writers import unused_name
 UNCERTAIN_HEADER = "X-Uncertain-Rows"
 Doubles = NDArray[np.float64]
 
+_LEAST_ROWS = 128  # in a turn: about a tenth of a second
 _PASSES = 8  # of the flow at a time for each row: answers are computed in pieces of their own
 
 GivenCell = FiniteFloat | str | bool | None
@@ -126,7 +127,15 @@ def log_prob_of(version: Version, columns: Sequence[str], given: Sequence[str]) 
     parts = [Part(name, place, None) for place, name in enumerate(names)]
     members = {"columns": list(columns), "given": list(given)}
     name = f"log_prob_{asked}_{known}"
-    return RowFunction(name, compute, names, parts, checked=1, passes=_PASSES, members=members)
+    return RowFunction(
+        name,
+        compute,
+        names,
+        parts,
+        checked=1,
+        passes=_PASSES,
+        members=members,
+    )
 
 
 def expected(
@@ -181,7 +190,16 @@ def expected(
     checked = len(names) - 2
     key = f"expect_{target}_{known}_{quantiles}_{within}"
     members = {"column": column, "given": list(given)}
-    return RowFunction(key, compute, names, parts, checked=checked, passes=_PASSES, members=members)
+    return RowFunction(
+        key,
+        compute,
+        names,
+        parts,
+        checked=checked,
+        passes=_PASSES,
+        least_rows=_LEAST_ROWS,
+        members=members,
+    )
 
 
 def _is_discrete(version: Version, place: int) -> bool:
@@ -240,7 +258,9 @@ async def respond_imputed(
 
     parts = [Part("rows", 0, len(names))]
     key = f"impute_{places}_{fill}_{level}_{seed}"
-    function = RowFunction(key, compute, [*names, "_"], parts, passes=_PASSES)
+    function = RowFunction(
+        key, compute, [*names, "_"], parts, passes=_PASSES, least_rows=_LEAST_ROWS
+    )
     with body_share(score.request) as share:
         body, warnings = await wanted.read(share)
         wanted.check_results(function, len(body))

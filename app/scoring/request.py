@@ -202,7 +202,12 @@ class ScoreRequest:
             ClientDisconnect: The caller has left.
         """
         values = np.empty((len(rows), function.width))
-        terms = Terms.of(flow, passes=function.passes, max_wait_s=self.max_wait_s)
+        terms = Terms.of(
+            flow,
+            passes=function.passes,
+            max_wait_s=self.max_wait_s,
+            least_rows=function.least_rows,
+        )
         # Not by the flow's identity, which another one may get once this one was evicted.
         key = self.version.checkpoint_key, function.name, self.space
         compute = partial(function.compute, flow)

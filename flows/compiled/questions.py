@@ -33,7 +33,9 @@ _GROWTH = 2
 _SAMPLES = 6000, 2000
 # Most rows that probabilities are calibrated on, and rows times levels; powers that are tried.
 _CALIBRATED_ROWS, _CALIBRATED = 1000, 2**18
-_POWERS = [1 - at / 20 for at in range(15)]
+_POWERS = 1 - np.arange(15) / 20
+# A few rows tell little of the power: it is normal about what tables usually have.
+_PRIOR = 0.5 * ((_POWERS - 0.85) / 0.25) ** 2
 Integers = NDArray[np.integer[Any]]
 Unsigned = NDArray[np.uint64]
 _NO_COMPANION = (
@@ -76,7 +78,7 @@ def _calibrate(asks: "Questions", rows: Doubles, alive: Callable[[], None]) -> N
             continue
         same = rows[:, column, None] == asks.values_of(column)
         own, level = rows[same.any(axis=1)], same[same.any(axis=1)].argmax(axis=1)
-        known, losses = np.arange(asks.flow.dim) != column, np.zeros(len(_POWERS))
+        known, losses = np.arange(asks.flow.dim) != column, _PRIOR.copy()
         for places, found in asks.weighted(own, known, conditions=Conditions(filled=[column])):
             shares = np.asarray(found.levels[0])[:, : kind.levels]
             log_share = torch.from_numpy(np.log(np.fmax(shares, 1e-300)))

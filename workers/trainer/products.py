@@ -46,7 +46,7 @@ _USUAL_ROWS = 16  # of a step
 _CPU_STEP_ROWS, _GPU_STEP_ROWS, _LEAST_STEP_ROWS = 4_096, 16_384, 256
 # A flow computes a step in chunks of its own; of a large flow fewer rows are a step.
 _CHUNKS_OF_A_STEP = 16
-_IMPUTED_PASSES = 16
+_IMPUTED_PASSES = 4
 
 
 @dataclass(frozen=True)
