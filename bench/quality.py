@@ -279,6 +279,8 @@ def load(path: Path, seed: int, rows: int, label: str) -> Split:
     frame = pd.read_csv(path)
     if str(frame.columns[0]).startswith("Unnamed"):
         frame = frame.iloc[:, 1:]
+    texts = frame.select_dtypes("bool").columns.drop(label, errors="ignore")
+    frame = frame.astype(dict.fromkeys(texts, str))  # as samples have truth values
     anomalies = frame[:0]
     if label in frame:
         told = frame.pop(label) == 1
