@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.types import Scope as AsgiScope
 
-from app.auth.identity import Issuer, Person, Proxy
+from app.auth.identity import Issuer, Person, Proxy, SignIn
 from app.limits import Caller
 from app.problems.problem import Problem
 from app.remembered import Remembered
@@ -74,6 +74,13 @@ class Callers:
         """Read no further keys."""
         for pool in (self._pool, self._issuer_pool):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    async def sign_in(self) -> SignIn | None:
+        """Return how a page signs somebody in; None without an issuer, or while it is away."""
+        if self._issuer is None:
+            return None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._issuer_pool, self._issuer.sign_in)
 
     async def identify(self, authorization: list[bytes], scope: AsgiScope | None = None) -> Caller:
         """Return the caller who sent these `Authorization` headers, or for whom a trusted proxy speaks.

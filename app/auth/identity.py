@@ -80,6 +80,16 @@ def person_of(name: str, groups: Iterable[object]) -> Person | None:
     return Person(name, grants)
 
 
+@dataclass(frozen=True)
+class SignIn:
+    """What a page needs to sign somebody in by the authorization code flow with PKCE (RFC 7636)."""
+
+    client_id: str
+    authorization_endpoint: str
+    token_endpoint: str
+    scope: str
+
+
 class Issuer:
     """OpenID Connect issuer whose signed tokens are accepted; safe to share between threads.
 
@@ -98,6 +108,7 @@ class Issuer:
         self._claim = claim
         self._lock = threading.Lock()
         self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._sign_in: SignIn | None = None
         self._read_at = self._tried_at = float("-inf")
 
     def person(self, token: str) -> Person | None:
@@ -134,20 +145,29 @@ class Issuer:
             Problem: `issuer-away`.
         """
         with self._lock:
-            now = time.monotonic()
-            wanted = kid not in self._keys or now - self._read_at > _KEPT_S
-            if wanted and now - self._tried_at > _AGAIN_S:
-                self._tried_at = now
-                try:
-                    self._keys = self._read()
-                    self._read_at = now
-                except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                    log.warning("the keys of the issuer %s cannot be read: %s", self._url, error)
+            self._look(wanted=kid not in self._keys)
             if not self._keys:
                 raise Problem("issuer-away")
             return self._keys[kid]
 
-    def _read(self) -> "dict[str | None, jwt.PyJWK]":
+    def sign_in(self) -> SignIn | None:
+        """Return how a page signs somebody in; None if the issuer does not say, or was never there."""
+        with self._lock:
+            self._look(wanted=False)
+            return self._sign_in
+
+    def _look(self, *, wanted: bool) -> None:
+        """Read the issuer's pages if something in them is wanted, or they are old."""
+        now = time.monotonic()
+        if now - self._tried_at > _AGAIN_S and (wanted or now - self._read_at > _KEPT_S):
+            self._tried_at = now
+            try:
+                self._read()
+                self._read_at = now
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                log.warning("the keys of the issuer %s cannot be read: %s", self._url, error)
+
+    def _read(self) -> None:
         import jwt  # noqa: PLC0415 - as above
 
         with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False) as client:
@@ -157,7 +177,12 @@ class Issuer:
                 raise ValueError("the document is of another issuer")
             keys = client.get(described["jwks_uri"]).raise_for_status().json()
         usable = jwt.PyJWKSet.from_dict(keys).keys
-        return {key.key_id: key for key in usable if key.public_key_use in (None, "sig")}
+        self._keys = {key.key_id: key for key in usable if key.public_key_use in (None, "sig")}
+        places = [str(described.get(f"{name}_endpoint", "")) for name in ("authorization", "token")]
+        if all(place.startswith(("https://", "http://")) for place in places):
+            known = described.get("scopes_supported", ())
+            scopes = ["openid", *(scope for scope in ("profile", "groups") if scope in known)]
+            self._sign_in = SignIn(self._audience, places[0], places[1], " ".join(scopes))
 
 
 class Proxy:

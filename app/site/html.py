@@ -3,12 +3,17 @@
 Their links are relative, so that they hold below any path of a proxy.
 """
 
+import json
+from dataclasses import asdict
 from functools import cache
 from html import escape
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fastapi_offline
 from starlette.responses import HTMLResponse
+
+from app.auth.identity import SignIn
 
 STATIC_FOLDER = Path(__file__).parent / "static"
 DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
@@ -16,7 +21,7 @@ DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
 _PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
 _WEB_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
-    " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'; connect-src 'self'"
 )
 # Swagger UI writes style attributes, and shows pictures that it fetched as blobs.
 _DOCS_POLICY = (
@@ -38,14 +43,23 @@ def page(title: str, body: str, *, root: str) -> HTMLResponse:
     return _html(title, style, f"<main>{body}</main>", root=root)
 
 
-def web_page(title: str) -> HTMLResponse:
-    """Return the web page, whose modules draw all that one sees."""
-    head = _page_files("static/")
+def web_page(title: str, sign_in: SignIn | None) -> HTMLResponse:
+    """Return the web page, whose modules draw all that one sees.
+
+    Args:
+        title: Title as plain text.
+        sign_in: How the page signs somebody in; None: it asks for a key.
+    """
+    head, policy = _page_files("static/"), _WEB_POLICY
+    if sign_in is not None:
+        head += f'<meta name="sign-in" content="{escape(json.dumps(asdict(sign_in)))}">'
+        asked = urlsplit(sign_in.token_endpoint)
+        policy += f" {asked.scheme}://{asked.netloc}"
     body = (
         '<div id="app"><noscript><main><h1>densityd</h1><p>This page needs JavaScript. Without it,'
         ' <a href="docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
     )
-    return _html(title, head, body, policy=_WEB_POLICY)
+    return _html(title, head, body, policy=policy)
 
 
 @cache

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from app.dependencies import StateDep
 from app.problems.problem import Problem
 from app.site.html import DOCS_FOLDER, STATIC_FOLDER, swagger_ui, web_page
 
@@ -47,9 +48,9 @@ async def _file(files: StaticFiles, path: str, request: Request) -> Response:
 
 
 @router.get("/")
-async def start_page() -> HTMLResponse:
+async def start_page(state: StateDep) -> HTMLResponse:
     """Return the web page."""
-    return web_page("densityd")
+    return web_page("densityd", await state.callers.sign_in())
 
 
 @router.get("/docs")

@@ -19,6 +19,7 @@ from tabular.source import mend_names
 from tests.service.up import EXAMPLES, TIMEOUT_S, Up, succeeds
 from tests.support.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
 from tests.support.exported_records import edited
+from tests.support.issuers import AUDIENCE, OwnIssuer
 from tests.support.ports import free_port
 from tests.support.servers import tied
 from tests.support.waiting import wait_until
@@ -681,13 +682,23 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """An API without workers, and the key of an administrator."""
+def issuer() -> Iterator[OwnIssuer]:
+    with OwnIssuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, issuer: OwnIssuer
+) -> Iterator[tuple[str, str]]:
+    """An API without workers, where people sign in by an issuer, and the key of an administrator."""
     folder, port = tmp_path_factory.mktemp("keys"), free_port()
     environment = os.environ | {
         "DENSITYD_DATA_DIR": str(folder / "data"),
         "DENSITYD_PORT": str(port),
         "DENSITYD_BROKER_URL": "redis://127.0.0.1:1/0",
+        "DENSITYD_OIDC_ISSUER": issuer.url,
+        "DENSITYD_OIDC_AUDIENCE": AUDIENCE,
     }
     made = subprocess.run(
         [
@@ -768,3 +779,28 @@ def test_a_key_is_made_replaced_and_revoked_by_keys(
         expect(row.filter(has_text="revoked")).to_have_count(1)
         wait_until(lambda: not works(url, second))
         assert works(url, first)
+
+
+def test_somebody_signs_in_by_the_issuer_and_comes_back_to_the_view(
+    browser: Browser, service: tuple[str, str], issuer: OwnIssuer
+) -> None:
+    url, _ = service
+    elsewhere = issuer.url.split("/realms")[0]
+    with watched_page(browser, url, expected=("status of 40",), beside=(elsewhere,)) as page:
+        page.goto("/#/settings")
+        assert findings_of_axe(page) == ""
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        expect(page.get_by_role("heading", name="Keys of this project", exact=True)).to_be_visible()
+        assert page.url == f"{url}/#/settings"
+        assert not issuer.asked  # the code was used
+        page.get_by_role("button", name="Forget it", exact=True).click()
+        page.reload()
+        page.evaluate(
+            'sessionStorage.setItem(\'densityd-sign-in\', \'{"state": "s", "hash": ""}\')'
+        )
+        page.goto("/?state=s&error=access_denied")
+        expect(page.get_by_role("alert")).to_contain_text("access_denied")
+        page.evaluate("sessionStorage.clear()")
+        page.goto("/?state=another&code=of-somebody#/settings")  # what this tab did not ask for
+        expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+        expect(page.get_by_role("alert")).to_be_hidden()

@@ -34,7 +34,12 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def watched_page(
-    browser: Browser, url: str, *, height: int = 1600, expected: tuple[str, ...] = ()
+    browser: Browser,
+    url: str,
+    *,
+    height: int = 1600,
+    expected: tuple[str, ...] = (),
+    beside: tuple[str, ...] = (),
 ) -> Iterator[Page]:
     """A page that may load from one server alone, and may not complain.
 
@@ -43,6 +48,7 @@ def watched_page(
         url: Server.
         height: Height of the window in pixels.
         expected: Parts of complaints that belong to the test.
+        beside: Other servers that it may load from.
     """
     page = browser.new_page(base_url=url, viewport={"width": 1280, "height": height})
     page.set_default_timeout(WAIT_MS)
@@ -58,7 +64,8 @@ def watched_page(
     )
     yield page
     page.close()
-    assert [found for found in requested if not found.startswith((url, "data:", "blob:"))] == []
+    known = (url, *beside, "data:", "blob:")
+    assert [found for found in requested if not found.startswith(known)] == []
     unexpected = [text for text in complaints if not any(part in text for part in expected)]
     assert unexpected == [], unexpected
 

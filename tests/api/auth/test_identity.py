@@ -1,10 +1,7 @@
 """Who signs in elsewhere: tokens of an issuer of our own on loopback, and headers of a proxy."""
 
-import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -17,68 +14,13 @@ from app.settings import ApiSettings
 from models_store.keys import Scope
 from tests.api.conftest import assert_refused
 from tests.api.keyed import bearer, keyed
-
-AUDIENCE = "densityd-page"
-
-
-class OwnIssuer:
-    """An issuer on loopback, which can be away and change its keys."""
-
-    def __init__(self) -> None:
-        self.is_away = False
-        self.looks = 0
-        self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
-        self.rotate("first")
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                issuer.looks += 1
-                self.send_response(503 if issuer.is_away else 200)
-                self.end_headers()
-                self.wfile.write(json.dumps(issuer.page(self.path)).encode())
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/realms/own"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def rotate(self, kid: str) -> None:
-        self.keys = {kid: ec.generate_private_key(ec.SECP256R1())}
-
-    def page(self, path: str) -> dict[str, Any]:
-        if path.endswith("/.well-known/openid-configuration"):
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
-        algorithm = jwt.algorithms.ECAlgorithm
-        return {
-            "keys": [
-                {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
-                for kid, key in self.keys.items()
-            ]
-        }
-
-    def token(self, *, kid: str | None = None, key: Any = None, **claims: Any) -> str:
-        known = next(iter(self.keys))
-        usual = {
-            "iss": self.url,
-            "aud": AUDIENCE,
-            "sub": "ada",
-            "exp": time.time() + 600,
-            "groups": ["staff", "densityd:fraud:write"],
-        }
-        content = {name: value for name, value in (usual | claims).items() if value is not None}
-        headers = {"kid": kid or known}
-        return jwt.encode(content, key or self.keys[known], algorithm="ES256", headers=headers)
+from tests.support.issuers import AUDIENCE, OwnIssuer
 
 
 @pytest.fixture
 def issuer() -> Iterator[OwnIssuer]:
-    issuer = OwnIssuer()
-    yield issuer
-    issuer.server.shutdown()
-    issuer.server.server_close()
+    with OwnIssuer() as issuer:
+        yield issuer
 
 
 @pytest.fixture

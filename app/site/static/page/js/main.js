@@ -11,6 +11,7 @@ import { Jobs } from "./jobs.js";
 import { Model, Models } from "./models.js";
 import { NewDataset } from "./preview.js";
 import { Settings } from "./settings.js";
+import { canSignIn, failure, finishSignIn, signIn } from "./signing.js";
 import { Train } from "./train.js";
 import { Variational } from "./variational.js";
 import { Field } from "./widgets.js";
@@ -88,17 +89,21 @@ function KeyForm() {
     event.preventDefault();
     setKey(new FormData(event.target).get("key"));  // the view is shown again, and asks with it
   };
+  const again = apiKey.value ? "The key was refused" : "This service needs a key";
   return html`<form class="card" onSubmit=${send}>
-    <h1>${apiKey.value ? "The key was refused" : "This service needs a key"}</h1>
+    <h1>${canSignIn ? "Sign in, or give a key" : again}</h1>
+    ${failure.value && html`<p class="note bad" role="alert">${failure.value}</p>`}
+    ${canSignIn && html`<p><button type="button" class="first" onClick=${signIn}>Sign in</button></p>`}
     <${Field} id="key" label="API key" hint="An administrator makes one with: densityd keys create. It stays in this tab alone.">
       <input id="key" name="key" type="password" autocomplete="off" required aria-describedby="key-hint" />
     <//>
-    <button class="first">Use this key</button>
+    <button class=${canSignIn ? "" : "first"}>Use this key</button>
   </form>`;
 }
 
 const NotFound = () => html`<div class="card"><h1>Nothing is here</h1><p>The address names no view of this page. <a href="#/">Go to the start.</a></p></div>`;
 
+await finishSignIn();
 const app = document.getElementById("app");
 render(html`<${App} />`, app);
 keepFocus(app);
