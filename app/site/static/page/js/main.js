@@ -104,6 +104,7 @@ function KeyForm() {
 const NotFound = () => html`<div class="card"><h1>Nothing is here</h1><p>The address names no view of this page. <a href="#/">Go to the start.</a></p></div>`;
 
 await finishSignIn();
+place.value = window.location.hash; // that of before the sign-in
 const app = document.getElementById("app");
 render(html`<${App} />`, app);
 keepFocus(app);
