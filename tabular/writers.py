@@ -30,7 +30,7 @@ Block = Sequence[Column] | Column
 
 Encoded = bytes | memoryview
 
-_LINE_END = b"\r\n"  # of CSV (RFC 4180)
+_LINE_END = b"\n"  # of CSV, as Arrow writes it
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 _GROUP_BYTES = 16 << 20  # of texts, which may be long
 
@@ -148,7 +148,9 @@ class CsvTable(TableWriter):
 
     def start(self) -> bytes:
         text = io.StringIO()
-        csv.writer(text).writerow([_harmless(name) for name in self.head.names])
+        csv.writer(text, lineterminator=_LINE_END.decode()).writerow(
+            [_harmless(name) for name in self.head.names]
+        )
         return text.getvalue().encode()
 
     def rows(self, block: Block) -> bytes:
@@ -253,7 +255,7 @@ def _harmless(name: str) -> str:
 
 def _csv_lines(batch: pa.RecordBatch, quoting: str) -> bytes:
     sink = _Sink()
-    options = pcsv.WriteOptions(include_header=False, quoting_style=quoting, eol=_LINE_END.decode())
+    options = pcsv.WriteOptions(include_header=False, quoting_style=quoting)
     pcsv.write_csv(batch, sink, options)
     return sink.take()
 

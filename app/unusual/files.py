@@ -50,7 +50,7 @@ def told_reason(reason: ReasonView) -> str:
 
 def _csv(rows: list[list[JsonCell]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text, lineterminator="\n")
     for row in rows:
         writer.writerow([f"'{c}" if _is_formula(c) else c for c in row])
     return text.getvalue().encode()

@@ -323,7 +323,7 @@ def _write_reasons(explained: "Explained", target: Path | BinaryIO) -> None:
 
     with open_target(target) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        writer = csv.writer(text)
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["log_prob", "quantile", "reasons"])
         for row, (log_prob, rank) in enumerate(
             zip(explained.log_prob, explained.quantile, strict=True)

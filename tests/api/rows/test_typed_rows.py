@@ -246,7 +246,7 @@ def test_numbers_of_a_number_column_may_turn_out_to_be_texts_later_in_the_file()
 
 
 def test_headerless_csv_is_in_the_order_of_the_model():
-    body = file_of(TableFormat.CSV, columns_of()).split(b"\r\n", 1)[1]
+    body = file_of(TableFormat.CSV, columns_of()).split(b"\n", 1)[1]
     values = decode(body, TableFormat.CSV, SHAPE, header="absent")
     np.testing.assert_array_equal(values, NUMBERS)
     with pytest.raises(Problem, match="columns"):
