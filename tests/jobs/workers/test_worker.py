@@ -1,6 +1,7 @@
 """A worker as Celery's users know it, the queue as what it is: a bell, and what kills do to accepted jobs."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -181,6 +182,7 @@ def stop_outside_a_write(process: subprocess.Popen[bytes], place: Place) -> None
 
     def is_stopped() -> bool:
         process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)  # until all its threads have stopped
         file = place.settings.data_dir / "densityd.sqlite3"
         with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, 1)) as other:
             other.execute("BEGIN IMMEDIATE")
