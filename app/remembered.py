@@ -58,9 +58,8 @@ class Remembered(Generic[_Value]):
         return await asyncio.shield(look)
 
     async def _ask(self) -> _Value:
-        began = (
-            time.monotonic()
-        )  # what changes while the query is under way may not be in what it finds
+        # What changes while the query is under way may not be in what it finds.
+        began = time.monotonic()
         try:
             value = await self._query()
             self._known, self._silent = (began, value), False
