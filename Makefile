@@ -50,7 +50,7 @@ up: $(VENV)/.run-stamp $(GUIDE) ## Start the whole service on 127.0.0.1:8000; Ct
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
-# two processors busy: many tests wait for processes.
+# two processors busy: many tests wait for processes. Slow ones wait longer.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
 	$(PYTEST)
@@ -60,14 +60,9 @@ $(VENV)/generator:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet openapi-python-client==0.29.1
 
-# So has the tracking server of MLflow, which wants an older pyarrow.
-$(VENV)/mlflow:
-	$(PYTHON) -m venv $@
-	$@/bin/pip install --quiet mlflow==3.17.2
-
-slow: install $(GUIDE) $(VENV)/generator $(VENV)/mlflow ## Run the tests that take longer, and those in a browser
-	$(PYTEST) -m "(slow or browser) and not cluster and not gpu"
-	$(PYTEST) --jaxtyping-packages=flows,beartype.beartype tests/flows/test_conformance.py  # types and shapes
+slow: install $(GUIDE) $(VENV)/generator ## Run the tests that take longer, and those in a browser
+	$(PYTEST) --numprocesses=5 -m "(slow or browser) and not cluster and not gpu"
+	$(PYTEST) --dist=load --jaxtyping-packages=flows,beartype.beartype tests/flows/test_conformance.py  # types and shapes
 
 cluster: install ## Run the tests of S3, TLS, Sentinel, proxies and the chart
 	$(BIN)/pip install --quiet --group deploy

@@ -178,12 +178,7 @@ def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_the_example_of_variational_inference_finds_what_is_known_in_closed_form(
-    start: Callable[[], Up],
-) -> None:
-    up = start()
-    up.wait_ready()
-
+def test_the_example_of_variational_inference_finds_what_is_known_in_closed_form(up: Up) -> None:
     run = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, str(EXAMPLES / "variational.py"), up.url, "800"],
         capture_output=True,

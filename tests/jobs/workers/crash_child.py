@@ -1,4 +1,4 @@
-"""``python -m tests.jobs.workers.crash_child FOLDER POINT``: an attempt at a job that dies at one write.
+"""An attempt at a job that dies at one write, in a process that is forked for it.
 
 The supervisor is the real one; its trainer works in a thread of the same process, so that both are
 gone at once, as when a machine loses its power. What is patched is the storage below them.
@@ -6,7 +6,6 @@ gone at once, as when a machine loses its power. What is patched is the storage 
 
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -186,10 +185,9 @@ def settings_of(folder: Path) -> WorkerSettings:
     return WorkerSettings(data_dir=folder, checkpoint_interval_s=0, lease_s=60)
 
 
-def main() -> None:
+def work_until(folder: Path, name: str) -> None:
     """Work on whatever waits, until the point."""
-    folder, name = sys.argv[1:]
-    settings, point = settings_of(Path(folder)), POINTS[name]
+    settings, point = settings_of(folder), POINTS[name]
 
     def told(message: Message) -> None:
         ended = message.metrics.get("epoch") if isinstance(message, EpochDone) else None
@@ -200,7 +198,3 @@ def main() -> None:
     supervisor = Supervisor(database, settings, worker="crash_child", trainers=InlineTrainers(told))
     point.arm()
     supervisor.run_next()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,23 +1,18 @@
 """Death at every write of the protocol: whatever was half done, one version comes out of it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 from typing import Any
 
 import pytest
 
 from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
-from tests.jobs.workers.crash_child import DIED, POINTS, InlineTrainers, settings_of
+from tests.jobs.workers.crash_child import DIED, POINTS, InlineTrainers, settings_of, work_until
 from tests.jobs.workers.place import Place
 from workers.supervisor.supervisor import Supervisor
 
 EPOCHS = 6
 SHORT: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 120}
-# The two that the others only vary; those take as long each.
-ALWAYS = ("after the model's rename", "between version and commit")
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +33,15 @@ def work_on(place: Place) -> None:
 
 def die(place: Place, point: str) -> None:
     """Have a worker begin the job and die there."""
-    folder = str(place.settings.data_dir)
-    run = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "tests.jobs.workers.crash_child", folder, point],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[3],
-    )
-    assert run.returncode == DIED, run.stderr
+    context = multiprocessing.get_context("forkserver")  # which has imported torch, once
+    context.set_forkserver_preload(["workers.trainer.preloaded", "tests.jobs.workers.crash_child"])
+    process = context.Process(target=work_until, args=(place.settings.data_dir, point))
+    process.start()
+    process.join()
+    assert process.exitcode == DIED
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param(point, marks=() if point in ALWAYS else pytest.mark.slow, id=point)
-        for point in POINTS
-    ],
-)
+@pytest.mark.parametrize("point", POINTS)
 def test_death_at_any_write_gives_one_version_of_the_same_model(
     place: Place, undisturbed: str, point: str
 ) -> None:
