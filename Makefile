@@ -61,7 +61,7 @@ $(VENV)/generator:
 	$@/bin/pip install --quiet openapi-python-client==0.29.1
 
 slow: install $(GUIDE) $(VENV)/generator ## Run the tests that take longer, and those in a browser
-	$(PYTEST) --numprocesses=5 -m "(slow or browser) and not cluster and not gpu"
+	$(PYTEST) --numprocesses=4 -m "(slow or browser) and not cluster and not gpu"
 	$(PYTEST) --dist=load --jaxtyping-packages=flows,beartype.beartype tests/flows/test_conformance.py  # types and shapes
 
 cluster: install ## Run the tests of S3, TLS, Sentinel, proxies and the chart
