@@ -28,13 +28,14 @@ def test_values_with_noise_get_their_distribution_back() -> None:
     assert (found - noisy(values, 0.5)).abs().max() < 0.5
 
 
-def test_a_shared_value_at_the_end_is_an_end() -> None:
-    values = spiky(low=0.0)
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["lowest", "highest"])
+def test_a_shared_value_at_an_end_is_an_end(sign: float) -> None:
+    values = sign * spiky(low=0.0)
     denoise = Denoise.fit(values, torch.tensor([0.5]), [0])
-    far = torch.tensor([[-7.0], [9.0]], dtype=torch.float64)
-    below, above = denoise.clean(far)[:, 0].tolist()
-    assert below == 0.0
-    assert above == pytest.approx(9.0, abs=0.5)  # beyond the others samples are only shifted
+    far = sign * torch.tensor([[-7.0], [9.0]], dtype=torch.float64)
+    beyond, other = (sign * denoise.clean(far)[:, 0]).tolist()
+    assert beyond == 0.0
+    assert other == pytest.approx(9.0, abs=0.5)  # beyond the others samples are only shifted
 
 
 def test_other_columns_stay_and_what_is_no_number_is_none() -> None:

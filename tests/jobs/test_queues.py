@@ -135,6 +135,23 @@ def set_turn(database: Database, project: str, second: int) -> None:
         )
 
 
+def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(
+    database: Database,
+) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a1", project="a")
+    assert taken(work) == "a1"
+    submit(jobs, "b1", project="b")
+    ended = work.claim("w", lease_s=LEASE_S)
+    assert ended is not None
+    work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
+    set_turn(database, "a", 1)
+    set_turn(database, "b", 2)
+    submit(jobs, "a2", project="a")
+    submit(jobs, "b2", project="b")
+    assert [taken(work), taken(work)] == ["b2", "a2"]
+
+
 def test_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a0", project="a")

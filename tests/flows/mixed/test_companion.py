@@ -106,6 +106,14 @@ def test_a_conditional_density_is_the_joint_over_the_known_part():
     assert (found.standard_error == 0).all()
 
 
+def test_a_conditional_density_is_as_uncertain_as_what_it_is_given() -> None:
+    rows = example_rows()[500:504].numpy()
+    found, given = questions().log_prob(rows, [2], [0]), questions().log_prob(rows, [0])
+    assert (questions().log_prob(rows, [0, 2]).standard_error == 0).all()
+    assert (found.standard_error == given.standard_error).all()
+    assert (given.standard_error > 0).all()
+
+
 def test_unknown_cells_are_drawn_within_their_conditions():
     row = np.array([[np.nan, 1.0, np.nan]])
     conditions = Conditions({0: Within(values=(0.0, 2.0)), 2: Within(low=0.5, high=1.5)})

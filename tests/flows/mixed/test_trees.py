@@ -86,6 +86,13 @@ def test_training_begins_at_the_tree_whatever_the_order_of_the_columns() -> None
     assert compiled.log_prob(rows.numpy()) == pytest.approx(scores, abs=1e-3)
 
 
+def test_variables_that_have_nothing_to_do_with_each_other_have_no_parents() -> None:
+    random = np.random.default_rng(2)
+    for rows in (50, 300, 3000):
+        indices = torch.from_numpy(random.integers(0, 5, (rows, 12))).float()
+        assert set(tree_of(indices, [5] * 12).parents) == {-1}
+
+
 def test_tables_of_few_rows_are_smoothed_as_the_rows_suggest() -> None:
     """No fixed count for each cell suits both a child that copies its parent and one that does not."""
     random, gains = np.random.default_rng(1), []

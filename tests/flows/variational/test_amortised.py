@@ -117,6 +117,21 @@ def test_an_amortised_training_resumes_to_the_bit():
         assert torch.equal(value, resumed.state_dict()[name])
 
 
+def test_the_newest_weights_are_kept_unless_they_are_clearly_worse():
+    """Reports are about other contexts each, so that most differences between them are chance."""
+    options = VariationalOptions(
+        iterations=40, report_every=2, batch_size=32, learning_rate=1e-4, seed=1
+    )
+    flow = build(GaussianSpec(), 2, context_dim=3, seed=0)
+    kept, best = [], -math.inf
+    for report in fit_variational(flow, TARGET, options=options):
+        if report.elbo > best - 2 * report.elbo_standard_error:
+            kept.append(report.iteration)
+        best = max(best, report.elbo)
+        assert (report.best_iteration, report.best_elbo) == (kept[-1], best)
+    assert len(kept) > 10
+
+
 @pytest.mark.parametrize(
     ("target", "context_dim", "words"),
     [
