@@ -36,10 +36,10 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(HAPROXY is None or NGINX is None, reason="needs HAProxy and nginx"),
 ]
-AWAY_S = 20.0
+AWAY_S = 12.0
 _SEEN_S = 2.0
 PAUSE_S = 0.05  # of each of two callers: about 40 requests a second
-JOBS = 12
+JOBS = 8
 BODY = {"rows": [[170, 70, 40]]}
 
 _HAPROXY = """

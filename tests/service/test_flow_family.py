@@ -41,6 +41,7 @@ def up(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]
     up.end()
 
 
+@pytest.mark.slow  # a service of its own
 def test_a_service_lists_checks_trains_and_serves_it(up: Up) -> None:
     schemas = httpx.get(f"{up.url}/openapi.json", timeout=60).json()["components"]["schemas"]
     assert "covariance" in schemas["SinhArcsinhSpec"]["properties"]
