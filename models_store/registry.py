@@ -113,11 +113,6 @@ class Registry(Rows):
         return Dataset.of_row(find_dataset(session, project, dataset_id))
 
     @reading
-    def dataset_summary(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
-        """Return a dataset without its columns, which may be large."""
-        return DatasetSummary.of_row(find_dataset(session, project, dataset_id))
-
-    @reading
     def datasets(
         self,
         session: Session,
