@@ -22,8 +22,7 @@ from models_store.files.blobs import STORE_ID, Blobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tests.api.serving import registered
-from tests.support.ports import free_port
-from tests.support.servers import tied
+from tests.support.servers import free_port, tied
 
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}

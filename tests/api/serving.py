@@ -1,16 +1,23 @@
 """Registered models for the tests of routes that use them."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from starlette.datastructures import State
+from starlette.testclient import TestClient
 
+from app.main import create_app
+from app.settings import ApiSettings
 from flows import Flow, FlowSpec, MadeSpec, MafSpec, build, count_parameters, spec_to_dict
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs, model_key
 from models_store.files.checkpoints import save_model
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.keys import Keys, NewKey, Scope
 from models_store.records import Version
 from models_store.registry import Registry
 from tests.store.makers import LEASE_S, PROJECT, a_version, submitted
@@ -97,3 +104,26 @@ def registered(
     number = work.finish(job.id, job.attempt, metrics=metrics, version=new)
     assert number is not None
     return Registry(database).version(project, name, number)
+
+
+@contextmanager
+def keyed(settings: ApiSettings, *, first: bool = True) -> Iterator[tuple[TestClient, Keys]]:
+    """The application, and the keys of its database; a first one exists, so all need one."""
+    database = Database(settings.resolved_database_url)
+    keys = Keys(database)
+    if first:
+        keys.create("nobody", Scope.READ)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client, keys
+    database.dispose()
+
+
+def bearer(key: NewKey | str) -> dict[str, str]:
+    """The header that shows a key."""
+    return {"Authorization": f"Bearer {key if isinstance(key, str) else key.token}"}
+
+
+def stocked(client: TestClient, project: str = "p") -> Version:
+    """The model `people` in a project of a client's application."""
+    state: State = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    return registered(state.database, state.blobs, project=project)

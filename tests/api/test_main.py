@@ -16,8 +16,7 @@ from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 from tests.api.conftest import wait_for_port
-from tests.support.ports import free_port
-from tests.support.servers import tied
+from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until
 
 

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,10 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
+from app.rows.decode import RowsBody
+from app.rows.shape import Floats, RowsShape
+from app.settings import ApiSettings
+from models_store.files.blobs import Blobs
 from tabular.formats import MEDIA_TYPES, TableFormat
 
 MEDIA_TYPE = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
@@ -74,3 +80,18 @@ def _from_json(document: dict[str, Any]) -> tuple[list[str], NDArray[np.float64]
     ]
     columns = [np.array(values, dtype=np.float64) for values in lists]
     return document.get("columns", []), np.column_stack(columns)
+
+
+def decode(body: bytes, kind: TableFormat, shape: RowsShape, **parameters: str) -> Floats:
+    """The rows of a body; nothing may be left on the disk."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            settings = ApiSettings(data_dir=folder)
+            return (
+                RowsBody(body, kind, parameters, shape, settings, Blobs.in_folder(folder))
+                .read()
+                .rows
+            )
+        finally:
+            assert not [path for path in folder.rglob("*") if path.is_file()]

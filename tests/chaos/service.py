@@ -17,8 +17,7 @@ from models_store.jobs.live_workers import Workers
 from models_store.settings import StoreSettings
 from tests.jobs.workers.place import fork_servers_of, trainers_of
 from tests.support.bucket_servers import S3Server
-from tests.support.ports import free_port
-from tests.support.servers import PostgresServer, tied
+from tests.support.servers import PostgresServer, free_port, tied
 from tests.support.waiting import wait_until
 
 LEASE_S = 3.0

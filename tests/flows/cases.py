@@ -1,16 +1,19 @@
 """Every family of flows, with small specs that the conformance tests run through."""
 
 import functools
+import json
 import math
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from flows import (
     BatchNormSpec,
     CompiledFlow,
     FitOptions,
+    FitState,
     Flow,
     FlowSpec,
     GaussianMixtureSpec,
@@ -164,3 +167,15 @@ def grid(flow: Flow, *, points: int, reach: float) -> tuple[Tensor, float]:
 def is_packed(compiled: CompiledFlow) -> bool:
     """Whether compiled loops serve a flow."""
     return isinstance(compiled._engine, PackedFlow)
+
+
+def through_bytes(state: FitState) -> FitState:
+    """What a checkpoint does with a state."""
+    meta = json.loads(json.dumps(state.meta, allow_nan=False))
+    return FitState(load(save(state.tensors)), meta)
+
+
+def assert_same(flow: Flow, other: Flow) -> None:
+    weights, others = flow.state_dict(), other.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)

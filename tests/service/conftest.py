@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page
 from densityd.client import Client, Optimisation
 from tests.service.up import EXAMPLES, Up
 from tests.support.browsers import chromium, watched_page
-from tests.support.ports import free_port
+from tests.support.servers import free_port
 
 
 @pytest.fixture(scope="session")

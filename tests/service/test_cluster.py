@@ -27,9 +27,8 @@ from models_store.files.blobs import Blobs
 from models_store.keys import Keys, Scope
 from tests.api.serving import registered
 from tests.support.bucket_servers import S3Server
-from tests.support.ports import free_port
 from tests.support.proxies import HAPROXY, NGINX
-from tests.support.servers import Guarded, PostgresServer, RedisServer, tied
+from tests.support.servers import Guarded, PostgresServer, RedisServer, free_port, tied
 
 pytestmark = [
     pytest.mark.cluster,

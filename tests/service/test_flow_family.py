@@ -14,7 +14,7 @@ import pytest
 from densityd.client import ApiError, Client
 from tests.service.test_guide import code
 from tests.service.up import EXAMPLES, Up
-from tests.support.ports import free_port
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -20,8 +20,7 @@ from tests.service.up import EXAMPLES, TIMEOUT_S, Up, succeeds
 from tests.support.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
 from tests.support.exported_records import edited
 from tests.support.issuers import AUDIENCE, OwnIssuer
-from tests.support.ports import free_port
-from tests.support.servers import tied
+from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until
 
 MAIN = Path(__file__).parents[2] / "app/site/static/page/js/main.js"

@@ -15,8 +15,7 @@ import pytest
 
 from tests.api.conftest import wait_for_port
 from tests.support.disks import Disks
-from tests.support.ports import free_port
-from tests.support.servers import tied
+from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until
 
 CSV = {"Content-Type": "text/csv"}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from densityd.cli import app
 from tests.service.up import EXAMPLES, TIMEOUT_S, Up, children_of, command, command_of, succeeds
 from tests.support.collectors import Collector
-from tests.support.ports import free_port
+from tests.support.servers import free_port
 from tests.support.waiting import is_alive, wait_until
 
 CONSUMER = 5

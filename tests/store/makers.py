@@ -1,12 +1,13 @@
 """Rows that the store's tests need but do not speak of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
+from flows import FitOptions, RealNvpSpec
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.ids import new_id
@@ -20,6 +21,8 @@ from models_store.jobs.queue import waiting
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.records import Dataset, NewDataset, NewVersion, Version
 from models_store.registry import Registry
+from models_store.requests.search import AcceptedSearch, Stage
+from models_store.requests.training import AcceptedSplit, Preprocessing, Trial
 
 PROJECT = "default"
 LEASE_S = 30.0
@@ -166,3 +169,31 @@ def claimable(database: Database) -> list[str]:
     with database.read() as session:
         expired = session.scalars(left.order_by(JobRow.lease_expires_at, JobRow.position)).all()
         return [*expired, *(row.id for row in session.scalars(waiting().limit(1000)))]
+
+
+def a_search(
+    *, trials: int, stages: Sequence[tuple[int, float]] | None = None, **changes: Any
+) -> dict[str, Any]:
+    trial = Trial(
+        flow=RealNvpSpec(layers=2, hidden=[8]), optimisation=FitOptions(max_epochs=40, patience=10)
+    )
+    split = AcceptedSplit(
+        train=0.8,
+        validation=0.1,
+        test=0.1,
+        shuffle=True,
+        seed=0,
+        validation_dataset_id=None,
+        test_dataset_id=None,
+    )
+    search = AcceptedSearch(
+        model_name="shuttle",
+        dataset_id="ds_" + 32 * "0",
+        columns=["a", "b"],
+        split=split,
+        preprocessing=Preprocessing(dequantise=None),
+        trials=[trial] * trials,
+        stages=[Stage(trials=n, share=share) for n, share in stages or ((trials, 1 / 3), (1, 1.0))],
+        **{"ensemble": 1, **changes},
+    )
+    return search.model_dump(mode="json")

@@ -14,8 +14,7 @@ import httpx
 from models_store.errors import BlobError
 from models_store.files.blobs import Blobs
 from models_store.files.store_address import StoreAddress
-from tests.support.ports import free_port
-from tests.support.servers import Guarded
+from tests.support.servers import Guarded, free_port
 
 _IDENTITY = """{"identities": [{"name": "densityd",
  "credentials": [{"accessKey": "densityd", "secretKey": "not-in-any-log"}],

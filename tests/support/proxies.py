@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.ports import free_port
-from tests.support.servers import Guarded
+from tests.support.servers import Guarded, free_port
 
 # As Debian's package has it, but for the bound on bodies and for what root alone may do.
 _CONFIG = """

@@ -8,13 +8,16 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -329,3 +332,21 @@ def end_fork_servers() -> None:
                 os.kill(int(child), signal.SIGKILL)
                 # With all its threads; multiprocessing asks for its status itself.
                 os.waitid(os.P_PID, int(child), os.WEXITED | os.WNOWAIT)
+
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that is free, and stays so until a server takes it.
+
+    It is none of those that the system gives to connections of other tests.
+    """
+    while True:
+        port = secrets.randbelow(20_000) + 10_000
+        if port in _given:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port

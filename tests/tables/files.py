@@ -1,7 +1,9 @@
 """Files of tables, what the fixtures that parse them look like, and columns of cells that are read from CSV."""
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+import pytest
+from numpy.typing import NDArray
 
 from tabular.errors import TableError
 from tabular.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
@@ -56,3 +60,88 @@ def column_of(cells: list[str], **options: Any) -> ColumnSummary:
     writer.writerow(["column", "beside"])
     writer.writerows([cell, f"{i * i}.25"] for i, cell in enumerate(cells))
     return read(buffer.getvalue().encode(), **options)[0].columns[0]
+
+
+EXACT = np.random.default_rng(7).integers(-4096, 4096, (11, 3)) / 64
+PERMISSIVE = ParseOptions(missing="drop", constant="keep")
+
+
+def write(kind: TableFormat, table: NDArray[np.floating]) -> bytes:
+    buffer = io.BytesIO()
+    match kind:
+        case TableFormat.NPY:
+            np.save(buffer, table)
+        case TableFormat.PARQUET:
+            columns = {f"x{i + 1}": table[:, i] for i in range(table.shape[1])}
+            pq.write_table(pa.table(columns), buffer, write_page_checksum=True)
+        case TableFormat.ARROW:
+            columns = {f"x{i + 1}": table[:, i] for i in range(table.shape[1])}
+            batches = pa.table(columns)
+            with pa.ipc.new_stream(buffer, batches.schema) as writer:
+                writer.write_table(batches, max_chunksize=8)
+        case TableFormat.JSON:
+            buffer.write(json.dumps({"rows": table.astype(float).tolist()}).encode())
+        case TableFormat.NDJSON:
+            for row in table.astype(float).tolist():
+                named = {f"x{i + 1}": value for i, value in enumerate(row)}
+                buffer.write(json.dumps(named).encode() + b"\n")
+        case TableFormat.CSV:
+            names = ",".join(f"x{i + 1}" for i in range(table.shape[1]))
+            lines = [",".join(repr(float(v)) for v in row) for row in table]
+            buffer.write("\n".join([names, *lines, ""]).encode())
+        case _:  # Excel, which is not written
+            raise NotImplementedError
+    return buffer.getvalue()
+
+
+KINDS = [kind for kind in TableFormat if kind is not TableFormat.EXCEL]
+WHOLE = {kind: write(kind, EXACT) for kind in KINDS}
+
+
+def parse(
+    data: bytes, kind: TableFormat, options: ParseOptions = PERMISSIVE
+) -> tuple[TableSummary, NDArray[np.floating]] | None:
+    """Parse, and check that the outcome is one of the two that are allowed."""
+    with TemporaryDirectory() as folder:
+        source, destination = Path(folder, "upload"), Path(folder, "table.npy")
+        source.write_bytes(data)
+        try:
+            summary = parse_table(source, destination, format=kind, options=options)
+        except TableError:
+            assert not destination.exists()
+            return None
+        stored = np.load(destination)
+        assert summary.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
+        assert summary.source_sha256 == hashlib.sha256(data).hexdigest()
+        assert (summary.bytes, summary.source_bytes) == (destination.stat().st_size, len(data))
+        check_summary(summary, stored)
+        return summary, stored
+
+
+def check_summary(summary: TableSummary, stored: NDArray[np.floating]) -> None:
+    assert stored.dtype == summary.dtype
+    assert stored.flags.c_contiguous
+    modelled = [column for column in summary.columns if column.column.type != "ignored"]
+    assert stored.shape == (summary.rows, len(modelled))
+    assert not np.isinf(stored).any()
+    for i, column in enumerate(modelled):
+        x = stored[:, i].astype(np.longdouble)
+        x = x[~np.isnan(x)]
+        assert column.missing_count == summary.rows - x.size
+        if not column.column.holds_values:
+            places = stored[:, i][~np.isnan(stored[:, i])].astype(int)
+            counts = np.bincount(places, minlength=column.column.level_count)
+            assert list(column.level_counts) == counts.tolist()
+            continue
+        assert column.min is not None
+        assert column.max is not None
+        assert column.mean is not None
+        size = float(np.abs(x).max())
+        spread = float(x.max() - x.min())
+        assert (column.min, column.max) == (float(x.min()), float(x.max()))
+        assert column.min <= column.mean <= column.max
+        assert column.mean == pytest.approx(float(x.mean()), rel=1e-12, abs=1e-14 * size)
+        assert column.std == pytest.approx(float(x.std()), rel=1e-9, abs=1e-9 * spread + 1e-160)
+        assert column.distinct == np.unique(x.astype(float)).size
+        if column.column.levels:
+            assert set(x.astype(float).tolist()) <= set(column.column.level_numbers)

@@ -11,7 +11,7 @@ from densityd.cli import app
 from models_store.keys import Scope
 from models_store.process.logs import JsonFormatter
 from tests.api.conftest import CSV, TABLE, assert_refused
-from tests.api.keyed import bearer, keyed, stocked
+from tests.api.serving import bearer, keyed, stocked
 
 ALIAS = "/v1/models/people/aliases/production"
 ROWS = {"rows": [[171.5, 68.2, 30.0]]}

@@ -18,7 +18,7 @@ from app.scoring import routes as scores
 from app.settings import ApiSettings
 from models_store.keys import Scope
 from tests.api.conftest import CSV, TABLE
-from tests.api.keyed import bearer, keyed, stocked
+from tests.api.serving import bearer, keyed, stocked
 
 # DELETE is the last: what is there is gone after it.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "OPTIONS", "TRACE", "FOO", "get", "DELETE")

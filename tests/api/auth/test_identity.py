@@ -13,7 +13,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from models_store.keys import Scope
 from tests.api.conftest import assert_refused
-from tests.api.keyed import bearer, keyed
+from tests.api.serving import bearer, keyed
 from tests.support.issuers import AUDIENCE, OwnIssuer
 
 

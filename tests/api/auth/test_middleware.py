@@ -13,7 +13,7 @@ from app.scoring import routes as scores
 from app.settings import ApiSettings
 from models_store.keys import Scope
 from tests.api.conftest import assert_refused, openapi_document
-from tests.api.keyed import bearer, keyed
+from tests.api.serving import bearer, keyed
 
 OPEN = {
     "/",

@@ -13,8 +13,7 @@ from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.registry import Registry
 from tests.api.conftest import CSV, TABLE, assert_refused
-from tests.api.keyed import bearer, keyed
-from tests.api.serving import registered
+from tests.api.serving import bearer, keyed, registered
 from tests.store.makers import LEASE_S, submitted
 
 ROWS = {"rows": [[171.5, 68.2, 30.0]]}

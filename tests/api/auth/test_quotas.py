@@ -10,7 +10,7 @@ from app.limits import Caller
 from app.problems.problem import Problem
 from models_store.keys import Scope
 from tests.api.conftest import CSV, TABLE, assert_refused, files_of
-from tests.api.keyed import bearer, keyed, stocked
+from tests.api.serving import bearer, keyed, stocked
 from tests.tables.files import npy
 
 ROWS = {"rows": [[171.5, 68.2, 30.0]]}

@@ -21,8 +21,7 @@ from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from tests.api.conftest import wait_for_port
 from tests.api.serving import registered
-from tests.support.ports import free_port
-from tests.support.servers import tied
+from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until
 
 START_S = 300.0

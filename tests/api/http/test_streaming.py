@@ -21,7 +21,7 @@ from tabular.formats import TableFormat
 from tests.api.conftest import wait_for_port
 from tests.api.serving import COLUMNS, MEAN, STD, registered
 from tests.api.wire import MEDIA_TYPE, write
-from tests.support.ports import free_port
+from tests.support.servers import free_port
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),

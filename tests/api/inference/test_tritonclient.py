@@ -1,6 +1,11 @@
 """The public clients of the Open Inference Protocol, unchanged, against a server process."""
 
 import asyncio
+import csv
+import io
+import json
+import math
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +14,16 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
+from starlette.testclient import TestClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from tests.api.serving import COLUMNS, a_flow
+from app.inference.tensors import read_request
+from app.inference.views import MAX_VALUES
+from app.problems.problem import Problem
+from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow
+from tests.api.serving import COLUMNS, a_flow, registered
 
 ROWS = np.array([[171.5, 68.2, 30.0], [180.1, 80.9, 51.0]])
 
@@ -167,3 +178,238 @@ def test_a_kserve_request(guarded_server: tuple[str, dict[str, str]]) -> None:
 
     document = asyncio.run(ask()).json()
     assert document["outputs"][0]["shape"] == [2]
+
+
+ROW = ["Good, really", "7.25", "yes", "2024-02-29", "5", "70.1"]
+HEADER = "Inference-Header-Content-Length"
+
+
+@pytest.fixture(scope="module")
+def client(shared_client: TestClient) -> TestClient:
+    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    stores = state.database, state.blobs
+    registered(*stores)
+    long = [{**TYPES[0], "levels": [letter * 128 for letter in "🚀🛰🌍"]}, *TYPES[1:]]
+    for name, types in (("cars", TYPES), ("long", long)):
+        flow = mixed_flow()
+        registered(*stores, name=name, spec=SPEC, columns=NAMES, flow=flow, types=types)
+    return shared_client
+
+
+def infer(client: TestClient, model: str, *inputs: dict[str, Any], **members: Any) -> Any:
+    return client.post(f"/v2/models/{model}/infer", json={"inputs": list(inputs), **members})
+
+
+def rows_tensor(*rows: list[str]) -> dict[str, Any]:
+    return {"name": "rows", "shape": [len(rows), 6], "datatype": "BYTES", "data": list(rows)}
+
+
+def test_rows_of_texts_score_as_in_a_csv_file(client: TestClient) -> None:
+    gap = ["", *ROW[1:]]
+    lines = "\n".join(",".join(f'"{cell}"' for cell in row) for row in (NAMES, ROW, gap))
+    as_csv = client.post(
+        "/v1/models/cars/log_prob", content=lines, headers={"Content-Type": "text/csv"}
+    )
+    answer = infer(client, "cars", rows_tensor(ROW, gap))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"][0]["data"] == as_csv.json()["log_prob"]
+
+
+def test_columns_of_their_own_types_score_alike(client: TestClient) -> None:
+    whole = infer(client, "cars", rows_tensor(ROW)).json()["outputs"][0]["data"]
+    kinds = {"price": ("FP64", 7.25), "sold": ("BOOL", True), "doors": ("INT64", 5)}
+    inputs = []
+    for name, cell in zip(NAMES, ROW, strict=True):
+        datatype, value = kinds.get(name, ("BYTES", cell))
+        inputs.append({"name": name, "shape": [1], "datatype": datatype, "data": [value]})
+    answer = infer(client, "cars", *inputs)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"][0]["data"] == whole
+
+
+def test_samples_of_typed_models_are_texts_that_score(client: TestClient) -> None:
+    n = {"name": "n", "shape": [1], "datatype": "INT64", "data": [20]}
+    seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
+    output = infer(client, "cars:sample", n, seed).json()["outputs"][0]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [20, 6])
+    answer = client.post(
+        "/v1/models/cars/sample", json={"n": 20, "seed": 3}, headers={"Accept": "text/csv"}
+    )
+    texts = np.array(output["data"]).reshape(20, 6)
+    assert [row[1] for row in texts] == [
+        row[1] for row in list(csv.reader(io.StringIO(answer.text)))[1:]
+    ]
+    again = {**rows_tensor(*texts.tolist())}
+    scores = infer(client, "cars", again).json()["outputs"][0]["data"]
+    assert all(math.isfinite(score) for score in scores)
+
+
+def test_metadata_of_a_typed_model(client: TestClient) -> None:
+    document = client.get("/v2/models/cars").json()
+    assert document["inputs"] == [{"name": "rows", "datatype": "BYTES", "shape": [-1, 6]}]
+    assert document["platform"] == "densityd_mixed"
+    assert document["versions"] == ["1"]
+
+
+def test_rows_without_a_density_are_null(client: TestClient) -> None:
+    far = {"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [1e300, None, 1.0]}
+    assert infer(client, "people", far).json()["outputs"][0]["data"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ([{"name": "rows", "shape": [2**53, 2**53], "datatype": "FP64", "data": []}], "values"),
+        ([{"name": "rows", "shape": [0, 3], "datatype": "FP64", "data": []}], "no rows"),
+        ([{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [1, 2]}], "2 values"),
+        (
+            [{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": ["1", "2", "3"]}],
+            "numbers",
+        ),
+        ([{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [[1, 2], 3]}], "lists"),
+        (
+            [{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [10**400, 2, 3]}],
+            "number",
+        ),
+        ([{"name": "rows", "shape": [1, 3], "datatype": "FP65", "data": [1, 2, 3]}], "datatype"),
+        ([{"name": "rows", "shape": [1, 3], "datatype": "FP64"}], "neither"),
+        (
+            [
+                {
+                    "name": "rows",
+                    "shape": [1, 3],
+                    "datatype": "FP64",
+                    "parameters": {"binary_data_size": 24},
+                }
+            ],
+            "0 are left",
+        ),
+        ([{"name": "n", "shape": [1], "datatype": "INT64", "data": [5]}], "one tensor `rows`"),
+    ],
+)
+def test_what_is_wrong_is_told(client: TestClient, inputs: list[Any], told: str) -> None:
+    answer = infer(client, "people", *inputs)
+    assert answer.status_code in (400, 413, 422)
+    assert set(answer.json()) == {"error"}
+    assert told in answer.json()["error"]
+
+
+@pytest.mark.parametrize("n", [0, 1.5, math.inf, MAX_VALUES])
+def test_more_samples_than_fit_into_memory_are_refused(client: TestClient, n: float) -> None:
+    body = struct.pack("<d", n)
+    tensor = {"name": "n", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    answer = client.post(
+        "/v2/models/people:sample/infer", content=head + body, headers={HEADER: str(len(head))}
+    )
+    assert answer.status_code == 422
+    assert "tensor `n`" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("length", ["-1", "99999", "9" * 30, "²"])
+def test_a_wrong_header_length_is_refused(client: TestClient, length: str) -> None:
+    answer = client.post(
+        "/v2/models/people/infer", content=b"{}", headers=[(HEADER.encode(), length.encode())]
+    )
+    assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+@pytest.mark.parametrize("path", ["/v2/nothing", "/v2/models/a/b/c", "/v2/models/nobody/ready"])
+def test_every_error_has_the_form_of_the_protocol(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, set(answer.json())) == (404, {"error"})
+    assert client.put("/v2/models/people/infer").json().keys() == {"error"}
+
+
+@given(
+    shape=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    datatype=st.sampled_from(["BYTES", "FP16", "FP64", "INT8", "BOOL"]),
+    size=st.integers(-3, 40),
+    body=st.binary(max_size=40),
+)
+def test_no_bytes_do_more_than_be_refused(
+    shape: list[int], datatype: str, size: int, body: bytes
+) -> None:
+    tensor = {
+        "name": "rows",
+        "shape": shape,
+        "datatype": datatype,
+        "parameters": {"binary_data_size": size},
+    }
+    head = json.dumps({"inputs": [tensor]}).encode()
+    try:
+        _, tensors = read_request(head + body, len(head))
+    except Problem:
+        return
+    assert size == len(body)
+    assert tensors["rows"].shape == tuple(shape)
+
+
+def n_tensor(n: int) -> dict[str, Any]:
+    return {"name": "n", "shape": [1], "datatype": "INT64", "data": [n]}
+
+
+@pytest.mark.parametrize(
+    ("model", "n", "binary"),
+    [
+        ("people", 20_000, False),
+        ("people", 20_000, True),
+        ("cars", 8_000, True),
+        ("long", 5_000, False),
+    ],
+)
+def test_few_samples_of_a_seed_begin_many(
+    client: TestClient, model: str, n: int, binary: bool
+) -> None:
+    seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
+    asked = {"parameters": {"binary_data_output": binary}}
+    few, many = (
+        infer(client, f"{model}:sample", n_tensor(count), seed, **asked) for count in (9, n)
+    )
+    rows = [read_rows(answer) for answer in (few, many)]
+    assert [len(found) for found in rows] == [9, n]
+    assert rows[1][:9] == rows[0]
+    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    assert memory.held == 0
+
+
+def read_rows(answer: Any) -> list[Any]:
+    """Rows of the only output of a response, in either form."""
+    assert answer.status_code == 200, answer.text
+    size = int(answer.headers.get(HEADER, len(answer.content)))
+    output = json.loads(answer.content[:size])["outputs"][0]
+    rest, (count, width) = answer.content[size:], output["shape"]
+    if "data" in output:
+        values = output["data"]
+    elif output["datatype"] == "FP64":
+        values = np.frombuffer(rest, np.float64).tolist()
+    else:
+        values, place = [], 0
+        while place < len(rest):
+            stop = place + 4 + struct.unpack_from("<I", rest, place)[0]
+            values.append(rest[place + 4 : stop].decode())
+            place = stop
+    return [values[place : place + width] for place in range(0, count * width, width)]
+
+
+def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -> None:
+    text = b"x" * (64 * 1024 + 1)
+    head = {
+        "name": "rows",
+        "shape": [1, 6],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(text) + 4},
+    }
+    start = json.dumps({"inputs": [head]}).encode()
+    answer = client.post(
+        "/v2/models/cars/infer",
+        content=start + struct.pack("<I", len(text)) + text,
+        headers={HEADER: str(len(start))},
+    )
+    assert answer.status_code == 422
+    assert "a text of more than 65536 bytes" in answer.json()["error"]
+
+
+def test_samples_of_more_text_than_a_response_may_have_are_refused(client: TestClient) -> None:
+    refused = infer(client, "long:sample", n_tensor(80_000))
+    assert (refused.status_code, "bytes of text" in refused.json()["error"]) == (413, True)

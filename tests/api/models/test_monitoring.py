@@ -18,9 +18,8 @@ from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.records import Version
 from tests.api.conftest import CSV
-from tests.api.keyed import bearer, keyed
 from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered
 from tests.store.makers import LEASE_S, a_version
 
 RNG = np.random.default_rng(0)

@@ -1,15 +1,22 @@
 """Descriptions, tags, filters and orders of lists, ETags of what they describe."""
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from models_store.aliases import MAX_ALIASES
+from models_store.database.database import Database
+from models_store.files.blobs import Blobs
 from models_store.job_states import JobState
 from models_store.jobs.leases import JobWork
+from models_store.listing import encode_cursor
 from tests.api.conftest import CSV, TABLE, assert_refused
 from tests.api.serving import registered
-from tests.store.makers import LEASE_S, a_version, submitted
+from tests.store.makers import LEASE_S, a_version, added, submitted
 
 RANGES = {"optimisation.weight_decay": {"values": [0, 1e-5]}}
 
@@ -222,3 +229,161 @@ def test_the_etag_of_a_job_changes_with_its_state(client):
     client.post(f"{url}/cancel")
     assert client.get(url).headers["ETag"] != tag
     assert client.patch(url, json={"tags": {"a": "1"}}).json()["state"] == JobState.CANCELLED
+
+
+PAGE_BYTES = 300_000
+WIDE = [
+    {
+        "name": f"{number:0128d}",
+        "dtype": "float64",
+        "mean": 0.123456789,
+        "std": 1.0,
+        "min": -1.0,
+        "max": 1.0,
+        "distinct": None,
+    }
+    for number in range(4096)
+]
+
+
+@pytest.fixture
+def jobs(client):
+    return client.app.state.jobs
+
+
+def pages(client, path):
+    """Every page of a listing."""
+    cursor = ""
+    while cursor is not None:
+        answer = client.get(path + ("&cursor=" + cursor if cursor else ""))
+        assert answer.status_code == 200
+        assert len(answer.content) < PAGE_BYTES
+        yield answer.json()["items"]
+        cursor = answer.json()["next_cursor"]
+
+
+def test_wide_datasets_are_listed_without_their_columns(client, registry):
+    made = [added(registry, columns=WIDE).id for _ in range(2)]
+    [listed] = pages(client, "/v1/datasets?limit=200")
+    assert [one["id"] for one in listed] == made[::-1]
+    for one in listed:
+        whole = client.get(f"/v1/datasets/{one['id']}").json()
+        assert one == {name: whole[name] for name in one}
+        assert one["column_count"] == len(whole["columns"]) == 4096
+        assert set(whole) - set(one) == {"columns", "options", "warnings"}
+
+
+def test_jobs_are_listed_without_their_requests(client, jobs):
+    context = [[0.25] * 4] * 10_000
+    made = [submitted(jobs, request={"context": context}).id for _ in range(5)]
+    [listed] = pages(client, "/v1/jobs?limit=200")
+    assert [one["id"] for one in listed] == made[::-1]
+    whole = client.get(f"/v1/jobs/{made[0]}").json()
+    assert listed[-1] == {name: whole[name] for name in listed[-1]}
+    assert set(whole) - set(listed[-1]) == {"queue", "request"}
+    assert whole["request"]["context"] == context
+
+
+def test_versions_are_listed_without_what_may_be_large(client):
+    state = client.app.state
+    registered(state.database, state.blobs)
+    [[listed]] = pages(client, "/v1/models/people/versions?limit=200")
+    whole = client.get("/v1/models/people/versions/1").json()
+    lineage = whole["lineage"]
+    del lineage["target"]
+    assert listed == {name: whole[name] for name in listed}
+    assert set(whole) - set(listed) == {
+        "columns",
+        "context_columns",
+        "types",
+        "flow",
+        "preprocessing",
+        "held_out",
+    }
+
+
+def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, jobs):
+    made = [submitted(jobs).id for _ in range(40)]
+    work = JobWork(client.app.state.database)
+    while (job := work.claim("w", lease_s=30)) is not None:
+        work.fail(job.id, job.attempt, code="diverged", detail="\N{GRINNING FACE}" * 4000)
+    seen = list(pages(client, "/v1/jobs?limit=200"))
+    assert len(seen) > 1
+    assert [one["id"] for page in seen for one in page] == made[::-1]
+
+
+def test_a_model_has_so_many_aliases(client):
+    state = client.app.state
+    registered(state.database, state.blobs)
+    path, body = "/v1/models/people/aliases", {"version": 1}
+    for number in range(MAX_ALIASES):
+        assert client.put(f"{path}/a{number}", json=body).status_code == 200
+    assert_refused(client.put(f"{path}/more", json=body), 409, "limit-aliases")
+    assert client.put(f"{path}/a0", json=body).status_code == 200
+    assert client.delete(f"{path}/a0").status_code == 204
+    assert client.put(f"{path}/more", json=body).status_code == 200
+
+
+_FAR = 10**18 - 1
+
+
+def texts(query: list[dict[str, Any]]) -> Iterator[str]:
+    """Names of the parameters that may be texts."""
+    for parameter in query:
+        schemas = parameter["schema"].get("anyOf", [parameter["schema"]])
+        if any("string" in str(schema.get("type", "$ref")) for schema in schemas):
+            yield parameter["name"]
+
+
+class TestOnPostgres:
+    @pytest.fixture
+    def database_url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    @pytest.fixture
+    def setting_values(self, postgres_url: str) -> dict[str, Any]:
+        return {"database_url": postgres_url}
+
+    @pytest.fixture
+    def lists(
+        self, client: TestClient, database: Database, blobs: Blobs
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Query parameters of all lists, by their paths."""
+        registered(database, blobs)
+        webhook = client.post("/v1/webhooks", json={"url": "https://example.org/hook"}).json()
+        paths = client.get("/openapi.json").json()["paths"]
+        queries = {
+            path.replace("{name}", "people").replace("{webhook_id}", webhook["id"]): [
+                parameter
+                for parameter in routes["get"].get("parameters", ())
+                if parameter["in"] == "query"
+            ]
+            for path, routes in paths.items()
+            if "get" in routes
+        }
+        return {
+            path: query
+            for path, query in queries.items()
+            if any(parameter["name"] == "cursor" for parameter in query)
+        }
+
+    def test_a_forged_cursor_beyond_all_rows_gives_a_page(self, client, lists):
+        assert "/v1/models/people/versions" in lists
+        for path, query in lists.items():
+            name = path.rpartition("/")[2]
+            newest = client.get(path, params={"cursor": encode_cursor(name, _FAR)})
+            assert newest.status_code == 200, (path, newest.text)
+            if any(parameter["name"] == "order" for parameter in query):
+                cursor = encode_cursor(f"{name}.asc", _FAR)
+                oldest = client.get(path, params={"cursor": cursor, "order": "asc"})
+                assert oldest.json() == {"items": [], "next_cursor": None}
+
+    def test_a_nul_character_in_a_filter_is_refused(self, client, lists):
+        asked = 0
+        for path, query in lists.items():
+            for name in texts(query):
+                for text in ("\0", "a\0b"):
+                    response = client.get(path, params={name: text})
+                    assert response.status_code in {400, 422}, (path, name, response.text)
+                    asked += 1
+        assert asked > 30

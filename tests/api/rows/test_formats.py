@@ -18,9 +18,8 @@ from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tabular.formats import TableFormat
 from tests.api.conftest import slug
-from tests.api.decoding import decode
 from tests.api.serving import COLUMNS, MEAN, STD, registered
-from tests.api.wire import FORMATS, MEDIA_TYPE, read, write
+from tests.api.wire import FORMATS, MEDIA_TYPE, decode, read, write
 from tests.tables.files import arrow, parquet
 
 NAMED = [kind for kind in FORMATS if kind is not TableFormat.NPY]

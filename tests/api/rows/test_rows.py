@@ -16,8 +16,8 @@ from app.problems.problem import Problem
 from app.rows.codecs import CODECS, request_codec, response_codec
 from app.rows.shape import Floats, RowsShape
 from tabular.formats import TableFormat
-from tests.api.decoding import decode
 from tests.api.serving import registered
+from tests.api.wire import decode
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
 SHAPE = RowsShape(["a", "b", "c"], max_rows=4)

@@ -19,8 +19,8 @@ from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
 from tabular.formats import TableFormat
 from tabular.numbers import round_to
-from tests.api.decoding import decode
 from tests.api.serving import COLUMNS as SERVED, registered
+from tests.api.wire import decode
 from tests.tables.files import arrow, parquet
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY

@@ -19,8 +19,7 @@ from app.main import create_app
 from app.server.bounded_http import BoundedProtocol
 from app.settings import ApiSettings
 from tests.api.conftest import served
-from tests.support.ports import free_port
-from tests.support.servers import tied
+from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until
 
 ROWS = json.dumps({"rows": [[171.5, 68.2, 33.0]]}).encode()

@@ -30,10 +30,8 @@ from models_store.registry import Registry
 from tests.api.conftest import wait_for_port
 from tests.api.serving import registered
 from tests.store.makers import PROJECT
-from tests.support.clocks import Clock
-from tests.support.ports import free_port
-from tests.support.servers import tied
-from tests.support.waiting import wait_until
+from tests.support.servers import free_port, tied
+from tests.support.waiting import Clock, wait_until
 
 
 class Outage:

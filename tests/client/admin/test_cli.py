@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -7,12 +8,20 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from densityd.cli import app
+from densityd.client import ApiError, Client, Settings
+from models_store.consistency import compare
 from models_store.database.database import Database
+from models_store.database.revisions import head_revision
+from models_store.files.blobs import Blobs
+from models_store.files.store_identity import adopt
 from models_store.jobs.live_workers import Workers
+from models_store.keys import Keys, Scope
 from models_store.settings import StoreSettings
+from tests.api.serving import registered
+from tests.client.conftest import Service
 from workers.settings import WorkerSettings
 
 
@@ -129,3 +138,150 @@ def test_a_service_whose_words_cannot_be_written_serves_on() -> None:
     with Path("/dev/full").open("w") as full:
         said = subprocess.run([sys.executable, "-c", code], stdout=full, check=False)  # noqa: S603 - our own code
     assert said.returncode == 7
+
+
+def keys(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["keys", *arguments])
+
+
+def test_a_key_is_shown_once_then_listed_without_its_secret_then_revoked(data_dir: Path) -> None:
+    made = keys("create", "--project", "fraud", "--scope", "write", "--rate", "5")
+    assert made.exit_code == 0, made.output
+    token = made.stdout.strip()
+    key_id, _, secret = token.partition(".")
+    database = Database(f"sqlite:///{data_dir / 'densityd.sqlite3'}")
+    found = Keys(database).bearer(token)
+    assert found is not None
+    assert (found.project, found.scope, found.rate) == ("fraud", Scope.WRITE, 5.0)
+
+    listed = keys("list").stdout
+    assert key_id in listed
+    assert secret not in listed
+    assert "usable" in listed
+    assert secret not in keys("list", "--json").stdout
+
+    assert keys("revoke", token).exit_code == 0
+    assert Keys(database).bearer(token) is None
+    [entry] = json.loads(keys("list", "--json").stdout)
+    assert (entry["id"], entry["state"]) == (key_id, "revoked")
+    database.dispose()
+
+
+def test_what_cannot_be_is_one_line() -> None:
+    missing = keys("list")
+    assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
+    assert "`densityd migrate` makes it" in missing.stderr
+    wrong = keys("create", "--project", "a/b")
+    assert wrong.exit_code == 2
+    assert wrong.stderr.startswith("densityd: a project matches")
+    assert keys("create", "--scope", "root").exit_code == 2
+    assert keys("create", "--expires-days", "0").exit_code == 2
+    nobodys = "key_" + "0" * 32
+    unknown = keys("revoke", nobodys)
+    assert (unknown.exit_code, unknown.stderr) == (1, f"densityd: No such key: {nobodys}.\n")
+
+
+def test_a_key_in_a_new_folder_says_so(data_dir: Path) -> None:
+    question = f"made {data_dir}: is it the service's DENSITYD_DATA_DIR?"
+    assert question in keys("create").stderr
+    assert question not in keys("create").stderr
+
+
+def test_the_client_and_the_commands_show_the_key_of_the_environment(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = Keys(service.database).create("default", Scope.READ).token
+    monkeypatch.setenv("DENSITYD_URL", service.url)
+    while CliRunner().invoke(app, ["list", "models"]).exit_code == 0:
+        pass  # it may have seen that there are no keys, a second ago
+    refused = CliRunner().invoke(app, ["list", "models"])
+    assert refused.exit_code == 1
+    assert "Set DENSITYD_API_KEY to a key of the service." in refused.stderr
+    with Client(Settings(service.url, api_key=token)) as client:
+        assert "people" in [model.name for model in client.models.list()]
+        with pytest.raises(ApiError) as caught:
+            client.models.delete_alias("people", "x")
+        assert (caught.value.status, caught.value.type) == (403, "/problems/forbidden")
+    monkeypatch.setenv("DENSITYD_API_KEY", token)
+    assert "people" in CliRunner().invoke(app, ["list", "models"]).stdout
+
+
+@pytest.fixture
+def laptop(tmp_path: Path, sqlite_url: str) -> Path:
+    """A data directory with a model."""
+    database, blobs = Database(sqlite_url), Blobs.in_folder(tmp_path / "blobs")
+    adopt(database, blobs)
+    registered(database, blobs)
+    database.dispose()
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def check_whole(url: str, folder: Path) -> None:
+    database = Database(url)
+    found = compare(database, Blobs.in_folder(folder), deep=True, grace_s=0)
+    assert (found.checked, found.unusable, found.orphans) == (1, [], [])
+    assert database.revision() == head_revision()
+    database.dispose()
+
+
+def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
+    laptop: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
+    assert run("backup", laptop / "backup").exit_code == 0
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "data"))
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", postgres_url)
+
+    moved = run("restore", laptop / "backup")
+
+    assert moved.exit_code == 0, moved.output
+    assert "1 files" in moved.output
+    check_whole(postgres_url, laptop / "data" / "blobs")
+    database = Database(postgres_url)
+    Keys(database).create("default", Scope.READ)
+    database.dispose()
+    refused = run("restore", laptop / "backup")
+    assert refused.exit_code == 1
+    assert "densityd: the target is not empty: the database has rows" in refused.stderr
+    # And from there into a folder, and into an empty installation.
+    assert run("backup", laptop / "second").exit_code == 0
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", "")
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "third"))
+    restored = run("restore", laptop / "second")
+    assert restored.exit_code == 0, restored.output
+    check_whole(f"sqlite:///{laptop / 'third' / 'densityd.sqlite3'}", laptop / "third" / "blobs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("restore", "{}/none"), 1, "no whole back-up"),
+        (("backup", "{}/copy"), 1, "has no schema yet"),
+    ],
+)
+def test_what_cannot_be_is_one_line_of_a_back_up(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    result = run(*(argument.format(tmp_path) for argument in arguments))
+
+    assert result.exit_code == status
+    [line] = result.stderr.splitlines()
+    assert words in line
+
+
+def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(
+    laptop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
+    [file] = (laptop / "blobs" / "models").rglob("*.safetensors")
+    file.write_bytes(b"cut")
+
+    result = run("backup", laptop / "backup")
+
+    assert result.exit_code == 1
+    assert "not copied: model people:1 of project default" in result.stderr
+    assert (laptop / "backup" / "rows.sqlite3").exists()

@@ -22,7 +22,7 @@ from tests.api.serving import registered
 from tests.client.commands.conftest import ROWS, run
 from tests.client.conftest import Service
 from tests.client.scripted import DROP, JOB, Reply, ScriptedServer, a_json
-from tests.support.ports import free_port
+from tests.support.servers import free_port
 
 RESULT = {"url": "/r", "media_type": "application/x-npy", "bytes": 5, "sha256": "x", "rows": 3}
 BULK = {**JOB, "kind": "sampling", "state": "succeeded", "result": RESULT}

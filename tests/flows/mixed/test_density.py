@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from flows import (
@@ -25,7 +26,12 @@ from flows import (
     spec_from_dict,
     spec_to_dict,
 )
+from flows.bijections.autoregressive.masked import MaskedLinear
+from flows.families.made import MadeSpec
+from flows.mixed.categorical import CategoricalMade, one_hot
 from flows.mixed.density import MixedDensity
+from flows.mixed.encoding import TableEncoding
+from flows.mixed.levels import Levels
 
 COLUMNS = [
     MixedColumn(levels=3, missing=True),
@@ -286,3 +292,111 @@ def test_an_untrained_density_starts_at_the_frequencies_of_the_levels():
     samples = flow.sample(4000, generator=torch.Generator().manual_seed(3))
     assert abs(samples[:, 0].isnan().double().mean() - rows[:, 0].isnan().double().mean()) < 0.03
     assert abs((samples[:, 2] == 1).double().mean() - (rows[:, 2] == 1).double().mean()) < 0.03
+
+
+def test_two_levels_are_the_case_of_the_bernoulli_made() -> None:
+    dim, hidden = 9, [24, 17]
+    generator = torch.Generator().manual_seed(0)
+    bernoulli = MadeSpec(conditional="bernoulli", hidden=hidden).build(dim, generator)
+    made = CategoricalMade(
+        [2] * dim, hidden=hidden, activation="tanh", context_dim=0, generator=generator
+    )
+    first, *_, last = made_layers = layers_of(made)
+    with torch.no_grad():
+        for layer, source in zip(made_layers, layers_of(bernoulli), strict=True):
+            weight = source.weight * source.mask
+            if layer is first:  # the input of a 1 is that of the level 1
+                layer.weight.zero_()[:, 1::2] = weight
+                layer.bias.copy_(source.bias)
+            elif layer is last:  # and its logit is that of the level 1 against the level 0
+                layer.weight.zero_()[1::2] = weight
+                layer.bias.zero_()[1::2] = source.bias
+            else:
+                layer.weight.copy_(weight)
+                layer.bias.copy_(source.bias)
+    rows = torch.randint(2, (64, dim), generator=generator).float()
+    inputs = one_hot(rows, made.sizes, made.starts, made.slots)
+    torch.testing.assert_close(
+        made.log_prob(rows, inputs).sum(dim=1), bernoulli.log_density(rows), rtol=1e-5, atol=1e-5
+    )
+
+
+def layers_of(module: torch.nn.Module) -> list[MaskedLinear]:
+    return [layer for layer in module.modules() if isinstance(layer, MaskedLinear)]
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=1, max_size=9, unique=True), min_size=1, max_size=5))
+def test_numbers_of_levels_are_found_and_given_back(listed):
+    levels = Levels([MixedColumn(levels=len(v), values=v) for v in listed], hides=False)
+    rows = max(len(values) for values in listed)
+    cells = torch.tensor([[v[i % len(v)] for v in listed] for i in range(rows)]).double()
+    indices = torch.tensor([[i % len(v) for v in listed] for i in range(rows)]).double()
+    assert torch.equal(levels.encode(cells), indices)
+    assert torch.equal(levels.encode(cells.float().double()), indices)
+    assert torch.equal(levels.decode(indices), cells)
+
+
+def test_other_numbers_are_unseen_and_gaps_are_a_level_where_there_were_some():
+    columns = [
+        MixedColumn(levels=3, values=[-1.0, 0.0, 2.5], missing=True),
+        MixedColumn(levels=2),
+        MixedColumn(levels=2, values=[0.1, 0.2]),
+    ]
+    levels = Levels(columns, hides=False)
+    cells = torch.tensor(
+        [
+            [-1, 0, 0.1],
+            [2.5, 1, 0.2],
+            [0.5, 2, 0.3],
+            [math.nan, -1, 0.05],
+            [1e300, 0.5, 7],
+        ],
+        dtype=torch.float64,
+    )
+    expected = [[0, 0, 0], [2, 1, 1], [-1, -1, -1], [3, -1, -1], [-1, -1, -1]]
+    assert levels.encode(cells).tolist() == expected
+    rounded = cells[:2].float().double()
+    assert levels.encode(rounded).tolist() == expected[:2]
+    assert levels.encode(torch.full((1, 3), math.nan).double())[0, 1:].isnan().all()
+    hiding = Levels(columns, hides=True)
+    assert hiding.encode(torch.full((1, 3), math.nan).double()).tolist() == [[3, -2, -2]]
+    assert levels.encode(torch.full((1, 3), math.inf).double()).isnan().all()
+    back = levels.decode(torch.tensor([[3.0, -2, -1], [1, 1, 1]]).double())
+    assert back.nan_to_num(99).tolist() == [[99, 99, -1], [0, 1, 0.2]]
+
+
+def test_weights_from_before_samples_were_rounded_are_read() -> None:
+    spec = MixedSpec(flow=MafSpec(layers=1, hidden=[4]), hidden=[4])
+    flow, earlier = build(spec, 2, seed=0), build(spec, 2, seed=1)
+    assert isinstance(flow.preprocessing, TableEncoding)
+    assert isinstance(earlier.preprocessing, TableEncoding)
+    flow.preprocessing.set_roundings(torch.arange(200.0).reshape(100, 2))
+    weights = flow.state_dict()
+    del weights["preprocessing.roundings"]
+
+    earlier.load_state_dict(weights)
+
+    rows = torch.tensor([[0.5, 31.25], [7.0, 8.0]])
+    assert torch.equal(earlier.log_prob(rows), flow.log_prob(rows))
+    assert torch.equal(earlier.preprocessing.to_grid(rows), rows)
+    assert not torch.equal(flow.preprocessing.to_grid(rows), rows)
+    del weights["preprocessing.knots"]
+    with pytest.raises(RuntimeError, match="knots"):
+        earlier.load_state_dict(weights)
+
+
+def test_weights_of_a_single_category_that_see_nothing_are_left_out() -> None:
+    columns = [MixedColumn(), MixedColumn(levels=3)]
+    spec = MixedSpec(columns=columns, flow=MafSpec(layers=1, hidden=[4]), hidden=[4])
+    flow, earlier = build(spec, 2, seed=0), build(spec, 2, seed=1)
+    weights = flow.state_dict()
+    (name,) = (name for name in weights if name.endswith("made.layers.0.weight"))
+    weights[name] = torch.ones(len(weights[name]), 3)
+
+    earlier.load_state_dict(weights)
+
+    rows = torch.tensor([[0.5, 2.0], [7.0, 0.0]])
+    assert torch.equal(earlier.log_prob(rows), flow.log_prob(rows))

@@ -32,6 +32,7 @@ from flows import (
     fit_encoding,
 )
 from flows.mixed.encoding import TableEncoding
+from flows.mixed.explain import explain
 
 COLUMNS = [
     MixedColumn(missing=True, spikes=[-9.0, 0.0], transform="quantiles"),
@@ -324,3 +325,22 @@ def test_evaluation_spreads_values_of_a_grid():
     samples = flow.sample(200, generator=torch.Generator().manual_seed(0))
     assert torch.equal(samples, samples.round())
     assert float(samples.min()) >= 0
+
+
+@pytest.mark.parametrize("missing", ["observed", "any"])
+def test_the_passes_that_are_promised_are_those_that_are_computed(missing):
+    columns = [MixedColumn(levels=3), MixedColumn(levels=2, missing=True), MixedColumn()]
+    spec = MixedSpec(
+        columns=columns, flow=MafSpec(layers=1, hidden=[8], batch_norm=None), missing=missing
+    )
+    compiled = compile_flow(build(spec, 3, seed=0).eval(), device=torch.device("cpu"))
+    calls = []
+
+    def log_density(rows):
+        calls.append(len(rows))
+        return torch.zeros(len(rows), dtype=torch.float64)
+
+    encoding = compiled._space.preprocessing
+    assert isinstance(encoding, TableEncoding)
+    explain(encoding, torch.from_numpy(np.zeros((4, 3))), log_density)
+    assert len(calls) == compiled.explaining_passes

@@ -5,6 +5,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
+from flows import Denoise, MixedColumn, MixedSpec, build
+from flows.mixed.building import fit_encoding
+from flows.mixed.encoding import TableEncoding
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
 
 NO_SPIKES = torch.full((1, 1), math.nan)
@@ -101,3 +104,102 @@ def test_a_step_that_few_of_are_in_the_data_draws_no_values_to_it():
     found = rounded(((13 + 8.5 * noise()) * 10).round() / 10, data)
     assert float((found == 20.0).double().mean()) < 0.03
     assert float((found == 15.0).double().mean()) < 0.03
+
+
+COLUMNS = [
+    MixedColumn(levels=3),
+    MixedColumn(noise=0.5, step=0.01),
+    MixedColumn(noise=0.1, step=1.0),
+]
+
+
+def rows(count: int = 4000) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(count, 3, dtype=torch.float64, generator=generator)
+    levels, amounts = (table[:, 0] * 3).floor(), (table[:, 1] * 2 - 0.7).clamp(min=0)
+    return torch.stack([levels, (amounts * 100).round() / 100, (table[:, 2] * 9).round()], dim=1)
+
+
+def fitted() -> TableEncoding:
+    flow = build(MixedSpec(columns=COLUMNS, rows=4000), 3, seed=0)
+    fit_encoding(flow, rows())
+    assert isinstance(flow.preprocessing, TableEncoding)
+    return flow.preprocessing
+
+
+def test_training_rows_get_the_noise_where_it_is_wider_than_the_step() -> None:
+    encoding, table = fitted(), rows()
+    moved = (encoding.spread(table, generator=torch.Generator().manual_seed(0)) - table).abs()
+    assert moved[:, 0].max() == 0
+    assert 0.24 < moved[:, 1].max() <= 0.25
+    assert 0.49 < moved[:, 2].max() <= 0.5
+
+
+def test_samples_come_without_the_noise() -> None:
+    encoding, table = fitted(), rows()
+    noisy = encoding.spread(table, generator=torch.Generator().manual_seed(1))
+    found = encoding.to_grid(noisy)
+    shares = [(values[:, 1] == 0).double().mean().item() for values in (table, noisy, found)]
+    assert shares[0] > 0.3
+    assert shares[1] == 0
+    assert abs(shares[2] - shares[0]) < 0.01
+    assert found[:, 1].min() == 0
+    assert torch.equal(found[:, 2], table[:, 2])
+
+
+def test_the_maps_are_saved_with_the_weights() -> None:
+    one = fitted()
+    other = build(MixedSpec(columns=COLUMNS, rows=4000), 3, seed=1).preprocessing
+    other.load_state_dict(one.state_dict())
+    noisy = one.spread(rows(), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(other.to_grid(noisy), one.to_grid(noisy))
+
+
+def spiky(rows: int = 20_000, *, low: float | None = None) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(rows, dtype=torch.float64, generator=generator)
+    values[torch.rand(rows, generator=generator) < 0.6] = 0.25 if low is None else low
+    return (values if low is None else values.clamp(min=low))[:, None]
+
+
+def noisy(values: torch.Tensor, width: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) - 0.5
+    return values + width * noise
+
+
+def test_values_with_noise_get_their_distribution_back() -> None:
+    values = spiky()
+    found = Denoise.fit(values, torch.tensor([0.5]), [0]).clean(noisy(values, 0.5))
+    assert (found == 0.25).double().mean() == pytest.approx(0.6, abs=0.01)
+    shares = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    assert torch.allclose(found.quantile(shares), values.quantile(shares), atol=0.05)
+    assert (found - noisy(values, 0.5)).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["lowest", "highest"])
+def test_a_shared_value_at_an_end_is_an_end(sign: float) -> None:
+    values = sign * spiky(low=0.0)
+    denoise = Denoise.fit(values, torch.tensor([0.5]), [0])
+    far = sign * torch.tensor([[-7.0], [9.0]], dtype=torch.float64)
+    beyond, other = (sign * denoise.clean(far)[:, 0]).tolist()
+    assert beyond == 0.0
+    assert other == pytest.approx(9.0, abs=0.5)  # beyond the others samples are only shifted
+
+
+def test_other_columns_stay_and_what_is_no_number_is_none() -> None:
+    values = torch.cat([spiky(), spiky(), spiky()], dim=1)
+    rows = noisy(values, 0.5)
+    rows[3] = torch.nan
+    found = Denoise.fit(values, torch.tensor([0.0, 0.5, 0.0]), [1]).clean(rows)
+    assert torch.equal(found[4:, [0, 2]], rows[4:, [0, 2]])
+    assert found[3].isnan().all()
+
+
+@pytest.mark.parametrize("fault", ["places", "noisy"])
+def test_maps_of_a_file_that_are_none_are_refused(fault: str) -> None:
+    denoise = Denoise.fit(spiky(), torch.tensor([0.5]), [0])
+    denoise.check(1)
+    getattr(denoise, fault)[0] = 7 if fault == "places" else -torch.arange(130.0)
+    with pytest.raises(ValueError, match="samples"):
+        denoise.check(1)

@@ -21,8 +21,7 @@ from flows import (
 )
 from flows.training.robust import bound_losses, robust_mean, robust_standard_error
 from flows.training.steps import CompiledSteps
-from tests.flows.cases import example_rows
-from tests.flows.states import assert_same, through_bytes
+from tests.flows.cases import assert_same, example_rows, through_bytes
 
 ROWS = example_rows(240, 3).float()
 TRAIN, VALIDATION = ROWS[:200], ROWS[200:]

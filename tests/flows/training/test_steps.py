@@ -29,7 +29,7 @@ from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import Optimiser
 from flows.training.state import copies
 from flows.training.steps import AutogradSteps, CompiledSteps, Steps, one_core_suffices
-from tests.flows.states import assert_same
+from tests.flows.cases import assert_same
 from tests.flows.training.test_fit import TRAIN, VALIDATION, new_flow, with_options
 
 

@@ -28,8 +28,7 @@ from flows import (
     fit_variational,
     quadrature_kl,
 )
-from tests.flows.cases import CASES
-from tests.flows.states import assert_same, through_bytes
+from tests.flows.cases import CASES, assert_same, through_bytes
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(80, 2, generator=GENERATOR, dtype=torch.float64)

@@ -18,9 +18,8 @@ from densityd.service.private_redis import find_server
 from models_store.job_states import JobState
 from models_store.settings import StoreSettings
 from tests.jobs.workers.place import Place, is_at_work
-from tests.support.ports import free_port
 from tests.support.proxies import HAPROXY
-from tests.support.servers import Guarded
+from tests.support.servers import Guarded, free_port
 from tests.support.waiting import wait_until
 
 PASSWORD = "a b/c"  # noqa: S105 - of a server that ends with the test

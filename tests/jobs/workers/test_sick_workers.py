@@ -4,17 +4,27 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from models_store.files.blobs import STORE_ID
+from models_store.consistency import compare
+from models_store.database.database import Database, migrate
+from models_store.files.blobs import STORE_ID, Blobs, checkpoint_key, result_key
 from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
+from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
+from tests.api.serving import registered
 from tests.jobs.workers.place import ENDLESS, Place, Running
+from tests.store.makers import submitted
 from tests.support.waiting import wait_until
+from workers.devices import count_gpus, devices_of, has_accelerator
+from workers.leftovers import sweep
+from workers.settings import WorkerSettings
+from workers.supervisor.assignment import group_limits
 from workers.supervisor.supervisor import Supervisor
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
@@ -157,3 +167,137 @@ def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
     wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
     [worker] = Workers(place.database).alive()
     assert worker.unfit is None
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    url = f"sqlite:///{tmp_path / 'densityd.sqlite3'}"
+    migrate(url)
+    return Database(url)
+
+
+def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Database) -> None:
+    blobs, jobs = Blobs.in_folder(tmp_path / "blobs"), Jobs(database)
+    version = registered(database, blobs)
+    old, waiting = submitted(jobs), submitted(jobs)
+    for job in (old, waiting):
+        for key in (checkpoint_key(job.id, 1, number=1), result_key(job.id, 1, suffix="npy")):
+            with blobs.staged(".x") as path:
+                path.write_bytes(b"x")
+                blobs.commit(path, key)
+    jobs.cancel("default", old.id)
+    for keep_jobs_s in (None, 3600):
+        sweep(database, blobs, keep_s=3600, keep_jobs_s=keep_jobs_s)
+        assert len(jobs.list("default", limit=9).items) == 3
+    sweep(database, blobs, keep_s=3600, keep_jobs_s=0)
+    assert {job.id for job in jobs.list("default", limit=9).items} == {version.job_id, waiting.id}
+    assert not any(blobs.keys(f"{folder}/{old.id}") for folder in ("jobs", "results"))
+    assert len(blobs.keys(f"jobs/{waiting.id}")) == 1
+    found = compare(database, blobs, deep=True, grace_s=0)
+    assert (found.orphans, found.unusable) == ([], [])
+    database.dispose()
+
+
+def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: Database) -> None:
+    blobs = Blobs.in_folder(tmp_path / "blobs")
+    with blobs.staged() as old, blobs.staged() as fresh:
+        past = time.time() - 24 * 3600
+        os.utime(old, (past, past))
+        sweep(database, blobs, keep_s=0)
+        assert not old.exists()
+        assert fresh.exists()
+    database.dispose()
+
+
+def test_a_sweep_tells_whether_more_jobs_are_due(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(database)
+    for _ in range(3):
+        jobs.cancel("default", submitted(jobs).id)
+    monkeypatch.setattr("workers.leftovers._MOST_JOBS", 2)
+    blobs = Blobs.in_folder(tmp_path / "blobs")
+    assert [sweep(database, blobs, keep_s=3600, keep_jobs_s=0) for _ in range(2)] == [True, False]
+    assert jobs.list("default", limit=9).items == []
+    database.dispose()
+
+
+def test_gpus_are_counted_by_their_files_or_as_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("nvidia0", "nvidia1", "nvidia12", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert count_gpus(tmp_path) == 3
+    assert count_gpus(tmp_path / "none") == 0
+    for visible, count in (("", 0), ("-1", 0), ("0", 1), ("0,2", 2), ("GPU-1, GPU-2 ", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert count_gpus(tmp_path) == count, visible
+
+
+def test_each_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    every = WorkerSettings(device="cuda:all", worker_concurrency=7)
+    assert devices_of(every) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert devices_of(WorkerSettings(device="cpu", worker_concurrency=2)) == ["cpu", "cpu"]
+    assert [has_accelerator(WorkerSettings(device=d)) for d in ("cpu", "cuda:1", "auto")] == [
+        False,
+        True,
+        True,
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices_of(every) == ["cuda:0"]  # whose self-test says that it is missing
+    assert not has_accelerator(WorkerSettings(device="auto"))
+
+
+def make(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limits"),
+    [
+        pytest.param(
+            "0::/system.slice/densityd.service",
+            {
+                "memory.max": "9",
+                "system.slice/memory.max": "max",
+                "system.slice/densityd.service/memory.max": "4",
+                "other.slice/memory.max": "1",
+            },
+            [4, 9],
+            id="a unit of systemd",
+        ),
+        pytest.param("0::/", {"memory.max": "5"}, [5], id="a container"),
+        pytest.param(
+            "5:cpu:/\n4:memory:/slurm/job\n0::/",
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/slurm/memory.limit_in_bytes": "7",
+                "memory/slurm/job/memory.limit_in_bytes": "6",
+            },
+            [6, 7, 9223372036854771712],
+            id="the first version",
+        ),
+        pytest.param(
+            "4:memory:/docker/0123",
+            {"memory/memory.limit_in_bytes": "8"},
+            [8],
+            id="a container that sees its group elsewhere",
+        ),
+    ],
+)
+def test_the_limits_of_all_groups_of_a_process_are_found(
+    tmp_path: Path, own: str, files: dict[str, str], limits: list[int]
+) -> None:
+    make(tmp_path / "own", own)
+    for name, text in files.items():
+        make(tmp_path / "groups" / name, text)
+    assert list(group_limits(tmp_path / "own", tmp_path / "groups")) == limits
+
+
+def test_a_system_without_groups_has_no_limits(tmp_path: Path) -> None:
+    assert not list(group_limits(tmp_path / "none", tmp_path))
+    make(tmp_path / "empty", "")
+    assert not list(group_limits(tmp_path / "empty", tmp_path))

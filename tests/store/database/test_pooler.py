@@ -23,8 +23,7 @@ from models_store.errors import (
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.store.makers import LEASE_S, submitted
-from tests.support.ports import free_port
-from tests.support.servers import Guarded, PostgresServer
+from tests.support.servers import Guarded, PostgresServer, free_port
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")

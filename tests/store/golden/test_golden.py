@@ -16,12 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import migrate
 from models_store.records import NewDataset
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.search import AcceptedEnsemble, AcceptedSearch
+from models_store.requests.training import AcceptedTraining
+from models_store.requests.variational import AcceptedVariational
 from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow
 from tests.api.serving import registered
 from tests.store.makers import PROJECT
@@ -174,3 +179,40 @@ def write_tables(folder: Path) -> None:
 if __name__ == "__main__":
     write_models(Path(sys.argv[1]) / "format")
     write_tables(Path(sys.argv[1]) / "tables")
+
+
+FILES = sorted(Path(__file__).parent.glob("requests_*.json"))
+STORED = [
+    (file.stem, name, kept) for file in FILES for name, kept in json.loads(file.read_text()).items()
+]
+REQUEST_MODELS: dict[str, type[BaseModel]] = {
+    "training": AcceptedTraining,
+    "search": AcceptedSearch,
+    "sweep": AcceptedSearch,
+    "ensemble": AcceptedEnsemble,
+    "variational": AcceptedVariational,
+    "scoring": AcceptedScoring,
+    "sampling": AcceptedSampling,
+}
+MEANINGLESS = {"chosen_from", "residual"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [pytest.param(name, kept, id=f"{release} {name}") for release, name, kept in STORED],
+)
+def test_a_request_of_a_released_version_means_what_it_did(
+    name: str, stored: dict[str, Any]
+) -> None:
+    request = REQUEST_MODELS[name.split(maxsplit=1)[0]].model_validate(stored)
+    assert without_news(request.model_dump(mode="json"), stored) == stored
+
+
+def without_news(read: Any, stored: Any) -> Any:
+    """Return what was read without the members that were not stored, and with those that mean nothing now."""
+    if isinstance(stored, dict) and isinstance(read, dict):
+        kept = {name: without_news(read[name], stored[name]) for name in stored if name in read}
+        return kept | {name: stored[name] for name in MEANINGLESS & stored.keys()}
+    if isinstance(stored, list) and isinstance(read, list) and len(read) == len(stored):
+        return [without_news(*both) for both in zip(read, stored, strict=True)]
+    return read
