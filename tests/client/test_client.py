@@ -45,9 +45,7 @@ def client(service: Service) -> Iterator[Client]:
         yield client
 
 
-def test_unusual_rows_come_as_records_columns_and_files(
-    service: Service, client: Client, tmp_path: Path
-) -> None:
+def test_unusual_rows_come_as_records_columns_and_files(service, client, tmp_path):
     dataset = client.datasets.upload(TABLE)
     held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
     kept = {"total": 300, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": [1] * 24}
@@ -115,9 +113,7 @@ def test_what_is_no_table_of_numbers_is_told_before_it_is_sent(client: Client) -
         client.datasets.upload(np.array([["a", "b"]]))
 
 
-def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(
-    client: Client, tmp_path: Path
-) -> None:
+def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(client, tmp_path):
     np.save(tmp_path / "rows.npy", np.asfortranarray(ROWS))
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
 
@@ -161,8 +157,8 @@ def scores_in(file: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if suffix != ".json"])
 def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
-    client: Client, service: Service, tmp_path: Path, suffix: str
-) -> None:
+    client, service, tmp_path, suffix
+):
     cutting = Client(Settings(service.url, rows_per_request=128))
     rows = ROWS.copy()
     rows[[7, 250], 1] = np.nan
@@ -185,9 +181,7 @@ def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
     assert json.loads(lines[250])["row_error"]["row"] == 250
 
 
-def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(
-    service: Service, tmp_path: Path
-) -> None:
+def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(service, tmp_path):
     cutting = Client(Settings(service.url, rows_per_request=2))
     file = tmp_path / "rows.csv"
     record = b'170,70,40,"two\r\nlines"\r\n'
@@ -485,9 +479,7 @@ def test_the_evidence_of_rows_is_two_bounds(scripted: ScriptedServer) -> None:
     assert found.log_evidence.tolist() == [-2.5, -0.5]
 
 
-def test_unseen_levels_are_told_once_a_call_and_kept_with_the_scores(
-    scripted: ScriptedServer,
-) -> None:
+def test_unseen_levels_are_told_once_a_call_and_kept_with_the_scores(scripted):
     rows = np.zeros((300_000, 1))  # of two requests
     first = (2 << 20) // 8
     scripted.replies = [
@@ -506,9 +498,7 @@ def test_unseen_levels_are_told_once_a_call_and_kept_with_the_scores(
 
 
 @pytest.mark.parametrize("explanation", [None, [{"shop": "x"}]], ids=str)
-def test_a_response_without_an_explanation_is_told(
-    scripted: ScriptedServer, explanation: object
-) -> None:
+def test_a_response_without_an_explanation_is_told(scripted, explanation):
     scripted.replies = [a_json({**ANSWER, "explanation": explanation})]
     with Client(scripted.url) as client, pytest.raises(UnexpectedAnswerError, match="explanation"):
         client.explain("m", FRAME)

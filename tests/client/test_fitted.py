@@ -97,9 +97,7 @@ def test_help_and_dir_show_what_there_is() -> None:
     assert "quality: Trade-off of time and quality: `fast` takes a quarter of the epochs" in text
 
 
-def test_a_model_counts_what_it_scores_and_says_that_it_cannot_be_trained_anew(
-    service: Service,
-) -> None:
+def test_a_model_counts_what_it_scores_and_says_that_it_cannot_be_trained_anew(service):
     with Client(service.url) as client:
         model = client.model("ranked")
         before = model.monitoring().rows
@@ -219,9 +217,7 @@ def test_scores_equal_those_of_the_service(export: Path, served: pd.DataFrame) -
     )
 
 
-def test_plain_numbers_in_an_array_score_as_by_the_service(
-    service: Service, tmp_path: Path
-) -> None:
+def test_plain_numbers_in_an_array_score_as_by_the_service(service, tmp_path):
     rows = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
     with Client(service.url) as client:
         client.models.export("people", 1, tmp_path / "people")
@@ -229,9 +225,7 @@ def test_plain_numbers_in_an_array_score_as_by_the_service(
     np.testing.assert_array_equal(scorer.load(tmp_path / "people").log_prob(rows), expected)
 
 
-def test_polars_and_dask_score_a_folder_of_parquet_files(
-    export: Path, served: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_polars_and_dask_score_a_folder_of_parquet_files(export, served, tmp_path):
     for number, part in enumerate(np.array_split(np.arange(len(EXPORTED_FRAME)), 4)):
         EXPORTED_FRAME.iloc[part].to_parquet(tmp_path / f"{number}.parquet")
     model = scorer.load(export)

@@ -5,10 +5,9 @@ import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -57,9 +56,7 @@ def client(scripted: ScriptedServer) -> Iterator[Client]:
         yield client
 
 
-def test_a_busy_service_is_asked_again_when_it_says(
-    scripted: ScriptedServer, client: Client
-) -> None:
+def test_a_busy_service_is_asked_again_when_it_says(scripted, client):
     scripted.replies = [a_problem(503, Retry_After="1"), a_json(JOB)]
     began = time.monotonic()
 
@@ -86,9 +83,7 @@ def test_the_asynchronous_client_asks_again_too(scripted: ScriptedServer) -> Non
     assert len(scripted.asked) == 3 + QUICK.attempts
 
 
-def test_a_job_is_started_once_however_often_it_is_asked_for(
-    scripted: ScriptedServer, client: Client
-) -> None:
+def test_a_job_is_started_once_however_often_it_is_asked_for(scripted, client):
     scripted.replies = [a_problem(503, Retry_After="0"), DROP, a_json(JOB, 202)]
 
     flow: Any = {"family": "maf", "hidden": np.array([8])}
@@ -104,9 +99,7 @@ def test_a_job_is_started_once_however_often_it_is_asked_for(
 
 
 @pytest.mark.parametrize("reply", [a_problem(503, Retry_After="0"), DROP])
-def test_an_upload_is_sent_again_whole_and_with_the_same_key(
-    scripted: ScriptedServer, client: Client, reply: Reply
-) -> None:
+def test_an_upload_is_sent_again_whole_and_with_the_same_key(scripted, client, reply):
     scripted.replies = [reply, a_json(DATASET, 201), a_json(DATASET, 201)]
 
     assert client.datasets.upload(ROWS).id == "ds_1"
@@ -117,9 +110,7 @@ def test_an_upload_is_sent_again_whole_and_with_the_same_key(
     assert all(asked.body.endswith(ROWS.tobytes()) for asked in scripted.asked)
 
 
-def test_an_import_is_sent_again_whole_and_with_the_same_key(
-    scripted: ScriptedServer, client: Client, tmp_path: Path
-) -> None:
+def test_an_import_is_sent_again_whole_and_with_the_same_key(scripted, client, tmp_path):
     scripted.replies = [DROP, a_json(VERSION, 201), a_json(VERSION, 201)]
     file = tmp_path / "m.safetensors"
     file.write_bytes(b"weights")
@@ -160,8 +151,8 @@ def test_an_upload_that_never_left_is_tried_again() -> None:
     ids=["resume", "delete", "conditional move"],
 )
 def test_what_may_have_happened_is_not_asked_for_again_but_what_was_refused_is(
-    scripted: ScriptedServer, client: Client, ask: Callable[[Client], object]
-) -> None:
+    scripted, client, ask
+):
     scripted.replies = [a_problem(503, Retry_After="0"), DROP]
 
     with pytest.raises(TransportError):
@@ -170,9 +161,7 @@ def test_what_may_have_happened_is_not_asked_for_again_but_what_was_refused_is(
     assert len(scripted.asked) == 2
 
 
-def test_a_service_that_wants_a_longer_pause_is_not_waited_for(
-    scripted: ScriptedServer, client: Client
-) -> None:
+def test_a_service_that_wants_a_longer_pause_is_not_waited_for(scripted, client):
     scripted.replies = [a_problem(503, Retry_After="60", X_Request_ID="abc")]
 
     with pytest.raises(ApiError, match="busy") as caught:
@@ -192,9 +181,7 @@ def test_nobody_there_is_told_apart() -> None:
         client.jobs.get("job_1")
 
 
-def test_a_service_that_says_nothing_is_given_up(
-    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_that_says_nothing_is_given_up(scripted, monkeypatch):
     silence = threading.Event()
     monkeypatch.setattr(scripted, "_answer", lambda _handler: silence.wait(10))
     settings = Settings(scripted.url, timeout_s=0.1, retries=Retries(attempts=1))
@@ -217,9 +204,7 @@ def test_a_service_that_says_nothing_is_given_up(
         (Reply(302, b"", {"Location": "/"}), "Found", "not from a densityd"),
     ],
 )
-def test_errors_that_others_give_are_told_too(
-    scripted: ScriptedServer, client: Client, reply: Reply, title: str, detail: str
-) -> None:
+def test_errors_that_others_give_are_told_too(scripted, client, reply, title, detail):
     scripted.replies = [reply]
 
     with pytest.raises(ApiError, match=detail) as caught:
@@ -229,18 +214,14 @@ def test_errors_that_others_give_are_told_too(
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"id": 5}'])
-def test_answers_that_are_no_job_are_no_job(
-    scripted: ScriptedServer, client: Client, body: bytes
-) -> None:
+def test_answers_that_are_no_job_are_no_job(scripted, client, body):
     scripted.replies = [Reply(200, body)]
 
     with pytest.raises(UnexpectedAnswerError, match="is this a densityd"):
         client.jobs.get("job_1")
 
 
-def test_all_requests_go_to_the_version_that_answered_the_first(
-    scripted: ScriptedServer, client: Client
-) -> None:
+def test_all_requests_go_to_the_version_that_answered_the_first(scripted, client):
     body = npy([0.0, 1.0])
     scripted.replies = [Reply(200, body, {"X-Model": "m:3"}), Reply(200, body, {"X-Model": "m:3"})]
 
@@ -252,9 +233,7 @@ def test_all_requests_go_to_the_version_that_answered_the_first(
     ]
 
 
-def test_samples_that_are_cut_off_are_an_error_and_no_file(
-    scripted: ScriptedServer, client: Client, tmp_path: Path
-) -> None:
+def test_samples_that_are_cut_off_are_an_error_and_no_file(scripted, client, tmp_path):
     scripted.replies = [Reply(200, npy([[0.0]] * 8), cut=8)]
 
     with pytest.raises(TransportError, match="broke"):
@@ -305,9 +284,7 @@ def test_a_wait_outlives_a_restart_of_the_service(scripted: ScriptedServer) -> N
         assert client.jobs.wait("job_1").state == "succeeded"
 
 
-def test_the_key_and_the_address_come_from_the_environment_or_the_caller(
-    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_key_and_the_address_come_from_the_environment_or_the_caller(scripted, monkeypatch):
     monkeypatch.setenv("DENSITYD_URL", f"{scripted.url}/behind/")
     monkeypatch.setenv("DENSITYD_API_KEY", "from-environment")
     scripted.replies = [a_json(JOB)]
@@ -354,9 +331,7 @@ def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less() -> None:
     assert sum(iter(lambda: policy.pause_s(error) or 0, 0)) >= 15
 
 
-def test_a_proxy_whose_service_starts_again_is_asked_again_where_that_is_safe(
-    scripted: ScriptedServer, client: Client
-) -> None:
+def test_a_proxy_whose_service_starts_again_is_asked_again_where_that_is_safe(scripted, client):
     scripted.replies = [Reply(502, b"<html>"), a_json(JOB), Reply(504, b"<html>")]
 
     assert client.jobs.get("job_1").ref == "m:1"
@@ -395,9 +370,7 @@ def rest_of(start: int, *, cut: int = 0) -> Reply:
     return Reply(206, there, headers, cut=cut)
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_ended(
-    scripted: ScriptedServer, client: Client, tmp_path: Path
-) -> None:
+def test_a_download_that_breaks_off_goes_on_where_it_ended(scripted, client, tmp_path):
     scripted.replies = [
         Reply(200, FILE[:5000], RANGES, cut=len(FILE) - 5000),
         rest_of(5000, cut=240),
@@ -413,9 +386,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(
     assert asked == [(None, None), ("bytes=5000-", '"abc"'), last, last]
 
 
-def test_a_file_that_is_another_by_now_is_no_rest(
-    scripted: ScriptedServer, client: Client, tmp_path: Path
-) -> None:
+def test_a_file_that_is_another_by_now_is_no_rest(scripted, client, tmp_path):
     scripted.replies = [Reply(200, FILE[:50], RANGES, cut=50), Reply(200, FILE, RANGES)]
 
     with pytest.raises(UnexpectedAnswerError, match="changed during the download"):

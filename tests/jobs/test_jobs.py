@@ -36,7 +36,6 @@ from models_store.job_states import (
 )
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.retention import JobRetention
 from models_store.records import Dataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
@@ -205,9 +204,7 @@ def test_a_job_is_resumed_only_where_it_may_be_queued(jobs: Jobs) -> None:
     assert jobs.resume(PROJECT, cancelled.id, max_queued=1).state is JobState.QUEUED
 
 
-def test_a_dataset_stays_while_a_job_needs_it(
-    jobs: Jobs, registry: Registry, work: JobWork
-) -> None:
+def test_a_dataset_stays_while_a_job_needs_it(jobs, registry, work):
     dataset, held_out = added(registry), added(registry)
     job = submitted(jobs, dataset_id=dataset.id, held_out_ids=(held_out.id,))
     for wanted in (dataset, held_out):
@@ -224,9 +221,7 @@ def test_a_dataset_stays_while_a_job_needs_it(
     assert jobs.get(PROJECT, job.id).dataset_id == dataset.id
 
 
-def test_a_job_whose_dataset_got_other_types_cannot_be_resumed(
-    jobs: Jobs, registry: Registry, retention: JobRetention, work: JobWork
-) -> None:
+def test_a_job_whose_dataset_got_other_types_cannot_be_resumed(jobs, registry, retention, work):
     dataset, held_out, other = (added(registry) for _ in range(3))
     both = submitted(jobs, dataset_id=dataset.id, held_out_ids=(held_out.id,))
     apart = submitted(jobs, dataset_id=other.id)
@@ -253,9 +248,7 @@ def test_a_job_whose_dataset_got_other_types_cannot_be_resumed(
     assert jobs.delete(PROJECT, both.id) == [both.id]
 
 
-def test_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(
-    jobs: Jobs, registry: Registry
-) -> None:
+def test_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(jobs, registry):
     column = {"name": "x", "type": "number", "reason": "Its cells are numbers."}
     dataset = added(registry, columns=[column])
     job = submitted(jobs, dataset_id=dataset.id)
@@ -345,9 +338,7 @@ def record_part(work: JobWork, job: Job, part: int) -> None:
     )
 
 
-def test_a_result_ends_the_job_and_makes_no_version(
-    served: Jobs, work: JobWork, database: Database
-) -> None:
+def test_a_result_ends_the_job_and_makes_no_version(served, work, database):
     job = a_bulk_job(served, work)
     record_part(work, job, 1)
     for _ in range(2):  # the second time as after an answer that was lost
@@ -360,9 +351,7 @@ def test_a_result_ends_the_job_and_makes_no_version(
     assert Registry(database).model(PROJECT, "shuttle").latest_version == 3
 
 
-def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_result(
-    served: Jobs, work: JobWork
-) -> None:
+def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_result(served, work):
     job = a_bulk_job(served, work)
     work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
     served.delete_result(PROJECT, job.id)
@@ -412,9 +401,7 @@ def dataset(database: Database) -> Dataset:
     return added(Registry(database), columns=columns, rows=100)
 
 
-def test_the_context_of_a_conditional_model_is_part_of_its_columns(
-    version: Version, dataset: Dataset
-) -> None:
+def test_the_context_of_a_conditional_model_is_part_of_its_columns(version, dataset):
     request = ScoringRequest(model="shuttle", dataset_id=dataset.id)
     accepted = accept_scoring(request, version, dataset, max_bytes=1_600)
     assert (accepted.model, accepted.columns) == (version.ref, ["a", "b", "c"])

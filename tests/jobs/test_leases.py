@@ -45,9 +45,7 @@ def record(work: JobWork, job: Job, number: int, *, lease_s: float = LEASE_S) ->
     )
 
 
-def test_epochs_that_are_recorded_together_are_events_of_their_own(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_epochs_that_are_recorded_together_are_events_of_their_own(jobs, work):
     submitted(jobs)
     job = claimed(work)
     record(work, job, 1)
@@ -78,9 +76,7 @@ EVERY_WRITE: dict[str, Callable[[JobWork, Job], object]] = {
 }
 
 
-def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(
-    jobs: Jobs, work: JobWork, database: Database
-) -> None:
+def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(jobs, work, database):
     submitted(jobs)
     job = claimed(work, lease_s=900)
     with database.read() as session:
@@ -102,9 +98,7 @@ def test_renewing_extends_the_lease_and_shows_progress(jobs: Jobs, work: JobWork
     assert work.claim("other", lease_s=LEASE_S) is None
 
 
-def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(jobs, work):
     submitted(jobs)
     first = claimed(work)
     submitted(jobs)
@@ -122,9 +116,7 @@ def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
 
 
-def test_a_zombies_writes_are_refused_and_change_nothing(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_a_zombies_writes_are_refused_and_change_nothing(jobs, work, registry):
     submitted(jobs)
     zombie = claimed(work, lease_s=0)
     owner = claimed(work)
@@ -138,9 +130,7 @@ def test_a_zombies_writes_are_refused_and_change_nothing(
         registry.model(PROJECT, owner.model_name)
 
 
-def test_a_number_that_is_not_finite_is_refused_on_both_databases(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_number_that_is_not_finite_is_refused_on_both_databases(jobs, work):
     submitted(jobs)
     job = claimed(work)
     with pytest.raises((ValueError, StatementError), match="JSON"):
@@ -174,9 +164,7 @@ def test_a_resumed_attempt_repeats_no_epoch_event(jobs: Jobs, work: JobWork) -> 
     assert told == [1, 2, 3, 4]
 
 
-def test_a_checkpoint_before_the_first_epoch_is_named_without_an_event(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_checkpoint_before_the_first_epoch_is_named_without_an_event(jobs, work):
     submitted(jobs)
     job = claimed(work)
     work.record_epoch(
@@ -210,9 +198,7 @@ def test_events_have_no_gaps_over_a_long_life(jobs: Jobs, work: JobWork) -> None
     assert [event.created_at for event in events] == sorted(event.created_at for event in events)
 
 
-def test_finishing_registers_the_version_and_ends_the_job(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_finishing_registers_the_version_and_ends_the_job(jobs, work, registry):
     submitted(jobs)
     job = claimed(work)
     record(work, job, 1)
@@ -231,9 +217,7 @@ def test_finishing_registers_the_version_and_ends_the_job(
     assert [event.event for event in jobs.events(PROJECT, job.id)][-2:] == ["state", "end"]
 
 
-def test_a_finish_that_breaks_leaves_neither_state_nor_version(
-    jobs: Jobs, work: JobWork, registry: Registry, database: Database
-) -> None:
+def test_a_finish_that_breaks_leaves_neither_state_nor_version(jobs, work, registry, database):
     submitted(jobs)
     job = claimed(work)
     with pytest.raises((ValueError, StatementError)):
@@ -258,9 +242,7 @@ def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry)
     assert registry.models(PROJECT, limit=10).items == []
 
 
-def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(jobs, work):
     submitted(jobs)
     job = claimed(work)
     jobs.cancel(PROJECT, job.id)
@@ -304,9 +286,7 @@ def crash(work: JobWork, database: Database) -> Callable[..., Job]:
     return fail_once
 
 
-def test_three_crashes_without_progress_fail_the_job(
-    jobs: Jobs, work: JobWork, database: Database
-) -> None:
+def test_three_crashes_without_progress_fail_the_job(jobs, work, database):
     poison, healthy = submitted(jobs), submitted(jobs)
     for attempt in range(1, OWN_LIMIT + 1):
         no_wait(database, poison.id)
@@ -322,9 +302,7 @@ def test_three_crashes_without_progress_fail_the_job(
 
 
 @pytest.mark.parametrize("ending", [Ending.KILLED, Ending.NOT_STARTED, Ending.ENVIRONMENT])
-def test_what_comes_from_outside_counts_apart_and_ends_later(
-    jobs: Jobs, crash: Callable[..., Job], ending: Ending
-) -> None:
+def test_what_comes_from_outside_counts_apart_and_ends_later(jobs, crash, ending):
     job = submitted(jobs)
     for _ in range(OUTSIDE_LIMIT - 1):
         crash(ending=ending)
@@ -339,8 +317,8 @@ def test_what_comes_from_outside_counts_apart_and_ends_later(
 
 
 def test_a_failed_attempt_waits_by_the_databases_clock_and_others_go_first(
-    jobs: Jobs, work: JobWork, database: Database, crash: Callable[..., Job]
-) -> None:
+    jobs, work, database, crash
+):
     first = submitted(jobs)
     for number in range(4):
         with database.read() as session:
@@ -362,9 +340,7 @@ def test_a_failed_attempt_waits_by_the_databases_clock_and_others_go_first(
     assert (again.id, again.not_before) == (first.id, None)
 
 
-def test_a_newer_checkpoint_is_progress_also_within_an_epoch(
-    jobs: Jobs, work: JobWork, database: Database
-) -> None:
+def test_a_newer_checkpoint_is_progress_also_within_an_epoch(jobs, work, database):
     job = submitted(jobs)
     for step in range(1, 2 * OWN_LIMIT):
         no_wait(database, job.id)
@@ -383,9 +359,7 @@ def test_a_newer_checkpoint_is_progress_also_within_an_epoch(
     assert told in str(jobs.events(PROJECT, job.id))
 
 
-def test_the_events_say_where_the_next_attempt_begins(
-    jobs: Jobs, work: JobWork, database: Database
-) -> None:
+def test_the_events_say_where_the_next_attempt_begins(jobs, work, database):
     job = submitted(jobs)
     held = claimed(work)
     work.release(held.id, held.attempt, failed=CRASHED)
@@ -399,9 +373,7 @@ def test_the_events_say_where_the_next_attempt_begins(
     assert texts[1].endswith("so far: 30.0%. It is tried again in 2 s, from the beginning.")
 
 
-def test_a_checkpoint_at_an_old_position_is_no_progress(
-    jobs: Jobs, work: JobWork, database: Database
-) -> None:
+def test_a_checkpoint_at_an_old_position_is_no_progress(jobs, work, database):
     submitted(jobs)
     job = claimed(work)
     told(work, job, 5)
@@ -414,9 +386,7 @@ def test_a_checkpoint_at_an_old_position_is_no_progress(
     assert len(states) == OWN_LIMIT
 
 
-def test_resuming_a_crash_loop_gives_it_three_attempts_more(
-    jobs: Jobs, work: JobWork, crash: Callable[..., Job]
-) -> None:
+def test_resuming_a_crash_loop_gives_it_three_attempts_more(jobs, work, crash):
     job = submitted(jobs)
     for _ in range(OWN_LIMIT):
         crash()
@@ -428,9 +398,7 @@ def test_resuming_a_crash_loop_gives_it_three_attempts_more(
     assert jobs.get(PROJECT, job.id).state is JobState.FAILED
 
 
-def test_running_time_adds_up_over_attempts_until_the_end_of_the_lease(
-    jobs: Jobs, work: JobWork, database: Database
-) -> None:
+def test_running_time_adds_up_over_attempts_until_the_end_of_the_lease(jobs, work, database):
     submitted(jobs)
 
     def ran(seconds: float, *, lease_s: float) -> None:

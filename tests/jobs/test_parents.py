@@ -20,7 +20,6 @@ from models_store.job_states import EventKind, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import MOST_OPEN
-from models_store.jobs.retention import JobRetention
 from models_store.plans.parts import parts_account
 from models_store.plans.plan import Child, Finish, Start
 from models_store.plans.search import SCORE, search_step
@@ -37,16 +36,6 @@ from tests.store.makers import (
     no_wait,
     submitted,
 )
-
-
-@pytest.fixture
-def jobs(database: Database) -> Jobs:
-    return Jobs(database)
-
-
-@pytest.fixture
-def work(database: Database) -> JobWork:
-    return JobWork(database)
 
 
 def a_parent(jobs: Jobs, *, trials: int = 3, **changes: Any) -> Job:
@@ -68,9 +57,7 @@ def storage(database: Database) -> int:
         return stored_bytes(session, PROJECT)
 
 
-def test_a_search_trains_all_then_the_best_and_makes_one_version(
-    database: Database, jobs: Jobs, work: JobWork
-) -> None:
+def test_a_search_trains_all_then_the_best_and_makes_one_version(database, jobs, work):
     parent = a_parent(jobs)
     first = [claimed(work) for _ in range(3)]
     assert all(job.parent_id == parent.id and job.role is JobRole.CHILD for job in first)
@@ -106,9 +93,7 @@ def test_children_do_not_fill_the_queue(jobs: Jobs, work: JobWork, database: Dat
         jobs.submit(a_job(), max_queued=1)
 
 
-def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(jobs, work):
     parent = a_parent(jobs, trials=2)
     for child in (claimed(work), claimed(work)):
         work.fail(child.id, child.attempt, code="diverged", detail="It diverged.")
@@ -142,9 +127,7 @@ def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> 
     jobs.cancel(PROJECT, parent.id)
 
 
-def test_a_parent_whose_children_wait_is_cancelled_at_once_and_goes_on_where_it_was(
-    jobs: Jobs, work: JobWork
-) -> None:
+def test_a_parent_whose_children_wait_is_cancelled_at_once_and_goes_on_where_it_was(jobs, work):
     parent = a_parent(jobs)
     first = claimed(work)
     work.record_epoch(
@@ -180,9 +163,7 @@ def test_a_child_is_resumed_and_deleted_with_its_parent_alone(jobs: Jobs, work: 
         jobs.get(PROJECT, child.id)
 
 
-def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
-    jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(jobs, work, caplog):
     broken = submitted(jobs, role=JobRole.PARENT, request={"no": "plan"})
     other = submitted(jobs)
     assert claimed(work).id == other.id
@@ -190,9 +171,7 @@ def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     assert "cannot be worked out" in caplog.text
 
 
-def test_files_of_children_go_when_nothing_needs_them(
-    jobs: Jobs, work: JobWork, retention: JobRetention
-) -> None:
+def test_files_of_children_go_when_nothing_needs_them(jobs, work, retention):
     parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
     one, two = claimed(work), claimed(work)
     ended(work, one, 1.0)
@@ -206,8 +185,8 @@ def test_files_of_children_go_when_nothing_needs_them(
 
 
 def test_children_of_a_parent_that_nobody_resumed_are_forgotten_at_once(
-    database: Database, jobs: Jobs, work: JobWork, retention: JobRetention
-) -> None:
+    database, jobs, work, retention
+):
     parent = a_parent(jobs, trials=2)
     ended(work, claimed(work), 1.0)
     jobs.cancel(PROJECT, parent.id)
@@ -235,9 +214,7 @@ def a_parent_whose_step_fails(jobs: Jobs, work: JobWork) -> tuple[Job, Job, dict
     return broken, child, unstorable
 
 
-def test_a_step_that_fails_is_tried_again_and_keeps_nobody_waiting(
-    database: Database, jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_step_that_fails_is_tried_again_and_keeps_nobody_waiting(database, jobs, work, caplog):
     broken, child, unstorable = a_parent_whose_step_fails(jobs, work)
     alone = submitted(jobs)
     assert claimed(work).id == alone.id
@@ -255,9 +232,7 @@ def test_a_step_that_fails_is_tried_again_and_keeps_nobody_waiting(
     assert (done.state, done.not_before) == (JobState.SUCCEEDED, None)
 
 
-def test_a_parent_whose_step_fails_each_time_fails(
-    database: Database, jobs: Jobs, work: JobWork
-) -> None:
+def test_a_parent_whose_step_fails_each_time_fails(database, jobs, work):
     broken, _, _ = a_parent_whose_step_fails(jobs, work)
     looks = 0
     while (found := jobs.get(PROJECT, broken.id)).state is JobState.RUNNING:
@@ -346,9 +321,7 @@ def test_the_others_share_what_the_default_leaves() -> None:
 
 
 @pytest.mark.parametrize(("left_s", "kept"), [(100.0, [(2, 2), (2, 3)]), (15.0, [(2, 2)])])
-def test_only_as_many_are_trained_to_their_end_as_the_time_allows(
-    left_s: float, kept: list[tuple[int, int]]
-) -> None:
+def test_only_as_many_are_trained_to_their_end_as_the_time_allows(left_s, kept):
     default = a_child(0, 0, 1.0, epochs=40, seconds=10.0)
     others = [
         a_child(1, number, score, epochs=10, seconds=2.5)  # 10 s for their 40 epochs
@@ -434,9 +407,7 @@ def test_a_mixture_is_fitted_to_its_end_at_once() -> None:
     ("mixture", "second"),
     [(9.0, [(1, 3)]), (2.5, [(1, 3)]), (0.5, [(1, 3), (1, 2)])],
 )
-def test_a_mixture_is_fitted_once_and_competes_to_the_end(
-    mixture: float, second: list[tuple[int, int]]
-) -> None:
+def test_a_mixture_is_fitted_once_and_competes_to_the_end(mixture, second):
     search, children = with_mixture(), first_stage(mixture, stop_reason="converged")
     assert started(search, children) == second
     children += [a_child(stage, number, float(number)) for stage, number in second]

@@ -62,9 +62,7 @@ def taken(work: JobWork, *, accelerator: bool | None = None) -> str | None:
     return None if job is None else job.model_name
 
 
-def test_projects_take_turns_and_in_each_priorities_come_first_then_age(
-    database: Database,
-) -> None:
+def test_projects_take_turns_and_in_each_priorities_come_first_then_age(database):
     jobs, work = Jobs(database), JobWork(database)
     for name in ("a1", "a2", "a3"):
         submit(jobs, name, project="a")
@@ -143,9 +141,7 @@ def set_turn(database: Database, project: str, second: int) -> None:
         )
 
 
-def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(
-    database: Database,
-) -> None:
+def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(database):
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     assert taken(work) == "a1"
@@ -190,9 +186,7 @@ def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) ->
 @pytest.mark.parametrize(
     ("wanted", "better"), [(Accelerator.PREFERRED, True), (Accelerator.NONE, False)]
 )
-def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(
-    database: Database, wanted: Accelerator, better: bool
-) -> None:
+def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(database, wanted, better):
     jobs, work, workers = Jobs(database), JobWork(database), Workers(database)
     submit(jobs, "first", accelerator=wanted)
     assert taken(work, accelerator=not better) == "first"  # no better worker is at work
@@ -238,9 +232,7 @@ def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(database: Da
         (Accelerator.REQUIRED, 2**20, "No worker that is at work has the GPU"),
     ],
 )
-def test_a_job_that_no_worker_at_work_can_take_says_so(
-    database: Database, wanted: Accelerator, needed: int | None, told: str | None
-) -> None:
+def test_a_job_that_no_worker_at_work_can_take_says_so(database, wanted, needed, told):
     jobs, workers = Jobs(database), Workers(database)
     alone = submit(jobs, "x", accelerator=wanted, memory_bytes=needed)
     workers.beat("a", accelerator=False, memory_bytes=2**29)
@@ -272,9 +264,7 @@ def claimed(work: JobWork) -> Job:
     return job
 
 
-def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(
-    database: Database,
-) -> None:
+def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(database):
     jobs, work = Jobs(database), JobWork(database)
     give_way = partial(work.should_give_way, accelerator=False)
     for name in ("a1", "a2", "a3"):
@@ -319,9 +309,7 @@ def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(
-    database: Database,
-) -> None:
+def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(database):
     """Check that a look for work takes the steps of parents, which nobody else does then."""
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
@@ -381,8 +369,8 @@ def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database)
     ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
 )
 def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
-    database: Database, cancels: bool, state: JobState
-) -> None:
+    database, cancels, state
+):
     jobs, work = Jobs(database), JobWork(database)
     gpu = submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
     lost = work.claim("gone", lease_s=LEASE_S, accelerator=True)
@@ -429,9 +417,7 @@ def needed(dataset: Dataset, *, rows: int = 1000, hidden: int = 16) -> float:
     return training_memory(accepted, [large]) / MIB
 
 
-def test_memory_grows_with_the_flow_and_less_with_rows_that_may_stay_in_their_file(
-    dataset: Dataset,
-) -> None:
+def test_memory_grows_with_the_flow_and_less_with_rows_that_may_stay_in_their_file(dataset):
     small = needed(dataset)
     assert 320 < small < 368, "a process with PyTorch, and next to nothing"
     assert needed(dataset, hidden=4096) - small > 10 * 4 * (4096 * 12) / MIB

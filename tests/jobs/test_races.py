@@ -8,7 +8,6 @@ from functools import partial
 from threading import Barrier
 from typing import TypeVar
 
-from models_store.aliases import Aliases
 from models_store.database.database import Database
 from models_store.errors import (
     CancelledInsteadError,
@@ -80,9 +79,7 @@ def test_a_job_is_resumed_or_its_dataset_gets_other_types(jobs: Jobs, registry: 
         assert sorted(refused) == [False, True], (resumed, retyped)
 
 
-def test_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(
-    jobs: Jobs, registry: Registry
-) -> None:
+def test_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(jobs, registry):
     for number in range(10):
         dataset, held_out = added(registry), added(registry)
         tables = {one.id: one.key for one in (dataset, held_out)}
@@ -120,9 +117,7 @@ def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> N
     assert sorted(taken) == wanted
 
 
-def test_cancel_against_finish_ends_in_exactly_one_of_them(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_cancel_against_finish_ends_in_exactly_one_of_them(jobs, work, registry):
     outcomes: Counter[JobState] = Counter()
     for _ in range(12):
         submitted(jobs)
@@ -149,9 +144,7 @@ def test_cancel_against_finish_ends_in_exactly_one_of_them(
     assert sum(model.latest_version for model in models) == outcomes[JobState.SUCCEEDED]
 
 
-def test_a_zombie_against_the_new_owner_gives_one_version(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):
     for number in range(1, 7):
         submitted(jobs)
         zombie = work.claim("zombie", lease_s=0)
@@ -188,9 +181,7 @@ def test_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
         assert len(jobs.list(PROJECT, limit=100).items) == number + 1
 
 
-def test_versions_that_race_have_no_gap_and_no_double(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_versions_that_race_have_no_gap_and_no_double(jobs, work, registry):
     def train() -> int:
         job = work.claim("w", lease_s=LEASE_S)
         assert job is not None
@@ -205,9 +196,7 @@ def test_versions_that_race_have_no_gap_and_no_double(
     assert [version.version for version in versions] == list(range(12, 0, -1))
 
 
-def test_deleting_a_dataset_against_a_submission_lets_one_win(
-    jobs: Jobs, registry: Registry
-) -> None:
+def test_deleting_a_dataset_against_a_submission_lets_one_win(jobs, registry):
     for _ in range(10):
         dataset = added(registry)
 
@@ -226,9 +215,7 @@ def test_deleting_a_dataset_against_a_submission_lets_one_win(
             assert isinstance(deleted, DatasetSummary)
 
 
-def test_an_alias_moved_by_two_at_once_has_one_winner(
-    jobs: Jobs, work: JobWork, aliases: Aliases
-) -> None:
+def test_an_alias_moved_by_two_at_once_has_one_winner(jobs, work, aliases):
     for _ in range(2):
         submitted(jobs)
         job = work.claim("w", lease_s=LEASE_S)
@@ -260,9 +247,7 @@ def _trained(jobs: Jobs, work: JobWork) -> Version:
     return finished(work, claimed)
 
 
-def test_deleting_a_version_against_a_submission_lets_one_win(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_deleting_a_version_against_a_submission_lets_one_win(jobs, work, registry):
     for number in range(1, 13):
         version = _trained(jobs, work)
 
@@ -290,9 +275,7 @@ def test_deleting_a_version_against_a_submission_lets_one_win(
             assert deleted == [version.checkpoint_key]
 
 
-def test_deleting_a_model_against_a_new_version_repeats_no_number(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_deleting_a_model_against_a_new_version_repeats_no_number(jobs, work, registry):
     seen = []
     for _ in range(12):
         seen.append(_trained(jobs, work).version)

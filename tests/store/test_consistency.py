@@ -1,6 +1,5 @@
 """Rows and files are compared while the service may be at work on them."""
 
-from pathlib import Path
 from typing import Any
 
 from models_store.consistency import Comparison, abandoned_jobs, compare
@@ -12,7 +11,6 @@ from models_store.files.job_files import ResultPart, save_list
 from models_store.job_states import Checkpoint, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.registry import Registry
 from tests.store.makers import (
     LEASE_S,
     PROJECT,
@@ -42,9 +40,7 @@ def taken(jobs: Jobs, work: JobWork, **changes: Any) -> Job:
     return claimed(work)
 
 
-def test_every_kind_of_file_that_a_row_names_is_checked(
-    database: Database, registry: Registry, jobs: Jobs, work: JobWork, blobs: Blobs
-) -> None:
+def test_every_kind_of_file_that_a_row_names_is_checked(database, registry, jobs, work, blobs):
     stored_table(registry, blobs)
     job = taken(jobs, work)
     model = put(blobs, f"models/{job.id}/1.safetensors")
@@ -73,9 +69,7 @@ def test_every_kind_of_file_that_a_row_names_is_checked(
     assert compared(database, blobs, deep=False).unusable == []
 
 
-def test_a_file_that_is_gone_or_cut_is_found_without_reading(
-    database: Database, registry: Registry, blobs: Blobs
-) -> None:
+def test_a_file_that_is_gone_or_cut_is_found_without_reading(database, registry, blobs):
     gone, cut = stored_table(registry, blobs), stored_table(registry, blobs)
     blobs.delete(gone.key)
     blobs.path(cut.key).write_bytes(b"")
@@ -86,18 +80,14 @@ def test_a_file_that_is_gone_or_cut_is_found_without_reading(
     assert found.orphans == []
 
 
-def test_a_file_without_a_row_is_an_orphan_after_the_grace(
-    database: Database, blobs: Blobs
-) -> None:
+def test_a_file_without_a_row_is_an_orphan_after_the_grace(database, blobs):
     stored = put(blobs, table_key(new_id("ds")))
 
     assert orphans(compared(database, blobs)) == [stored.key]
     assert orphans(compared(database, blobs, grace_s=60)) == []
 
 
-def test_what_a_job_at_work_has_made_is_its_own(
-    database: Database, jobs: Jobs, work: JobWork, blobs: Blobs
-) -> None:
+def test_what_a_job_at_work_has_made_is_its_own(database, jobs, work, blobs):
     job = taken(jobs, work)
     named = [checkpointed(work, blobs, job, epoch).key for epoch in (1, 2)]
     unnamed = [
@@ -115,9 +105,7 @@ def test_what_a_job_at_work_has_made_is_its_own(
     assert orphans(compared(database, blobs)) == []
 
 
-def test_the_parts_of_a_failed_job_are_named_by_its_list(
-    database: Database, jobs: Jobs, work: JobWork, blobs: Blobs, registry: Registry
-) -> None:
+def test_the_parts_of_a_failed_job_are_named_by_its_list(database, jobs, work, blobs, registry):
     other = submitted(jobs)
     jobs.cancel(PROJECT, other.id)
     registry.add_version(PROJECT, "shuttle", a_version(other))
@@ -144,9 +132,7 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
     assert unusable(found) == [(parts.key, BlobCorruptError)]
 
 
-def test_strangers_in_the_store_are_told_apart(
-    database: Database, blobs: Blobs, tmp_path: Path
-) -> None:
+def test_strangers_in_the_store_are_told_apart(database, blobs, tmp_path):
     key = put(blobs, table_key(new_id("ds"))).key
     (blobs.root / "model.pt").write_bytes(b"x")
     (blobs.root / "datasets" / ".hidden").write_bytes(b"x")
@@ -159,9 +145,7 @@ def test_strangers_in_the_store_are_told_apart(
     assert orphans(found) == [key]
 
 
-def test_a_running_job_whose_lease_ran_out_long_ago_is_abandoned(
-    database: Database, jobs: Jobs, work: JobWork
-) -> None:
+def test_a_running_job_whose_lease_ran_out_long_ago_is_abandoned(database, jobs, work):
     submitted(jobs)
     job = submitted(jobs)
     for lease_s in (LEASE_S, -90.0):

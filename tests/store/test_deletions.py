@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import func, select, update
 
 from models_store import quotas
-from models_store.aliases import Aliases
 from models_store.computed import Usage
 from models_store.database.clock import db_now
 from models_store.database.database import Database
@@ -21,7 +20,6 @@ from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.jobs.retention import JobRetention
 from models_store.quotas import stored_bytes
 from models_store.records import Version
 from models_store.registry import Registry
@@ -72,9 +70,7 @@ def counted(database: Database) -> dict[str, int]:
         }
 
 
-def test_a_deleted_version_is_gone_and_its_bytes_come_back(
-    database: Database, jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_a_deleted_version_is_gone_and_its_bytes_come_back(database, jobs, work, registry):
     first = trained(jobs, work)
     before = stored(database)
     second = trained(jobs, work)
@@ -91,9 +87,7 @@ def test_a_deleted_version_is_gone_and_its_bytes_come_back(
 
 
 @pytest.mark.parametrize("number", [0, 2, 2**31 - 1, 2**31, 2**70])
-def test_a_version_that_is_not_there_cannot_be_deleted(
-    jobs: Jobs, work: JobWork, registry: Registry, number: int
-) -> None:
+def test_a_version_that_is_not_there_cannot_be_deleted(jobs, work, registry, number):
     trained(jobs, work)
     with pytest.raises(NotFoundError):
         registry.delete_version(PROJECT, NAME, number)
@@ -126,9 +120,7 @@ def test_a_number_is_never_used_twice(jobs: Jobs, work: JobWork, registry: Regis
     assert [version.version for version in registry.versions(PROJECT, NAME, limit=9).items] == [4]
 
 
-def test_a_version_stays_while_an_alias_points_at_it(
-    jobs: Jobs, work: JobWork, registry: Registry, aliases: Aliases
-) -> None:
+def test_a_version_stays_while_an_alias_points_at_it(jobs, work, registry, aliases):
     for _ in range(2):
         trained(jobs, work)
     tag = aliases.set(PROJECT, NAME, "production", version=1).revision
@@ -168,9 +160,7 @@ def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry
     assert jobs.get(PROJECT, job.id).state == "cancelled"
 
 
-def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(
-    jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
-) -> None:
+def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(jobs, work, registry, retention):
     job = scoring(jobs, trained(jobs, work))
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
@@ -222,9 +212,7 @@ def test_a_deleted_job_leaves_no_row(database: Database, jobs: Jobs, registry: R
     assert not again.replayed
 
 
-def test_a_job_stays_while_its_version_exists(
-    jobs: Jobs, work: JobWork, registry: Registry
-) -> None:
+def test_a_job_stays_while_its_version_exists(jobs, work, registry):
     version = trained(jobs, work)
     assert version.job_id is not None
     with pytest.raises(ConflictError, match="made version shuttle:1"):
@@ -234,8 +222,8 @@ def test_a_job_stays_while_its_version_exists(
 
 
 def test_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
-    database: Database, jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
-) -> None:
+    database, jobs, work, registry, retention
+):
     version = trained(jobs, work)
     done = scoring(jobs, version)
     claimed = work.claim("w", lease_s=LEASE_S)
@@ -262,9 +250,7 @@ def bytes_stored(database: Database) -> int:
     return Usage(database).of_project(PROJECT).stored_bytes
 
 
-def test_datasets_weights_and_results_count_against_the_quota(
-    database: Database, registry: Registry, jobs: Jobs, work: JobWork
-) -> None:
+def test_datasets_weights_and_results_count_against_the_quota(database, registry, jobs, work):
     cells = {"key": "c", "sha256": "e" * 64, "bytes": 500}
     dataset = added(registry, bytes=1000, cells=cells)
     submitted(jobs)
@@ -294,9 +280,7 @@ def test_datasets_weights_and_results_count_against_the_quota(
     assert bytes_stored(database) == 200
 
 
-def test_checkpoints_count_as_long_as_a_job_names_them(
-    database: Database, jobs: Jobs, work: JobWork, retention: JobRetention
-) -> None:
+def test_checkpoints_count_as_long_as_a_job_names_them(database, jobs, work, retention):
     submitted(jobs)
     job = claimed(work)
     for epoch, size in ((1, 3_000_000), (2, 4_000), (3, 5_000)):
@@ -313,8 +297,8 @@ def test_checkpoints_count_as_long_as_a_job_names_them(
 
 
 def test_a_job_of_a_project_that_stores_too_much_by_now_fails_when_it_is_claimed(
-    registry: Registry, jobs: Jobs, work: JobWork
-) -> None:
+    registry, jobs, work
+):
     large = submitted(jobs)
     added(registry, bytes=1000)
     other = submitted(jobs, project="other")

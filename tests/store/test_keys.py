@@ -1,13 +1,11 @@
 """API keys: shown once, kept as hashes, checked by the database's clock."""
 
 import re
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text, update
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database
 from models_store.database.schema import ApiKeyRow
 from models_store.errors import FirstKeyError, NotFoundError
 from models_store.keys import Keys, Scope, make_first_key
@@ -99,9 +97,7 @@ def test_scopes_include_those_below():
     assert table == [[True, False, False], [True, True, False], [True, True, True]]
 
 
-def test_the_first_key_is_made_once_and_does_not_come_back(
-    database: Database, tmp_path: Path
-) -> None:
+def test_the_first_key_is_made_once_and_does_not_come_back(database, tmp_path):
     token = f"key_{'a1' * 16}.{'b2' * 32}"
     file = tmp_path / "first"
     for wrong in ("", "a" * 100, f"{token}0"):

@@ -67,9 +67,7 @@ def test_a_dataset_comes_back_as_it_was_registered(registry: Registry) -> None:
     assert registry.datasets(PROJECT, limit=1).items == [summary_of(dataset)]
 
 
-def test_another_projects_things_are_not_found(
-    registry: Registry, aliases: Aliases, jobs: Jobs, work: JobWork
-) -> None:
+def test_another_projects_things_are_not_found(registry, aliases, jobs, work):
     dataset = added(registry, project="theirs")
     trained(jobs, work, project="theirs")
     aliases.set("theirs", "shuttle", "production", version=1)
@@ -91,9 +89,7 @@ def test_another_projects_things_are_not_found(
     assert registry.resolve("theirs", "shuttle").version == 1
 
 
-def test_a_page_ends_with_its_bytes_of_large_fields(
-    registry: Registry, jobs: Jobs, work: JobWork
-) -> None:
+def test_a_page_ends_with_its_bytes_of_large_fields(registry, jobs, work):
     for length in (130_000, 130_000, 130_000, 300_000):
         trained(jobs, work, columns=["a" * length])
     found, cursor = [], None
@@ -109,11 +105,10 @@ def test_a_page_ends_with_its_bytes_of_large_fields(
 
 
 @pytest.mark.usefixtures("model")
-def test_a_reference_names_an_alias_a_version_or_the_default(
-    registry: Registry, aliases: Aliases
-) -> None:
+def test_a_reference_names_an_alias_a_version_or_the_default(registry, aliases):
     def resolve(ref: str) -> int:
-        return registry.resolve(PROJECT, ref).version
+        version: int = registry.resolve(PROJECT, ref).version
+        return version
 
     assert resolve("shuttle") == 2
     aliases.set(PROJECT, "shuttle", "production", version=1)
@@ -156,8 +151,8 @@ def test_an_alias_moves_only_from_the_revision_that_was_seen(aliases: Aliases) -
 
 @pytest.mark.usefixtures("model")
 def test_the_history_of_aliases_has_each_change_once_with_its_reason(
-    registry: Registry, aliases: Aliases, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    registry, aliases, monkeypatch
+):
     def history() -> list[tuple[str, int | None, str | None]]:
         page = aliases.changes(PROJECT, "shuttle", limit=10)
         return [(one.alias, one.version, one.reason) for one in page.items]

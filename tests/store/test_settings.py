@@ -29,9 +29,7 @@ def test_a_setting_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_file_that_cannot_be_read_is_one_line(
-    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(content, tmp_path, monkeypatch):
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
@@ -41,9 +39,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
     assert first_error(raised.value) == "DENSITYD_BROKER_URL_FILE: the file cannot be read"
 
 
-def test_a_bad_value_in_a_file_is_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_value_in_a_file_is_not_shown(tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("mysql://user:hidden@host/x")
     monkeypatch.setenv("DENSITYD_DATABASE_URL_FILE", str(tmp_path / "secret"))
     with pytest.raises(ValidationError) as raised:
@@ -72,9 +68,7 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert redis.connection.parse_url(broker)["path"] == str(settings.redis_socket)
 
 
-def test_a_variable_that_is_no_setting_is_an_error_that_names_the_nearest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_variable_that_is_no_setting_is_an_error_that_names_the_nearest(monkeypatch):
     monkeypatch.setenv("DENSITYD_DATABSE_URL", "sqlite:////srv/x.sqlite3")
     for kind in (StoreSettings, ApiSettings, WorkerSettings):
         with pytest.raises(ValidationError) as raised:

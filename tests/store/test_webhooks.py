@@ -49,11 +49,8 @@ def make_due(database: Database) -> None:
 
 
 def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
-    webhooks: Webhooks,
-    deliveries: Deliveries,
-    webhook: Webhook,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    webhooks, deliveries, webhook, monkeypatch
+):
     monkeypatch.setattr("models_store.database.announcements.MAX_WAITING", 3)
     monkeypatch.setattr("models_store.webhooks.deliveries._KEEP", 2)
     for _ in range(3):
@@ -68,9 +65,7 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
     assert [one.id for one in kept] == [one.id for one in made[:2]]
 
 
-def test_every_end_of_a_job_is_written_with_it(
-    database: Database, webhooks: Webhooks, webhook: Webhook
-) -> None:
+def test_every_end_of_a_job_is_written_with_it(database, webhooks, webhook):
     failures = webhooks.create(PROJECT, URL, events=["job.failed"])
     webhooks.create("other", URL, events=ALL)
     jobs, work = Jobs(database), JobWork(database)
@@ -95,8 +90,8 @@ def test_every_end_of_a_job_is_written_with_it(
 
 
 def test_a_delivery_is_taken_once_and_again_after_its_lease(
-    database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
-) -> None:
+    database, webhooks, deliveries, webhook
+):
     webhooks.test(PROJECT, webhook.id)
     webhooks.test(PROJECT, webhook.id)
     other = webhooks.create(PROJECT, URL, events=ALL)
@@ -116,9 +111,7 @@ def test_a_delivery_is_taken_once_and_again_after_its_lease(
     assert waits(database) == 2
 
 
-def test_slow_receivers_of_a_project_keep_two_places(
-    webhooks: Webhooks, deliveries: Deliveries
-) -> None:
+def test_slow_receivers_of_a_project_keep_two_places(webhooks, deliveries):
     for project, number in ((PROJECT, 4), ("other", 1)):
         for _ in range(number):
             made = webhooks.create(project, URL, events=ALL)
@@ -130,8 +123,8 @@ def test_slow_receivers_of_a_project_keep_two_places(
 
 
 def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
-    database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
-) -> None:
+    database, webhooks, deliveries, webhook
+):
     webhooks.test(PROJECT, webhook.id)
     for pause_s in PAUSES_S:
         [due] = deliveries.take(8, {}, lease_s=60)
@@ -157,18 +150,14 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
     assert webhooks.get(PROJECT, webhook.id).disabled_at is None
 
 
-def test_a_receiver_that_is_gone_is_left_at_once(
-    webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
-) -> None:
+def test_a_receiver_that_is_gone_is_left_at_once(webhooks, deliveries, webhook):
     webhooks.test(PROJECT, webhook.id)
     [due] = deliveries.take(8, {}, lease_s=60)
     deliveries.end(due.id, 1, Outcome(status=410, error="The receiver answered 410."))
     assert webhooks.get(PROJECT, webhook.id).disabled_at is not None
 
 
-def test_projects_see_their_own_and_deletions_leave_nothing(
-    database: Database, webhooks: Webhooks, webhook: Webhook
-) -> None:
+def test_projects_see_their_own_and_deletions_leave_nothing(database, webhooks, webhook):
     webhooks.test(PROJECT, webhook.id)
     for call in (webhooks.get, webhooks.rotate, webhooks.delete, webhooks.test):
         with pytest.raises(NotFoundError):

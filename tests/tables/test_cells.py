@@ -280,9 +280,7 @@ def test_dates_come_back_in_every_format(cells: list[datetime | None], form: str
     st.sampled_from([None, "%Y-%m-%d", "%d.%m.%y %H:%M", "%Y%m%d", "%H:%M:%S.%f"]),
     st.data(),
 )
-def test_dates_of_one_shape_are_read_as_others_are(
-    cells: list[datetime], form: str | None, data: st.DataObject
-) -> None:
+def test_dates_of_one_shape_are_read_as_others_are(cells, form, data):
     texts = [
         cell.replace(year=2000 + cell.year % 60).strftime(form or "%Y-%m-%dT%H:%M:%S.%fZ")
         for cell in cells
@@ -343,9 +341,7 @@ def cells(tmp_path: Path) -> Callable[[TableSummary, range], list[dict[str, Any]
     return read
 
 
-def test_rare_texts_are_one_level_of_the_model_and_stay_as_they_are_in_the_rows(
-    accept: Accept, cells: Any
-) -> None:
+def test_rare_texts_are_one_level_of_the_model_and_stay_as_they_are_in_the_rows(accept, cells):
     summary = accept(CSV, max_levels=3)
     town = summary.columns[0].column
     assert (len(town.levels), town.other) == (3, True)
@@ -381,9 +377,7 @@ def test_rows_that_are_dropped_have_no_cells(accept: Accept, cells: Any) -> None
     assert cells(summary, range(40)) == expected
 
 
-def test_a_table_of_floats_is_its_own_cells_until_a_column_is_not_modelled(
-    accept: Accept, cells: Any, tmp_path: Path
-) -> None:
+def test_a_table_of_floats_is_its_own_cells_until_a_column_is_not_modelled(accept, cells, tmp_path):
     np.save(tmp_path / "upload.npy", np.arange(20.0).reshape(10, 2) ** 2)
     summary = accept((tmp_path / "upload.npy").read_bytes(), TableFormat.NPY)
     assert (summary.cells, (tmp_path / "table.parquet").exists()) == (False, False)
@@ -409,9 +403,7 @@ def retyped(
     return again
 
 
-def test_types_change_and_change_back_without_loss(
-    accept: Accept, cells: Any, tmp_path: Path
-) -> None:
+def test_types_change_and_change_back_without_loss(accept, cells, tmp_path):
     first = accept(CSV)
     before = cells(first, range(300))
     beside = tmp_path / "table.parquet"
@@ -425,8 +417,8 @@ def test_types_change_and_change_back_without_loss(
 
 
 def test_tables_of_former_versions_which_kept_some_cells_are_read_and_retyped(
-    accept: Accept, cells: Any, tmp_path: Path
-) -> None:
+    accept, cells, tmp_path
+):
     first = accept(CSV, max_levels=3)
     whole = pq.read_table(tmp_path / "table.parquet")
     pq.write_table(whole.select(["4"]), tmp_path / "old.parquet")  # the ignored column alone

@@ -70,9 +70,7 @@ def test_unicode_is_found(cells, encoding):
     assert cells("größe,b\n1,é\n2,x\n".encode(encoding))[0] == ["größe", "b"]
 
 
-def test_another_encoding_is_read_as_cp1252_with_a_warning_or_as_told(
-    cells: Any, refuse: Refuse
-) -> None:
+def test_another_encoding_is_read_as_cp1252_with_a_warning_or_as_told(cells, refuse):
     names, _, warnings = cells("a,größe\n1,2\n".encode("cp1252"))
     assert (names, "line 1" in warnings["encoding"]) == (["a", "größe"], True)
     assert cells("имя,b\n1,2\n".encode("cp1251"), encoding="cp1251")[0] == ["имя", "b"]
@@ -135,9 +133,7 @@ def test_no_row_is_lost_where_a_short_one_comes_after_thousands(cells):
         (b"a,b\n" + b"1,2\n" * 300_000 + b"1,2,3\n", 300_002),
     ],
 )
-def test_a_row_that_cannot_be_read_is_refused_with_its_line(
-    refuse: Refuse, data: bytes, line: int
-) -> None:
+def test_a_row_that_cannot_be_read_is_refused_with_its_line(refuse, data, line):
     error = refuse(data)
     assert (error.slug, f"Line {line}" in error.detail) == ("dataset-parse", True)
 

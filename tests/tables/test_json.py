@@ -31,9 +31,7 @@ def lines(*rows: object) -> bytes:
         [{"a": 1, "b": 2.5}, {"a": 3, "b": -40}],
     ],
 )
-def test_every_form_of_a_document_is_the_same_table(
-    accept: Accept, stored: Any, document: object
-) -> None:
+def test_every_form_of_a_document_is_the_same_table(accept, stored, document):
     for indent in (None, 3):
         assert names(accept(json.dumps(document, indent=indent).encode(), JSON)) == ["a", "b"]
         assert stored().tolist() == [[1, 2.5], [3, -40]]

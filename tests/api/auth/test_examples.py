@@ -25,9 +25,7 @@ def run(example: str, url: str, **variables: str) -> "subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_names_the_key_that_is_missing(
-    guarded_server: tuple[str, dict[str, str]], example: str
-) -> None:
+def test_an_example_names_the_key_that_is_missing(guarded_server, example):
     done = run(example, guarded_server[0])
     assert done.returncode == 1
     assert "DENSITYD_API_KEY" in done.stdout + done.stderr

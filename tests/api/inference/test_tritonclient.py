@@ -327,9 +327,7 @@ def test_every_error_has_the_form_of_the_protocol(client: TestClient, path: str)
     size=st.integers(-3, 40),
     body=st.binary(max_size=40),
 )
-def test_no_bytes_do_more_than_be_refused(
-    shape: list[int], datatype: str, size: int, body: bytes
-) -> None:
+def test_no_bytes_do_more_than_be_refused(shape, datatype, size, body):
     tensor = {
         "name": "rows",
         "shape": shape,
@@ -358,9 +356,7 @@ def n_tensor(n: int) -> dict[str, Any]:
         ("long", 5_000, False),
     ],
 )
-def test_few_samples_of_a_seed_begin_many(
-    client: TestClient, model: str, n: int, binary: bool
-) -> None:
+def test_few_samples_of_a_seed_begin_many(client, model, n, binary):
     seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
     asked = {"parameters": {"binary_data_output": binary}}
     few, many = (
@@ -369,7 +365,7 @@ def test_few_samples_of_a_seed_begin_many(
     rows = [read_rows(answer) for answer in (few, many)]
     assert [len(found) for found in rows] == [9, n]
     assert rows[1][:9] == rows[0]
-    memory = client.app.state.body_memory  # type: ignore[attr-defined]  # a FastAPI
+    memory = client.app.state.body_memory
     assert memory.held == 0
 
 

@@ -17,7 +17,6 @@ from app.jobs.events import EventFeed, stream_events
 from app.limits import Caller as KeyHolder
 from app.problems.problem import Problem
 from app.server.event_hub import EventHub
-from models_store.database.database import Database
 from models_store.job_states import Job
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -35,16 +34,6 @@ class Keys:
         if self.revoked:
             raise Problem("unauthorized")
         return ANYBODY
-
-
-@pytest.fixture
-def jobs(database: Database) -> Jobs:
-    return Jobs(database)
-
-
-@pytest.fixture
-def work(database: Database) -> JobWork:
-    return JobWork(database)
 
 
 def run(jobs: Jobs, work: JobWork, *, epochs: int) -> Job:

@@ -6,7 +6,6 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from models_store.database.database import Database
 from models_store.job_states import Job
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -25,11 +24,6 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture
 def setting_values() -> dict[str, Any]:
     return {"max_queued_jobs": 5, "max_parameters": 150_000}
-
-
-@pytest.fixture
-def work(database: Database) -> JobWork:
-    return JobWork(database)
 
 
 @pytest.fixture
@@ -311,9 +305,7 @@ def test_a_search_lists_what_it_will_try(client: TestClient, dataset_id: str) ->
         assert job["request"]["ensemble"] == ensemble
 
 
-def test_children_are_seen_by_their_parent_alone(
-    client: TestClient, dataset_id: str, work: JobWork
-) -> None:
+def test_children_are_seen_by_their_parent_alone(client, dataset_id, work):
     parent = start(client, dataset_id, flow="auto", quality="fast").json()["id"]
     child = work.claim("w", lease_s=LEASE_S)
     assert child is not None
@@ -339,9 +331,7 @@ def test_children_are_seen_by_their_parent_alone(
     assert client.get(f"/v1/jobs/{child.id}").status_code == 404
 
 
-def test_quality_chooses_the_epochs_unless_they_are_given(
-    client: TestClient, dataset_id: str
-) -> None:
+def test_quality_chooses_the_epochs_unless_they_are_given(client, dataset_id):
     def epochs(**fields: Any) -> int:
         job = start(client, dataset_id, **fields).json()
         return int(job["request"]["optimisation"]["max_epochs"])
@@ -377,9 +367,7 @@ def sweep(client: TestClient, dataset_id: str, **fields: Any) -> Any:
     return client.post("/v1/jobs/sweep", content=json.dumps(body), headers=JSON)
 
 
-def test_a_sweep_is_a_search_over_points(
-    client: TestClient, dataset_id: str, work: JobWork
-) -> None:
+def test_a_sweep_is_a_search_over_points(client, dataset_id, work):
     response = sweep(client, dataset_id, trials=4, reduction=2)
     assert response.status_code == 202, response.text
     job = response.json()

@@ -395,16 +395,14 @@ def _number(text: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", [TableFormat.JSON, TableFormat.CSV])
-def test_columns_of_the_file_that_a_model_of_numbers_lacks_are_left_out(
-    client: TestClient, kind: TableFormat
-) -> None:
+def test_columns_of_the_file_that_a_model_of_numbers_lacks_are_left_out(client, kind):
     table = "id,height,weight,age,note\n" + "".join(
         f"a{row},{row}.5,{row * row % 7}.25,{row % 5}.125,text {row}\n" for row in range(30)
     )
     posted = client.post(
         "/v1/datasets", content=table.encode(), headers={"Content-Type": "text/csv"}
     )
-    state = client.app.state  # type: ignore[attr-defined]  # of the application
+    state = client.app.state
     registered(state.database, state.blobs, name="part", dataset_id=posted.json()["id"])
     body = table.encode()
     if kind is TableFormat.JSON:

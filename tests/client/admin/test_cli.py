@@ -21,7 +21,6 @@ from models_store.jobs.live_workers import Workers
 from models_store.keys import Keys, Scope
 from models_store.settings import StoreSettings
 from tests.api.serving import registered
-from tests.client.conftest import Service
 from workers.settings import WorkerSettings
 
 
@@ -75,9 +74,7 @@ def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
         "sqlite:////dev/null",
     ],
 )
-def test_migrating_a_database_that_cannot_be_used_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_migrating_a_database_that_cannot_be_used_is_refused_in_one_line(monkeypatch, url):
     monkeypatch.setenv("DENSITYD_DATABASE_URL", url)
 
     result = CliRunner().invoke(app, ["migrate"])
@@ -89,9 +86,7 @@ def test_migrating_a_database_that_cannot_be_used_is_refused_in_one_line(
     assert "s3cret" not in result.output
 
 
-def test_migrating_creates_private_files_and_warns_of_a_folder_that_others_may_enter(
-    data_dir: Path,
-) -> None:
+def test_migrating_creates_private_files_and_warns_of_a_folder_that_others_may_enter(data_dir):
     data_dir.mkdir()
     data_dir.chmod(0o755)
     os.umask(0o022)
@@ -115,9 +110,7 @@ def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 0
 
 
-def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(monkeypatch):
     monkeypatch.setenv("DENSITYD_WORKER_CONCURRENCY", "s3cret")
 
     result = CliRunner().invoke(app, ["doctor"])
@@ -187,9 +180,7 @@ def test_a_key_in_a_new_folder_says_so(data_dir: Path) -> None:
     assert question not in keys("create").stderr
 
 
-def test_the_client_and_the_commands_show_the_key_of_the_environment(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_client_and_the_commands_show_the_key_of_the_environment(service, monkeypatch):
     token = Keys(service.database).create("default", Scope.READ).token
     monkeypatch.setenv("DENSITYD_URL", service.url)
     while CliRunner().invoke(app, ["list", "models"]).exit_code == 0:
@@ -228,9 +219,7 @@ def check_whole(url: str, folder: Path) -> None:
     database.dispose()
 
 
-def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
-    laptop: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(laptop, postgres_url, monkeypatch):
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
     assert run("backup", laptop / "backup").exit_code == 0
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop / "data"))
@@ -263,9 +252,7 @@ def test_a_laptop_moves_to_postgresql_and_back_by_back_ups(
         (("backup", "{}/copy"), 1, "has no schema yet"),
     ],
 )
-def test_what_cannot_be_is_one_line_of_a_back_up(
-    tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
-) -> None:
+def test_what_cannot_be_is_one_line_of_a_back_up(tmp_path, arguments, status, words):
     result = run(*(argument.format(tmp_path) for argument in arguments))
 
     assert result.exit_code == status
@@ -273,9 +260,7 @@ def test_what_cannot_be_is_one_line_of_a_back_up(
     assert words in line
 
 
-def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(
-    laptop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_gives_status_1_and_a_back_up_of_the_rest(laptop, monkeypatch):
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(laptop))
     [file] = (laptop / "blobs" / "models").rglob("*.safetensors")
     file.write_bytes(b"cut")

@@ -59,9 +59,7 @@ def test_a_damaged_database_is_a_problem(data_dir: Path) -> None:
     assert not report.healthy
 
 
-def test_a_broker_that_is_named_but_silent_is_a_problem(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_named_but_silent_is_a_problem(data_dir, monkeypatch):
     monkeypatch.setenv("DENSITYD_BROKER_URL", f"unix://{data_dir}/no.sock")
 
     assert verdicts(examined())["broker"] == "problem"
@@ -88,9 +86,7 @@ def test_files_that_crashes_left_are_counted(data_dir: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_that_is_not_there_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_device_that_is_not_there_is_a_problem(monkeypatch):
     monkeypatch.setenv("DENSITYD_DEVICE", "cuda:99")
 
     assert verdicts(examined())["device"] == "problem"
@@ -116,9 +112,7 @@ def test_passwords_are_masked(url: str, masked: str) -> None:
     assert mask(url) == masked
 
 
-def test_every_setting_is_printed_with_its_source_and_no_password(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_setting_is_printed_with_its_source_and_no_password(data_dir, monkeypatch):
     monkeypatch.setenv("DENSITYD_BROKER_URL", f"unix://u:s3cret@{data_dir}/no.sock")
 
     result = CliRunner().invoke(app, ["doctor", "--json"])
@@ -201,9 +195,7 @@ def test_an_installation_in_order_is_told_so(database: Database, blobs: Blobs) -
     assert "ok       jobs" in result.output
 
 
-def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
-    database: Database, blobs: Blobs
-) -> None:
+def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(database, blobs):
     version = registered(database, blobs)
     orphan = leave_orphan(blobs)
     young = leave_orphan(blobs)
@@ -256,9 +248,9 @@ def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: Blobs) 
 
 
 def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
-    database: Database,  # noqa: ARG001 - it must be there, empty
-    blobs: Blobs,
-) -> None:
+    database,  # noqa: ARG001 - it must be there, empty
+    blobs,
+):
     orphan = leave_orphan(blobs)
 
     result = prune()
@@ -268,9 +260,7 @@ def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
     assert orphan.exists()
 
 
-def test_what_is_not_of_the_service_is_told_and_left_alone(
-    database: Database, blobs: Blobs, tmp_path: Path
-) -> None:
+def test_what_is_not_of_the_service_is_told_and_left_alone(database, blobs, tmp_path):
     registered(database, blobs)
     (blobs.root / "weights.pt").write_bytes(b"x")
     (blobs.root / "models" / "link").symlink_to(tmp_path)
@@ -284,9 +274,7 @@ def test_what_is_not_of_the_service_is_told_and_left_alone(
     assert (blobs.root / "models" / "link").is_symlink()
 
 
-def test_of_a_long_list_people_see_the_first_and_programs_all(
-    database: Database, blobs: Blobs
-) -> None:
+def test_of_a_long_list_people_see_the_first_and_programs_all(database, blobs):
     registered(database, blobs)
     for _ in range(25):
         leave_orphan(blobs)
@@ -308,9 +296,7 @@ def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: Bl
     assert job.id in result.output
 
 
-def test_variables_that_are_no_settings_are_all_named_beside_the_rest(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_that_are_no_settings_are_all_named_beside_the_rest(data_dir, monkeypatch):
     monkeypatch.setenv("DENSITYD_STORE_ULR", "s3://bucket")
     monkeypatch.setenv("DENSITYD_MEMROY_BYTES", "1")
 

@@ -45,9 +45,7 @@ def asked(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Scripted
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_wrong_options_of_a_training_are_told_before_anything_is_sent(
-    table: Path, url: str, options: list[str], says: str
-) -> None:
+def test_wrong_options_of_a_training_are_told_before_anything_is_sent(table, url, options, says):
     with Client(url) as client:
         before = len(list(client.datasets.list()))
         assert says in run("train", table, *options, status=2).stderr
@@ -88,9 +86,7 @@ def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str)
     assert "log has this request under" in told.stderr
 
 
-def test_a_service_that_is_not_there_or_breaks_off_has_a_status_and_an_advice_of_its_own(
-    asked: ScriptedServer,
-) -> None:
+def test_a_service_that_is_not_there_or_breaks_off_has_a_status_and_an_advice_of_its_own(asked):
     port = free_port()
     told = run("list", "--url", f"http://127.0.0.1:{port}", status=3).stderr
     assert f"http://127.0.0.1:{port}: cannot connect" in told
@@ -131,9 +127,7 @@ def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path
     assert "alias" in run("delete", "people@production", "--yes", status=2).stderr
 
 
-def test_unusual_rows_are_printed_and_written(
-    service: Service, table: Path, url: str, tmp_path: Path
-) -> None:
+def test_unusual_rows_are_printed_and_written(service, table, url, tmp_path):
     with Client(url) as client:
         dataset = client.datasets.upload(table).id
     kept = {"total": 50, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": None}
@@ -148,9 +142,7 @@ def test_unusual_rows_are_printed_and_written(
     assert "unusual-unavailable" in run("unusual", "people", status=1).stderr
 
 
-def test_a_version_is_promoted_exported_and_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_is_promoted_exported_and_imported(tmp_path, monkeypatch):
     assert run("alias", "ranked", "best", 1, "--reason", "it is quiet").stdout == "ranked:1\n"
     assert run("alias", "ranked", "best").stdout == "ranked:1\n"
     assert "it is quiet" in run("alias", "ranked").stdout
@@ -187,9 +179,7 @@ def test_any_request_can_be_sent(table: Path, tmp_path: Path) -> None:
     assert "begins with /" in run("call", "GET", "v1/usage", status=2).stderr
 
 
-def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(
-    table: Path, tmp_path: Path, url: str
-) -> None:
+def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(table, tmp_path, url):
     with Client(url) as client:
         expected = client.log_prob("people", ROWS)
         ranks = client.score("ranked", ROWS).quantile
@@ -252,9 +242,7 @@ def test_an_explanation_is_a_column_of_reasons(asked: ScriptedServer, table: Pat
     ],
     ids=str,
 )
-def test_other_columns_than_the_density_are_asked_for(
-    asked: ScriptedServer, table: Path, options: list[str], line: str
-) -> None:
+def test_other_columns_than_the_density_are_asked_for(asked, table, options, line):
     asked.replies = [Reply(body=b"bytes")]
     assert run("score", "m", table, *options).stdout == "bytes"
     assert asked.asked[0].line == f"POST /v1/models/m/{line}"
@@ -291,9 +279,7 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
     ],
     ids=["score", "sample"],
 )
-def test_much_is_done_by_a_job_whose_file_is_downloaded(
-    asked: ScriptedServer, tmp_path: Path, command: list[object], request_body: dict[str, object]
-) -> None:
+def test_much_is_done_by_a_job_whose_file_is_downloaded(asked, tmp_path, command, request_body):
     running = {**BULK, "state": "running", "result": None}
     asked.replies = [a_json(running), a_json(running), a_json(BULK), Reply(body=b"bytes")]
 
@@ -304,9 +290,7 @@ def test_much_is_done_by_a_job_whose_file_is_downloaded(
     assert asked.asked[-1].line == "GET /v1/jobs/job_1/result"
 
 
-def test_a_result_is_downloaded_in_the_format_that_the_name_tells(
-    asked: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_result_is_downloaded_in_the_format_that_the_name_tells(asked, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked.replies = [a_json({**BULK, "request": {"output": "parquet"}}), Reply(body=b"bytes")]
 

@@ -94,9 +94,7 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
         (50_000, 65, MafSpec, 130, 160),
     ],
 )
-def test_flow_and_epochs_follow_the_size_of_the_table(
-    rows: int, dim: int, family: type[MafSpec | NsfSpec], width: int, epochs: int
-) -> None:
+def test_flow_and_epochs_follow_the_size_of_the_table(rows, dim, family, width, epochs):
     table = dataset(rows=rows, dim=dim)
     accepted = accept_training(request(table), table, limits=LIMITS)
     assert isinstance(accepted.flow, family)
@@ -324,9 +322,7 @@ def test_each_trial_is_a_training_at_its_point() -> None:
         ),
     ],
 )
-def test_stages_halve_the_trials_and_lengthen_their_training(
-    trials: int, reduction: int, ensemble: int, stages: list[tuple[int, float]]
-) -> None:
+def test_stages_halve_the_trials_and_lengthen_their_training(trials, reduction, ensemble, stages):
     search = accepted(RATES, trials=trials, reduction=reduction, ensemble=ensemble)
     found = [(stage.trials, stage.share) for stage in search.stages]
     assert [count for count, _ in found] == [count for count, _ in stages]
@@ -340,9 +336,7 @@ def test_stages_halve_the_trials_and_lengthen_their_training(
     seed=st.integers(0, 2**63 - 1),
 )
 @settings(max_examples=30, deadline=None)
-def test_points_lie_within_their_ranges_and_differ(
-    low: int, width: int, method: str, seed: int
-) -> None:
+def test_points_lie_within_their_ranges_and_differ(low, width, method, seed):
     wanted = sweep_request(LAYERS, method=method, seed=seed, trials=32)
     for name, range_ in (("low", low), ("high", low + width)):
         object.__setattr__(wanted.ranges["flow.layers"], name, range_)
@@ -379,9 +373,7 @@ def test_whole_specs_of_several_families_are_a_range() -> None:
         (LAYERS, {"flow": "auto"}, "flow"),
     ],
 )
-def test_wrong_ranges_are_refused(
-    ranges: dict[str, Any], fields: dict[str, Any], reason: str
-) -> None:
+def test_wrong_ranges_are_refused(ranges, fields, reason):
     with pytest.raises(ValidationError, match=r"ranges|flow|trials") as caught:
         sweep_request(ranges, **fields)
     assert reason in str(caught.value)

@@ -116,9 +116,7 @@ def test_a_flow_is_closed_for_sampling_or_refused_with_the_reason() -> None:
         ("-z1^2\n - 2 z2", 12, ""),
     ],
 )
-def test_what_is_no_formula_is_refused_with_its_place(
-    text: str, position: int, reason: str
-) -> None:
+def test_what_is_no_formula_is_refused_with_its_place(text, position, reason):
     error = refusal({"log_density": text, "dim": 2})
     assert (error.slug, error.pointer) == ("formula", "/target/log_density")
     assert error.position == position
@@ -217,9 +215,7 @@ def latent(fields: dict[str, Any]) -> dict[str, Any]:
     [(LEARNT, GaussianSpec, 2), (KNOWN, GaussianSpec, 1), (BINARY, IafSpec, 2)],
     ids=["learnt", "known", "binary"],
 )
-def test_the_flow_suits_the_model_and_its_columns_are_shown(
-    fields: dict[str, Any], flow: type, latents: int
-) -> None:
+def test_the_flow_suits_the_model_and_its_columns_are_shown(fields, flow, latents):
     chosen = accepted(latent(fields), table=LATENT_TABLE)
     assert isinstance(chosen.flow, LatentSpec)
     assert isinstance(chosen.flow.flow, flow)
@@ -268,9 +264,7 @@ def test_a_model_that_cannot_be_is_refused(fields: dict[str, Any], words: str) -
     ],
     ids=["unknown", "binary", "loadings", "few held out"],
 )
-def test_a_model_that_does_not_fit_the_table_is_refused(
-    fields: dict[str, Any], slug: str, pointer: str
-) -> None:
+def test_a_model_that_does_not_fit_the_table_is_refused(fields, slug, pointer):
     error = refusal(latent(fields), table=LATENT_TABLE)
     assert (error.slug, error.pointer) == (slug, f"/target/latent/{pointer}")
 

@@ -210,9 +210,7 @@ def _check_far_spikes(shares: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("low", "zeros", "is_spike"), [(0.0, 550, True), (0.0, 150, False), (None, 550, False)]
 )
-def test_most_zeros_of_an_amount_are_a_spike_of_a_mixed_table_of_numbers(
-    low: float | None, zeros: int, *, is_spike: bool
-) -> None:
+def test_most_zeros_of_an_amount_are_a_spike_of_a_mixed_table_of_numbers(low, zeros, *, is_spike):
     rain = Column(name="rain", spikes=(0.0, 2.0), transform="log", low=low, decimals=1)
     given = table(rain, RARE)
     given.columns[0].update(spike_counts=[zeros, 20], min=0.0)

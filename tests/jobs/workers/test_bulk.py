@@ -222,9 +222,7 @@ def test_a_conditional_model_is_given_its_context(place: Place, rows: int) -> No
         (8, "sampling", "parquet"),
     ],
 )
-def test_interrupted_anywhere_it_makes_the_same_file(
-    place: Place, dataset: Dataset, at: int, kind: str, output: str
-) -> None:
+def test_interrupted_anywhere_it_makes_the_same_file(place, dataset, at, kind, output):
     def task(**changes: Any) -> BulkTask:
         if kind == "scoring":
             return scoring(place, dataset, output=output, include_rows=True, **changes)
@@ -245,9 +243,7 @@ def test_interrupted_anywhere_it_makes_the_same_file(
     assert fresh + len(parts(first)) == 4, "no row is computed twice"
 
 
-def test_a_damaged_part_is_computed_again_and_those_after_it(
-    place: Place, dataset: Dataset
-) -> None:
+def test_a_damaged_part_is_computed_again_and_those_after_it(place, dataset):
     undisturbed = run(scoring(place, dataset))
     [second] = [key for key in place.blobs.keys("jobs") if key.endswith("1-2.part")]
     place.blobs.path(second).write_bytes(b"\0")
@@ -274,9 +270,7 @@ def test_without_a_list_it_starts_again(place: Place, dataset: Dataset) -> None:
     assert produced(messages).result["sha256"] == produced(undisturbed).result["sha256"]
 
 
-def test_a_file_is_written_while_as_much_of_the_disk_stays_free(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_written_while_as_much_of_the_disk_stays_free(place, monkeypatch):
     first = run(sampling(place))
     checkpoint = parts(first)[-1].checkpoint
     store = StoreAddress(url=str(place.blobs.root), leave_bytes=10**18)

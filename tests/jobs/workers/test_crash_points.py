@@ -42,9 +42,7 @@ def die(place: Place, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_death_at_any_write_gives_one_version_of_the_same_model(
-    place: Place, undisturbed: str, point: str
-) -> None:
+def test_death_at_any_write_gives_one_version_of_the_same_model(place, undisturbed, point):
     job_id = place.submit(place.add_dataset(), **SHORT)
     die(place, point)
     before = place.job(job_id)

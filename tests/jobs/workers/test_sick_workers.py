@@ -87,12 +87,7 @@ def get_sick(place: Place) -> Iterator[Callable[..., Sick]]:
 
 
 @pytest.mark.parametrize("sickness", ["store not mounted", "no GPU"])
-def test_a_sick_worker_takes_no_job_and_says_why(
-    place: Place,
-    get_sick: Callable[..., Sick],
-    tmp_path: Path,
-    sickness: str,
-) -> None:
+def test_a_sick_worker_takes_no_job_and_says_why(place, get_sick, tmp_path, sickness):
     dataset = place.add_dataset()
     jobs = [place.submit(dataset, max_epochs=1) for _ in range(JOBS)]
     elsewhere = tmp_path / "elsewhere"
@@ -109,9 +104,7 @@ def test_a_sick_worker_takes_no_job_and_says_why(
     assert not list(elsewhere.iterdir()), "it wrote into a folder that is not the store"
 
 
-def test_a_worker_whose_store_comes_back_takes_jobs_again(
-    place: Place, get_sick: Callable[..., Sick]
-) -> None:
+def test_a_worker_whose_store_comes_back_takes_jobs_again(place, get_sick):
     job_id = place.submit(place.add_dataset(), max_epochs=1)
     identity = place.blobs.root / STORE_ID
     aside = identity.with_name("aside")
@@ -126,9 +119,7 @@ def test_a_worker_whose_store_comes_back_takes_jobs_again(
     assert worker.supervisor.unfit is None
 
 
-def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_store_that_goes_away_under_a_job_costs_it_nothing(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     mounted, away = place.blobs.root, place.blobs.root.with_name("away")
 
@@ -151,9 +142,7 @@ def test_a_store_that_goes_away_under_a_job_costs_it_nothing(
     running.end()
 
 
-def test_a_worker_is_tested_again_after_its_environment_failed_a_job(
-    place: Place, start_worker: StartWorker, tmp_path: Path
-) -> None:
+def test_a_worker_is_tested_again_after_its_environment_failed_a_job(place, start_worker, tmp_path):
     job_id = place.submit(place.add_dataset(), max_epochs=1)
     start_worker(PYTHONPATH=broken_torch(tmp_path))
     wait_until(lambda: "libtorch_cpu.so" in str(Workers(place.database).alive()))
@@ -209,9 +198,7 @@ def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: 
     database.dispose()
 
 
-def test_a_sweep_tells_whether_more_jobs_are_due(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_tells_whether_more_jobs_are_due(tmp_path, database, monkeypatch):
     jobs = Jobs(database)
     for _ in range(3):
         jobs.cancel("default", submitted(jobs).id)
@@ -222,9 +209,7 @@ def test_a_sweep_tells_whether_more_jobs_are_due(
     database.dispose()
 
 
-def test_gpus_are_counted_by_their_files_or_as_the_environment_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_are_counted_by_their_files_or_as_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name in ("nvidia0", "nvidia1", "nvidia12", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
@@ -288,9 +273,7 @@ def make(path: Path, text: str) -> None:
         ),
     ],
 )
-def test_the_limits_of_all_groups_of_a_process_are_found(
-    tmp_path: Path, own: str, files: dict[str, str], limits: list[int]
-) -> None:
+def test_the_limits_of_all_groups_of_a_process_are_found(tmp_path, own, files, limits):
     make(tmp_path / "own", own)
     for name, text in files.items():
         make(tmp_path / "groups" / name, text)

@@ -15,7 +15,7 @@ import torch
 
 from models_store.job_states import JobState
 from models_store.jobs.retries import AttemptEnd, Ending
-from tests.jobs.workers.place import ENDLESS, Place, Running, fork_servers_of, trainers_of
+from tests.jobs.workers.place import ENDLESS, Running, fork_servers_of, trainers_of
 from tests.support.waiting import is_alive, wait_until
 from workers.protocol import (
     ImputationTask,
@@ -41,9 +41,7 @@ def _told() -> None:
     os._exit(40 + loaded + 2 * alone + 4 * touched)
 
 
-def test_the_server_has_loaded_all_and_started_no_thread_and_no_accelerator(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_server_has_loaded_all_and_started_no_thread_and_no_accelerator(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # where the child finds this module
     Trainers()
     process = get_context("forkserver").Process(target=_told)
@@ -52,9 +50,7 @@ def test_the_server_has_loaded_all_and_started_no_thread_and_no_accelerator(
     assert process.exitcode == 40 + 1 + 2
 
 
-def test_the_server_serves_many_trainers_and_ends_when_it_is_idle(
-    place: Place, supervise: Supervise
-) -> None:
+def test_the_server_serves_many_trainers_and_ends_when_it_is_idle(place, supervise):
     dataset = place.add_dataset()
     for _ in range(2):
         job_id = place.submit(dataset, max_epochs=1)
@@ -78,9 +74,7 @@ def test_the_server_serves_many_trainers_and_ends_when_it_is_idle(
     assert place.state(job_id) is JobState.SUCCEEDED
 
 
-def test_a_job_whose_trainer_a_frozen_server_does_not_start_can_be_cancelled(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_job_whose_trainer_a_frozen_server_does_not_start_can_be_cancelled(place, supervise):
     dataset = place.add_dataset()
     place.submit(dataset, max_epochs=1)
     supervise().join()
@@ -97,9 +91,7 @@ def test_a_job_whose_trainer_a_frozen_server_does_not_start_can_be_cancelled(
         os.kill(server, signal.SIGCONT)
 
 
-def test_a_server_that_is_killed_takes_its_trainers_along_and_their_jobs_go_on(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_server_that_is_killed_takes_its_trainers_along_and_their_jobs_go_on(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise()
     wait_until(lambda: place.epoch(job_id) >= 1)
@@ -116,9 +108,7 @@ def test_a_server_that_is_killed_takes_its_trainers_along_and_their_jobs_go_on(
     wait_until(lambda: place.epoch(job_id) > reached)
 
 
-def test_a_trainer_dies_with_its_worker(
-    place: Place, start_worker: Callable[..., "subprocess.Popen[bytes]"]
-) -> None:
+def test_a_trainer_dies_with_its_worker(place, start_worker):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     worker = start_worker()
     wait_until(lambda: place.epoch(job_id) >= 1)

@@ -119,9 +119,7 @@ def test_each_epoch_is_told_once_with_its_metrics(undisturbed: Undisturbed) -> N
 
 
 @pytest.mark.parametrize("batch", [1, 17])
-def test_interrupted_at_any_batch_it_makes_the_same_model(
-    place: Place, batch: int, undisturbed: Undisturbed
-) -> None:
+def test_interrupted_at_any_batch_it_makes_the_same_model(place, batch, undisturbed):
     dataset = place.add_dataset()
     asked = iter(range(1, 10_000))
 
@@ -145,9 +143,7 @@ def test_the_evaluation_tells_what_is_left_of_it(place: Place, undisturbed: Undi
     assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
 
 
-def test_an_evaluation_that_is_interrupted_is_repeated(
-    place: Place, undisturbed: Undisturbed
-) -> None:
+def test_an_evaluation_that_is_interrupted_is_repeated(place, undisturbed):
     dataset, told = place.add_dataset(), list[Message]()
 
     def after_training() -> bool:
@@ -165,9 +161,7 @@ def test_an_evaluation_that_is_interrupted_is_repeated(
     assert result(again).version["held_out"] == result(undisturbed.messages).version["held_out"]
 
 
-def test_checkpoints_within_an_epoch_make_the_same_model(
-    place: Place, undisturbed: Undisturbed
-) -> None:
+def test_checkpoints_within_an_epoch_make_the_same_model(place, undisturbed):
     dataset = place.add_dataset()
 
     messages = run(task_of(place, dataset, long_epoch_s=0))
@@ -200,12 +194,7 @@ def harm_flipped(place: Place, at: CheckpointRef) -> None:
 @pytest.mark.parametrize(
     ("harm", "harmed"), [(harm_missing, 1), (harm_truncated, 2), (harm_flipped, 1)]
 )
-def test_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(
-    place: Place,
-    undisturbed: Undisturbed,
-    harm: Callable[[Place, CheckpointRef], None],
-    harmed: int,
-) -> None:
+def test_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(place, undisturbed, harm, harmed):
     shutil.copytree(undisturbed.place.blobs.root, place.blobs.root, dirs_exist_ok=True)
     dataset, told = undisturbed.dataset, epochs(undisturbed.messages)
     saved = [message.checkpoint for message in told if message.checkpoint is not None]
@@ -426,9 +415,7 @@ OTHERS: dict[str, Callable[[FitState], FitState]] = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_checkpoint_of_another_version_of_the_code_means_from_the_beginning(
-    place: Place, other: str
-) -> None:
+def test_a_checkpoint_of_another_version_of_the_code_means_from_the_beginning(place, other):
     dataset = place.add_dataset()
     whole = run(task_of(place, dataset))
     at = epochs(whole)[1].checkpoint
@@ -493,9 +480,7 @@ def test_the_model_scores_rows_with_gaps_and_samples_valid_cells(place: Place) -
 
 
 @pytest.mark.parametrize("missing", ["observed", "any"])
-def test_interrupted_at_any_batch_it_makes_the_same_model_of_mixed_rows(
-    place: Place, missing: str
-) -> None:
+def test_interrupted_at_any_batch_it_makes_the_same_model_of_mixed_rows(place, missing):
     whole = trained(place, missing=missing)
     table = place.add_table(cells(), TYPES)
     fields = REQUEST | {"missing": missing}
@@ -574,9 +559,7 @@ def test_a_table_that_lost_a_column_fails_its_job_with_the_reason(place: Place) 
         run(task.model_copy(update={"dataset": less}))
 
 
-def test_the_fit_of_a_mixture_that_comes_first_goes_on_after_each_iteration(
-    place: Place,
-) -> None:
+def test_the_fit_of_a_mixture_that_comes_first_goes_on_after_each_iteration(place):
     options = {"seed": 1, "max_epochs": 1, "batch_size": 100}
     request = {"flow": {"family": "gaussian_mixture"}, "optimisation": options}
     table = place.add_table(cells(), TYPES)

@@ -120,9 +120,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("iteration", [1, 33])
-def test_interrupted_at_any_iteration_it_makes_the_same_model(
-    place: Place, iteration: int, undisturbed: str
-) -> None:
+def test_interrupted_at_any_iteration_it_makes_the_same_model(place, iteration, undisturbed):
     asked = iter(range(1, 10_000))
 
     messages = run(task_of(place, BANANA), lambda: next(asked) == iteration)

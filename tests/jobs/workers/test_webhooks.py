@@ -111,9 +111,7 @@ def told_of(database: Database, url: str, *, private: bool = True, timeout_s: fl
     return shown.error or ""
 
 
-def test_a_failing_receiver_gets_the_event_in_the_end(
-    database: Database, receiver: Receiver
-) -> None:
+def test_a_failing_receiver_gets_the_event_in_the_end(database, receiver):
     webhooks = Webhooks(database)
     webhook = webhooks.create(PROJECT, receiver.url, events=["job.cancelled"])
     jobs = Jobs(database)
@@ -197,9 +195,7 @@ def test_a_receiver_without_a_valid_certificate_is_named(database: Database) -> 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "rebinding.example"])
-def test_a_private_address_is_not_called_whatever_its_name(
-    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+def test_a_private_address_is_not_called_whatever_its_name(database, receiver, monkeypatch, host):
     port = receiver.server.server_port
     answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def test_a_read_cannot_write_to_postgresql(postgres: Database) -> None:
         session.execute(update(DatasetRow).values(name="other"))
 
 
-def test_a_standby_is_a_database_that_takes_no_writes(postgres: Database) -> None:
+def test_a_standby_is_a_database_that_takes_no_writes(postgres):
     # A standby refuses BEGIN READ WRITE with this code; it allows no such transaction at all.
     standby = text("DO $$ BEGIN RAISE EXCEPTION 'recovery' USING ERRCODE = '0A000'; END $$")
     with pytest.raises(DatabaseUnavailableError, match="standby"), postgres.write() as session:
@@ -142,9 +142,7 @@ def test_a_writer_waits_for_another_only_so_long(sqlite: Database, sqlite_url: s
     other.close()
 
 
-def test_a_lock_on_postgresql_is_waited_for_only_so_long(
-    postgres: Database, postgres_url: str
-) -> None:
+def test_a_lock_on_postgresql_is_waited_for_only_so_long(postgres, postgres_url):
     dataset = added(Registry(postgres))
     other = Database(postgres_url)
     with other.write() as session:
@@ -261,9 +259,7 @@ def test_a_database_that_became_read_only_still_reads(sqlite: Database) -> None:
     assert registry.dataset(PROJECT, dataset.id) == dataset
 
 
-def test_postgresql_that_is_down_is_unavailable_and_comes_back(
-    own_postgres: PostgresServer,
-) -> None:
+def test_postgresql_that_is_down_is_unavailable_and_comes_back(own_postgres):
     database = Database(own_postgres.url("densityd"))
     registry = Registry(database)
     dataset = added(registry)
@@ -292,8 +288,8 @@ def test_postgresql_that_is_down_is_unavailable_and_comes_back(
     ],
 )
 def test_why_a_server_refuses_a_connection_is_told_without_the_password(
-    postgres_server: PostgresServer, user: str, name: str, words: str
-) -> None:
+    postgres_server, user, name, words
+):
     postgres_server.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
     database = Database(f"postgresql://{user}@/{name}?host={postgres_server.folder}")
     try:
@@ -306,18 +302,14 @@ def test_why_a_server_refuses_a_connection_is_told_without_the_password(
 
 
 @pytest.mark.parametrize("use", [lambda url: Database(url).check_revision(), migrate])
-def test_a_password_among_the_parameters_of_the_url_is_not_shown(
-    use: Callable[[str], None],
-) -> None:
+def test_a_password_among_the_parameters_of_the_url_is_not_shown(use):
     secrets = "password=s3cret&sslpassword=s3cret-too"
     with pytest.raises(DatabaseUnavailableError, match="densityd@/here") as refused:
         use(f"postgresql://densityd@/here?host=/nowhere&{secrets}")
     assert "s3cret" not in str(refused.value)
 
 
-def test_a_killed_postgresql_loses_no_answered_job(
-    own_postgres: PostgresServer,
-) -> None:
+def test_a_killed_postgresql_loses_no_answered_job(own_postgres):
     database = Database(own_postgres.url("densityd"), pool_size=2)
     jobs = Jobs(database)
     answered: list[str] = []

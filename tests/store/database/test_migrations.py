@@ -161,9 +161,7 @@ def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
         migrate(f"sqlite:///{tmp_path / 'none' / 'densityd.sqlite3'}")
 
 
-def test_alembics_own_command_checks_the_configured_database(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alembics_own_command_checks_the_configured_database(sqlite_url, monkeypatch):
     monkeypatch.setenv("DENSITYD_DATABASE_URL", sqlite_url)
     config = Config()
     config.set_main_option("script_location", str(files("migrations")))
@@ -256,9 +254,7 @@ def half_done(
 
 
 @pytest.mark.parametrize("half_done", ["86fd3a7"], indirect=True)
-def test_a_job_that_was_half_done_goes_on_from_its_checkpoint(
-    half_done: tuple[str, Database, Supervisor],
-) -> None:
+def test_a_job_that_was_half_done_goes_on_from_its_checkpoint(half_done):
     job_id, database, worker = half_done
     texts, epochs = end(worker, database, job_id)
     assert "from its last checkpoint" in texts[0]
@@ -268,9 +264,7 @@ def test_a_job_that_was_half_done_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("half_done", ["aa3b20d"], indirect=True)
-def test_a_job_whose_checkpoint_cannot_be_resumed_begins_anew_and_says_so(
-    half_done: tuple[str, Database, Supervisor],
-) -> None:
+def test_a_job_whose_checkpoint_cannot_be_resumed_begins_anew_and_says_so(half_done):
     job_id, database, worker = half_done
     texts, _ = end(worker, database, job_id)
     assert any(f"epoch {EPOCHS['aa3b20d'][0]} {OF_ANOTHER_VERSION}" in one for one in texts)

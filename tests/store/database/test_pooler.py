@@ -16,7 +16,6 @@ from sqlalchemy import make_url, text
 from models_store.database.database import Database, migrate
 from models_store.errors import (
     DatabaseBusyError,
-    DatabaseError,
     DatabaseUnavailableError,
     LimitsIgnoredError,
 )
@@ -79,12 +78,8 @@ def pooled(
     ("ignored", "error"), [("", DatabaseUnavailableError), ("options", LimitsIgnoredError)]
 )
 def test_a_pooler_of_which_the_url_says_nothing_is_told(
-    postgres_server: PostgresServer,
-    postgres_url: str,
-    tmp_path: Path,
-    ignored: str,
-    error: type[DatabaseError],
-) -> None:
+    postgres_server, postgres_url, tmp_path, ignored, error
+):
     with _pooler(postgres_server, postgres_url, tmp_path, ignored=ignored) as url:
         database = Database(url)
         with pytest.raises(error, match="pgbouncer=true"):

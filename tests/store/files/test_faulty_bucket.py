@@ -86,8 +86,8 @@ def lived(
     [*((wrong, 5000) for wrong in Wrong), (Wrong.HALVED, 9_000_000), (Wrong.ALTERED, 9_000_000)],
 )
 def test_a_request_that_goes_wrong_is_tried_again_or_told_and_nothing_stored_is_lost(
-    tmp_path: Path, wrong: Wrong, size: int
-) -> None:
+    tmp_path, wrong, size
+):
     requests, told, left = lived(tmp_path / "undisturbed", None, size=size)
     assert (told, left) == ([], [])
     assert len(requests) > 15
@@ -102,9 +102,7 @@ def test_a_request_that_goes_wrong_is_tried_again_or_told_and_nothing_stored_is_
             assert bool(told) or wrong not in (Wrong.REFUSED, Wrong.LOST)
 
 
-def test_a_store_that_believes_what_it_reads_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_believes_what_it_reads_is_found_out(tmp_path, monkeypatch):
     def unread(self: Blobs, key: str, _sha256: str) -> Path:
         path = self.staging / "unread"
         self.staging.mkdir(parents=True, exist_ok=True)

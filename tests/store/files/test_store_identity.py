@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from models_store.database.database import Database
 from models_store.errors import BlobDiskError, WrongStoreError
 from models_store.files.blobs import STORE_ID, Blobs
 from models_store.files.private_files import close_to_others, create_private_files
@@ -15,9 +14,7 @@ from models_store.registry import Registry
 from tests.store.makers import added
 
 
-def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
-    database: Database, blobs: Blobs
-) -> None:
+def test_the_first_start_ties_them_together_and_the_next_finds_it_so(database, blobs):
     assert known_identity(database) is None
     adopt(database, blobs)
     identity = known_identity(database)
@@ -29,9 +26,7 @@ def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
 
 
 @pytest.mark.parametrize("spoil", ["another", "unmounted"])
-def test_another_store_and_none_are_refused_and_left_alone(
-    database: Database, blobs: Blobs, tmp_path: Path, spoil: str
-) -> None:
+def test_another_store_and_none_are_refused_and_left_alone(database, blobs, tmp_path, spoil):
     adopt(database, blobs)
     other = Blobs.in_folder(tmp_path / "other")
     if spoil == "another":
@@ -43,18 +38,14 @@ def test_another_store_and_none_are_refused_and_left_alone(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_restored_database_takes_the_identity_of_its_store(
-    database: Database, blobs: Blobs
-) -> None:
+def test_a_restored_database_takes_the_identity_of_its_store(database, blobs):
     blobs.mark("a" * 32)
     added(Registry(database))
     adopt(database, blobs)
     assert known_identity(database) == "a" * 32
 
 
-def test_a_new_database_does_not_take_the_store_of_another_one(
-    database: Database, blobs: Blobs
-) -> None:
+def test_a_new_database_does_not_take_the_store_of_another_one(database, blobs):
     blobs.mark("a" * 32)
     with blobs.staged() as path:
         blobs.commit(path, "datasets/ds_1/table.npy")
@@ -66,9 +57,7 @@ def test_a_new_database_does_not_take_the_store_of_another_one(
     assert known_identity(database) == Blobs.in_folder(blobs.root).identity()
 
 
-def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
-    database: Database, blobs: Blobs
-) -> None:
+def test_a_database_with_rows_is_not_tied_to_an_empty_folder(database, blobs):
     dataset = added(Registry(database))
     with pytest.raises(WrongStoreError, match="holds nothing"):
         adopt(database, blobs)
@@ -82,8 +71,8 @@ def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
 
 @pytest.mark.parametrize("where", ["store", "database"])
 def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
-    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+    database, blobs, monkeypatch, where
+):
     mark = Blobs.mark
 
     def breaks(store: Blobs, identity: str) -> None:
@@ -102,8 +91,8 @@ def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
 
 @pytest.mark.parametrize("instead", ["nothing", "an old staging", "another"])
 def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
-    database: Database, blobs: Blobs, tmp_path: Path, instead: str
-) -> None:
+    database, blobs, tmp_path, instead
+):
     adopt(database, blobs)
     away = tmp_path / "away"
     blobs.root.rename(away)
@@ -124,9 +113,7 @@ def test_nothing_is_written_while_the_disk_of_a_store_is_not_mounted(
     assert blobs.size("datasets/ds_1/table.npy") == 0
 
 
-def test_a_file_is_not_kept_where_its_disk_goes_while_it_is_written(
-    database: Database, blobs: Blobs
-) -> None:
+def test_a_file_is_not_kept_where_its_disk_goes_while_it_is_written(database, blobs):
     adopt(database, blobs)
     identity = blobs.root / STORE_ID
     with blobs.staged() as path:
@@ -141,9 +128,7 @@ def _open_umask() -> None:
     os.umask(0o022)
 
 
-def test_what_an_earlier_version_left_open_is_closed_and_the_folder_is_named(
-    tmp_path: Path,
-) -> None:
+def test_what_an_earlier_version_left_open_is_closed_and_the_folder_is_named(tmp_path):
     tmp_path.chmod(0o755)
     for name in ("densityd.sqlite3", "densityd.sqlite3-wal", "notes.txt"):
         (tmp_path / name).touch(0o644)

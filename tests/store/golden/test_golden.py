@@ -95,9 +95,7 @@ def _client(folder: Path) -> TestClient:
     ("model", "kind"),
     [("people", "checkpoint"), ("cars", "export")],
 )
-def test_a_file_of_a_released_format_is_imported(
-    client: TestClient, folder: Path, kind: str, model: str
-) -> None:
+def test_a_file_of_a_released_format_is_imported(client, folder, kind, model):
     content = (folder / f"{model}.{kind}.safetensors").read_bytes()
     with client:
         answer = client.post(f"/v1/models/{model}/versions", content=content, headers=FILE)
@@ -111,9 +109,7 @@ def test_a_file_of_a_released_format_is_imported(
 
 @pytest.mark.parametrize("folder", TABLES, ids=lambda folder: folder.name)
 @pytest.mark.parametrize("name", UPLOADS)
-def test_a_table_of_a_released_format_is_read_and_retyped(
-    tmp_path: Path, folder: Path, name: str
-) -> None:
+def test_a_table_of_a_released_format_is_read_and_retyped(tmp_path, folder, name):
     known = json.loads((folder / f"{name}.json").read_text())
     with _client(tmp_path) as client:
         state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
@@ -201,9 +197,7 @@ MEANINGLESS = {"chosen_from", "residual"}
     ("name", "stored"),
     [pytest.param(name, kept, id=f"{release} {name}") for release, name, kept in STORED],
 )
-def test_a_request_of_a_released_version_means_what_it_did(
-    name: str, stored: dict[str, Any]
-) -> None:
+def test_a_request_of_a_released_version_means_what_it_did(name, stored):
     request = REQUEST_MODELS[name.split(maxsplit=1)[0]].model_validate(stored)
     assert without_news(request.model_dump(mode="json"), stored) == stored
 
