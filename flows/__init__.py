@@ -54,7 +54,11 @@ from flows.mixed.defaults import (
     default_hidden as default_hidden,
 )
 from flows.mixed.spec import MixedSpec as MixedSpec
-from flows.preprocess import Denoise as Denoise, PreprocessingSpec as PreprocessingSpec
+from flows.preprocess import (
+    MOST_REPEATED as MOST_REPEATED,
+    Denoise as Denoise,
+    PreprocessingSpec as PreprocessingSpec,
+)
 from flows.training.calibration import quantiles_of as quantiles_of, rank_among as rank_among
 from flows.training.evaluate import Evaluation as Evaluation, evaluate as evaluate
 from flows.training.fit import fit as fit

@@ -1,7 +1,7 @@
 """Preprocessing between the data and the model: elementwise layers without weights, in float64."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 DENOISE_KNOTS = 130
 """Quantiles of a column with wide noise: evenly spread, and two around the value that most rows share."""
+
+MOST_REPEATED = 512
+"""The most values of a column of which samples have no others."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def preprocessing_cost(dim: int, context_dim: int) -> Cost:
         used_row=INDEX_BYTES * (12 * dim + 6 * context_dim + 16),
     )
     return Cost.both(
-        way, buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * DENOISE_KNOTS * INDEX_BYTES * dim
+        way, buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * MOST_REPEATED * INDEX_BYTES * dim
     )
 
 
@@ -157,6 +160,8 @@ class Preprocessing(nn.Module):
         if self.steps is None:
             return x
         discrete = self.steps > 0
+        if self.denoise is not None:  # these are values of training rows to the last digit
+            discrete[self.denoise.places[self.denoise.stepped[:, 0] > 0]] = False
         step = torch.where(discrete, self.steps, 1.0).to(x)
         rounded = torch.round(x / step) * step
         if self.rescale is not None:
@@ -173,7 +178,8 @@ class Denoise(nn.Module):
     the training rows samples are shifted, unless the last value is one that many rows share: it is an
     end then. Densities are those of the values with noise.
 
-    A column of a few values at irregular distances has steps instead: a sample is one of the values.
+    A column that repeats its values has steps instead: a sample is one of the values, halfway between two
+    of them the nearest where there is no noise.
 
     Attributes:
         places: Numbers of the columns.
@@ -187,12 +193,12 @@ class Denoise(nn.Module):
     noisy: Tensor
     plain: Tensor
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, knots: int = DENOISE_KNOTS) -> None:
         super().__init__()
         self.register_buffer("places", torch.arange(columns))
         self.register_buffer("stepped", torch.zeros(columns, 1))
         for name in ("noisy", "plain"):
-            quantiles = torch.arange(DENOISE_KNOTS, dtype=torch.float64).repeat(columns, 1)
+            quantiles = torch.arange(knots, dtype=torch.float64).repeat(columns, 1)
             self.register_buffer(name, quantiles)
 
     @classmethod
@@ -202,23 +208,31 @@ class Denoise(nn.Module):
         widths: Float[Tensor, " dim"],
         places: list[int],
         *,
-        stepped: Collection[int] = (),
+        repeated: Sequence[int] = (),
     ) -> "Denoise":
         """Return the maps of some columns.
 
         Args:
-            stepped: Those of them whose samples are values of training rows.
+            repeated: Number of values of each column if samples have no others, else 0; none by default.
         """
-        maps = cls(len(places))
-        generator = torch.Generator().manual_seed(0)
+        maps = cls(len(places), max(DENOISE_KNOTS, *repeated, 0))
         for row, place in enumerate(places):
-            values = rows[:, place].double().cpu().sort().values
-            noise = torch.rand(len(values), generator=generator, dtype=torch.float64) - 0.5
-            noisy = (values + noise * widths[place].cpu()).sort().values
-            knots = _ends_of_runs(values) if place in stepped else _knots(values)
-            maps.places[row], maps.stepped[row] = place, float(place in stepped)
-            maps.plain[row], maps.noisy[row] = values[knots], noisy[knots]
+            maps.places[row] = place
+            stepped = bool(repeated) and repeated[place] > 0
+            maps.set(row, rows[:, place], widths[place], stepped=stepped)
         return maps
+
+    def set(
+        self, row: int, values: Float[Tensor, " rows"], width: Float[Tensor, ""], *, stepped: bool
+    ) -> None:
+        """Set the map of one column from its values in training rows, and the width of their noise."""
+        values, knots = values.double().cpu().sort().values, self.plain.shape[1]
+        noise = torch.rand(len(values), generator=torch.Generator().manual_seed(0)) - 0.5
+        noisy = (values + noise * width.cpu()).sort().values
+        self.stepped[row] = float(stepped)
+        at = _ends_of_runs(values, knots) if stepped else _knots(values, knots)
+        after = (at + int(stepped)).clamp(max=len(values) - 1)
+        self.plain[row], self.noisy[row] = values[at], (noisy[at] + noisy[after]) / 2
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *further: object
@@ -242,9 +256,10 @@ class Denoise(nn.Module):
         """Return rows without the noise."""
         x = x.clone()
         values = x[:, self.places].double().t().contiguous()
+        last = self.plain.shape[1] - 1
         at = torch.searchsorted(self.noisy, values)
-        nearest = self.plain.gather(1, at.clamp(max=DENOISE_KNOTS - 1))
-        above = at.clamp(1, DENOISE_KNOTS - 1)
+        nearest = self.plain.gather(1, at.clamp(max=last))
+        above = at.clamp(1, last)
         ends = [q.gather(1, at) for q in (self.noisy, self.plain) for at in (above - 1, above)]
         low, high, start, stop = ends
         share = ((values - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
@@ -259,18 +274,18 @@ class Denoise(nn.Module):
         return x
 
 
-def _ends_of_runs(ordered: Float[Tensor, " rows"]) -> Tensor:
+def _ends_of_runs(ordered: Float[Tensor, " rows"], count: int) -> Tensor:
     """Return the last place of each of the most frequent values among ascending ones, some twice."""
     counts = torch.unique_consecutive(ordered, return_counts=True)[1]
-    kept = counts.argsort(descending=True, stable=True)[:DENOISE_KNOTS].sort().values
+    kept = counts.argsort(descending=True, stable=True)[:count].sort().values
     ends = counts.cumsum(0)[kept] - 1
-    return torch.cat([ends, ends[-1:].expand(DENOISE_KNOTS - len(ends))])
+    return torch.cat([ends, ends[-1:].expand(count - len(ends))])
 
 
-def _knots(ordered: Float[Tensor, " rows"]) -> Tensor:
+def _knots(ordered: Float[Tensor, " rows"], count: int) -> Tensor:
     """Return places of quantiles among ascending values: evenly spread, and the ends of the longest run."""
     last = len(ordered) - 1
-    even = torch.linspace(0, last, DENOISE_KNOTS - 2, dtype=torch.float64).round().long()
+    even = torch.linspace(0, last, count - 2, dtype=torch.float64).round().long()
     values, counts = torch.unique(ordered, return_counts=True)
     longest = counts.argmax()
     first = torch.searchsorted(ordered, values[longest])

@@ -66,11 +66,11 @@ class CompiledFlow:
         conditionals: Densities of columns in this order, of a flow that was compiled with them.
         operations: Time of a few rows, zeros if unknown.
         companion: Mixture that questions about some columns are answered from; None if there is none.
-        log_unseen_rest: Log of what the probability of known levels lacks, with the other sign.
+        log_seen: Logarithms of what the known levels of each column of levels share.
     """
 
     companion: Companion | None
-    log_unseen_rest: float
+    log_seen: dict[int, float]
     dim: int
     model_dim: int
     context_dim: int
@@ -174,14 +174,15 @@ class CompiledFlow:
 
     def _set_companion(self, exact: Flow) -> None:
         """Take the companion of a flow; a mixture of Gaussians is its own."""
-        transform, self.log_unseen_rest = exact.transform, 0.0
+        transform, self.log_seen = exact.transform, {}
         self._continuous = len(layout_of(exact).continuous)
         self.companion = exact.companion if isinstance(exact.companion, Companion) else None
         if isinstance(transform, MixtureOfGaussians) and exact.context_dim == 0:
             self.companion = Companion.of_mixture(layout_of(exact), transform)
         first = transform.members[0] if isinstance(transform, Ensemble) else transform
         if isinstance(first, MixedDensity):
-            self.log_unseen_rest = -first.log_shares[0]
+            columns = [variable.column for variable in first.layout.variables]
+            self.log_seen = dict(zip(columns, first.log_seen.tolist(), strict=True))
 
     @cached_property
     def inside(self) -> Doubles:

@@ -413,12 +413,12 @@ class _Plan:
         log_p = self.flow.score_model(whole.flatten(0, 1)).view(len(rows), count)
         log_w = torch.nan_to_num(log_p - drawn.log_prob, nan=-math.inf)
         log_w = torch.where(log_p.isnan().all(dim=1, keepdim=True), torch.nan, log_w)
-        open_ones = sum(
-            own.unknown[:, at].double()
-            for at, p in enumerate(own.variables)
-            if not self.layout.variables[p].is_state and p not in self.allowed
-        )
-        estimates = self._estimates(log_w, open_ones)
+        # Levels that training never saw have a probability of their own, and are not drawn.
+        for at, place in enumerate(own.variables):
+            if place not in self.allowed:
+                log_seen = self.flow.log_seen[self.layout.variables[place].column]
+                log_w = log_w - own.unknown[:, at, None].double() * log_seen
+        estimates = self._estimates(log_w)
         return _Filled(~known, whole, log_w.softmax(dim=1).nan_to_num(0.0), estimates, shares)
 
     def _weighted(self, filled: "_Filled", *, keep_all: bool = True) -> tuple[Tensor, Weighted]:
@@ -436,7 +436,7 @@ class _Plan:
                 levels.append(self._level_shares(column, kept))
         return good, Weighted(columns, cells, kept.weights.numpy(), levels, kept.estimates)
 
-    def _estimates(self, log_w: Tensor, open_ones: Tensor | int) -> Estimates:
+    def _estimates(self, log_w: Tensor) -> Estimates:
         count = log_w.shape[1]
         top = log_w.max(dim=1, keepdim=True).values.clamp(min=-1e300)
         weights = (log_w - top).exp()
@@ -444,8 +444,7 @@ class _Plan:
         error = weights.std(dim=1) / mean / math.sqrt(count)
         effective = weights.sum(dim=1).square() / weights.square().sum(dim=1)
         shape = pareto_k(weights)
-        # Levels that training never saw have a probability of their own, and are not drawn.
-        log_prob = top[:, 0] + mean.log() + open_ones * self.flow.log_unseen_rest
+        log_prob = top[:, 0] + mean.log()
         good = shape <= min(1 - 1 / math.log10(count), 0.7)
         good &= (effective >= self.effort.effective) & (error <= self.effort.error)
         parts = (log_prob, error, effective, shape, (~good).double())

@@ -68,12 +68,12 @@ def describe(transform: Bijection) -> Description | None:
         return None
     places = {variable.column: place for place, variable in enumerate(layout.variables)}
     states = [places.get(column, -1) for column in layout.continuous]
-    log_seen, log_unseen = transform.log_shares
-    numbers = [[v.size, 0.0 if v.is_state else log_seen, log_unseen] for v in layout.variables]
+    sizes = torch.tensor([variable.size for variable in layout.variables])
+    numbers = torch.stack([sizes, transform.log_seen.cpu(), transform.log_unseen.cpu()], dim=1)
     return replace(
         found,
         levels=None if made is None else made.network_layer(),
-        level_numbers=np.array(numbers, dtype=np.float32).reshape(-1, 3),
+        level_numbers=numbers.float().numpy(),
         states=np.array(states, dtype=np.int64) if layout.masks else None,
         projection=transform.projection,
     )

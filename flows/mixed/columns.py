@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
+from flows.preprocess import MOST_REPEATED
+
 TransformName = Literal["none", "log", "logit", "asinh", "quantiles", "circular"]
 
 UNSEEN, HIDDEN = -1, -2
@@ -36,6 +38,9 @@ class MixedColumn:
             without a grid.
         noise: Width of the noise in training where it is wider than the step: it bounds the density at
             a value that many rows share. Samples come without it.
+        repeated: Number of continuous values that training rows have, where samples have one of these;
+            0 where samples have any.
+        unseen: Probability of a level that no training row had; 0 for 1 / (rows + 1).
         place: Place of its variable in P(d), parents before children, whose training then begins at a
             tree of tables of pairs (`flows.mixed.trees`); 0 in all columns for their own order and no tree.
     """
@@ -49,6 +54,8 @@ class MixedColumn:
     high: float | None = None
     step: float = 0.0
     noise: float = 0.0
+    repeated: int = 0
+    unseen: float = 0.0
     place: int = 0
 
     def __post_init__(self) -> None:
@@ -74,8 +81,12 @@ class MixedColumn:
             raise ValueError(
                 "a column of levels has neither spikes nor transform nor step nor noise"
             )
-        if min(self.step, self.noise, self.place) < 0:
-            raise ValueError("step, noise and place must be at least 0")
+        if min(self.step, self.noise, self.place, self.repeated) < 0:
+            raise ValueError("step, noise, place and repeated must be at least 0")
+        if not 0 <= self.unseen < 1:
+            raise ValueError("unseen must be at least 0 and below 1")
+        if self.repeated > MOST_REPEATED:
+            raise ValueError(f"repeated must be at most {MOST_REPEATED}")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError("low must be below high")
         if self.transform in ("logit", "circular") and (self.low is None or self.high is None):

@@ -22,22 +22,23 @@ MAX_ONE_HOT = 128
 class MixedDensity(Bijection):
     """P(d) of the discrete variables, and a flow of the observed continuous values given them.
 
-    Rows are those of a `TableEncoding`. A level that no training row had has probability
-    1 / (rows + 1), the others share the rest. A hidden cell adds nothing; where the marginals of the flow
+    Rows are those of a `TableEncoding`. A level that no training row had has a probability that its
+    column tells, the others share the rest. A hidden cell adds nothing; where the marginals of the flow
     are exact, the density is the sum over what hidden cells may be, but in training.
 
     Attributes:
         layout: Places of the columns.
         sums_hidden: True if the density sums over what hidden cells may be.
-        log_shares: Logarithms of what the known levels of a variable share, and of what one that no
-            training row had gets.
+        log_seen: Logarithms of what the known levels of each variable share, 0 for a state.
+        log_unseen: Logarithms of what a level gets that no training row had.
         made: Probabilities of the variables; None if there are none.
         flow: Flow of the continuous values; None if there are none.
     """
 
     has_noise = False
     own_density = True
-    opened: Tensor
+    log_seen: Tensor
+    log_unseen: Tensor
     state_places: Tensor
 
     def __init__(
@@ -62,12 +63,14 @@ class MixedDensity(Bijection):
             shape = (MAX_ONE_HOT, layout.slots)
             weight = uniform(shape, fan_in=len(layout.variables), generator=generator)
             self.projection = nn.Parameter(weight)
-        is_open = [not variable.is_state for variable in layout.variables]
-        self.register_buffer("opened", torch.tensor(is_open), persistent=False)
+        known = [(v, layout.columns[v.column].unseen or 1 / (rows + 1)) for v in layout.variables]
+        seen = torch.tensor([0.0 if v.is_state else math.log1p(-unseen) for v, unseen in known])
+        self.register_buffer("log_seen", seen, persistent=False)
+        unseen = torch.tensor([math.log(unseen) for _, unseen in known])
+        self.register_buffer("log_unseen", unseen, persistent=False)
         places = {variable.column: place for place, variable in enumerate(layout.variables)}
         states = [places.get(column, len(places)) for column in layout.continuous]
         self.register_buffer("state_places", torch.tensor(states), persistent=False)
-        self.log_shares = math.log(rows / (rows + 1)), -math.log(rows + 1)
 
     def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
@@ -141,10 +144,9 @@ class MixedDensity(Bijection):
         """Return log P(d_i | d_<i) of each variable."""
         if self.made is None:
             return indices
-        log_seen, log_unseen = self.log_shares
         terms = self.made.log_prob(indices, self._inputs(indices), context)
-        terms = terms + self.opened * torch.where(indices >= 0, log_seen, 0.0)
-        terms = torch.where(indices == UNSEEN, log_unseen, terms)
+        terms = terms + torch.where(indices >= 0, self.log_seen, 0.0)
+        terms = torch.where(indices == UNSEEN, self.log_unseen, terms)
         return torch.where(indices.isnan(), torch.nan, terms)
 
     def observed(

@@ -14,7 +14,7 @@ from flows.mixed.levels import Levels
 from flows.mixed.map_fitting import fit_column
 from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
-from flows.preprocess import Denoise, Preprocessing
+from flows.preprocess import DENOISE_KNOTS, Denoise, Preprocessing
 
 # Largest value that is mapped; a larger one counts as this one.
 LARGEST = 1e37
@@ -87,11 +87,10 @@ class TableEncoding(Preprocessing):
         gapped = [column.missing or layout.hides for column in columns]
         self.register_buffer("gapped", torch.tensor(gapped, dtype=torch.bool), persistent=False)
         self.levels = Levels([columns[number] for number in self._levels], hides=layout.hides)
-        self._keep("grid", [column.step for column in chosen])
+        self._keep("grid", [0.0 if column.repeated else column.step for column in chosen])
         self._keep("noise", [max(column.step, column.noise) for column in chosen])
-        self._noisy = [p for p, column in enumerate(chosen) if column.noise > column.step]
-        if self._noisy:
-            self.denoise = Denoise(len(self._noisy))
+        self._repeated = [place for place, column in enumerate(chosen) if column.repeated]
+        self.denoise = _denoise_of(chosen)
         limits = [[-math.inf if c.low is None else c.low for c in chosen]]
         limits.append([math.inf if c.high is None else c.high for c in chosen])
         self._keep("ends", limits)
@@ -123,22 +122,21 @@ class TableEncoding(Preprocessing):
         seen = self.states(values) == 0
         for place in range(len(self.layout.continuous)):
             known = values[seen[:, place], place]
-            self.roundings[place] = measure_roundings(known)
+            if place not in self._repeated:
+                self.roundings[place] = measure_roundings(known)
             if len(known) and place not in self.layout.circles:
                 self.extent[:, place] = torch.stack([known.min(), known.max()])
 
     def set_denoise(self, rows: Batch) -> None:
-        """Set the maps that take wide noise off samples, from training rows."""
+        """Set the maps that take noise off samples, from training rows."""
         if self.denoise is None:
             return
         values = rows[:, self.layout.continuous]
         seen = self.states(values) == 0
-        for row, place in enumerate(self._noisy):
-            known = values[seen[:, place], place][:, None]
+        for row, place in enumerate(self.denoise.places.tolist()):
+            known = values[seen[:, place], place]
             if len(known) > 1:
-                found = Denoise.fit(known, self.noise[place : place + 1], [0])
-                self.denoise.plain[row], self.denoise.noisy[row] = found.plain[0], found.noisy[0]
-            self.denoise.places[row] = place
+                self.denoise.set(row, known, self.noise[place], stepped=place in self._repeated)
 
     @property
     def maps(self) -> FittedMaps:
@@ -323,6 +321,16 @@ def _endless(columns: int) -> Tensor:
     """Return an extent of samples that bounds nothing."""
     ends = torch.tensor([-math.inf, math.inf], dtype=torch.float64)
     return ends[:, None].repeat(1, columns)
+
+
+def _denoise_of(columns: list[MixedColumn]) -> Denoise | None:
+    """Return the maps of the continuous columns with wide noise or repeated values, not fitted yet."""
+    places = [place for place, c in enumerate(columns) if c.noise > c.step or c.repeated]
+    if not places:
+        return None
+    denoise = Denoise(len(places), max(DENOISE_KNOTS, *(c.repeated for c in columns)))
+    denoise.places.copy_(torch.tensor(places))
+    return denoise
 
 
 def _atoms_of(column: MixedColumn) -> MixedColumn:

@@ -17,7 +17,7 @@ from flows.mixed.columns import Layout, MixedColumn
 from flows.mixed.density import MAX_ONE_HOT, MixedDensity
 from flows.mixed.maps import KNOTS
 from flows.mixed.roundings import DECADES, STEPS
-from flows.preprocess import DENOISE_KNOTS
+from flows.preprocess import MOST_REPEATED
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MixedSpec(Spec):
         missing: `any` hides random cells in training, so that rows with any gaps have a density;
             with `observed` only those gaps do that training rows have.
         rows: Number of training rows: a level that none of them has gets the probability
-            1 / (rows + 1), the others share the rest.
+            1 / (rows + 1) where its column does not tell another, the others share the rest.
     """
 
     family: Literal["mixed"] = "mixed"
@@ -167,8 +167,8 @@ def encoding_cost(layout: Layout) -> Cost:
     spikes = max((len(column.spikes) for column in layout.columns), default=0)
     listed = 4 * sum(len(column.values) for column in layout.columns)
     fitted = spikes + 3 * KNOTS + 14 + DECADES * STEPS
-    noisy = sum(column.noise > column.step for column in layout.columns)
-    listed += noisy * (2 * DENOISE_KNOTS + 1)
+    noisy = sum(c.noise > c.step or c.repeated > 0 for c in layout.columns)
+    listed += noisy * (2 * MOST_REPEATED + 1)
     numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * (fitted + 1))
     row = INDEX_BYTES * (24 * len(layout.columns) + 40 * count)
     return Cost(

@@ -88,8 +88,8 @@ def pack_state(groups: Mapping[str, Mapping[str, Tensor]], meta: dict[str, Json]
     return FitState(tensors, meta)
 
 
-# Values of training rows that bound samples alone, which states of earlier releases lack.
-_OF_SAMPLES = frozenset({"preprocessing.extent", "preprocessing.denoise.stepped"})
+# Values of training rows that samples alone depend on, which states of earlier releases lack, or have others.
+_OF_SAMPLES = ("preprocessing.extent", "preprocessing.denoise.")
 
 
 def unpack_state(
@@ -114,8 +114,7 @@ def unpack_state(
     own = flow.state_dict()
     shapes = {name: tensor.shape for name, tensor in own.items()}
     for group in ("flow", "best"):
-        for name in _OF_SAMPLES & own.keys():
-            groups[group].setdefault(name, own[name])
+        groups[group] |= {name: own[name] for name in own if name.startswith(_OF_SAMPLES)}
         if {name: tensor.shape for name, tensor in groups[group].items()} != shapes:
             raise StateMismatchError("the state belongs to another flow")
     if any(state.meta.get(key) != value for key, value in identity.items()):

@@ -41,7 +41,7 @@ from models_store.requests.training import Levels, Preprocessing
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
 _METADATA_KEY = "densityd"
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
-_DENOISE, _EXTENT = "preprocessing.denoise.places", "preprocessing.extent"
+_DENOISE, _EXTENT = "preprocessing.denoise.plain", "preprocessing.extent"
 _CONTEXT_MEAN = "context.standardise.mean"
 _COMPANION = "companion.log_weights"  # of models from before companions there is none
 _NO_SPACE = "os error 28"
@@ -182,7 +182,7 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     ):
         raise ValueError("the file has fewer weights than its flow")  # before they take memory
     chosen = Preprocessing.model_validate(header.preprocessing)
-    denoise = Denoise(len(tensors[_DENOISE])) if _DENOISE in tensors else None
+    denoise = Denoise(*tensors[_DENOISE].shape) if _DENOISE in tensors else None
     flow = build(
         spec,
         dim,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows import MixedColumn, MixedSpec, with_tree
+from flows import MOST_REPEATED, MixedColumn, MixedSpec, with_tree
 from models_store.requests.mixed import has_giants, is_numeric
 from models_store.requests.training import AcceptedTable, AcceptedTraining, ColumnOptions
 from tabular.columns import Column, TransformName
@@ -24,6 +24,7 @@ from tabular.ingest.numbers import (
     grid_step,
     lower_bound,
     quantiles,
+    repeats,
 )
 
 NOISE_SHARE = 0.05
@@ -34,6 +35,9 @@ NOISE_WIDTH = 0.5
 
 # Cells of a grid for each value that training rows show.
 _MOST_CELLS = 4
+
+# Levels that count as having come once where none has.
+_LEAST_ONCE = 0.1
 
 Rows = NDArray[np.floating[Any]]
 Values = NDArray[np.float64]
@@ -58,8 +62,14 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
         for column, c in zip(accepted.flow.columns, types, strict=False)
     ]
     known = rows.astype(np.float64).T
+    grids = accepted.preprocessing.dequantise == "auto"
     columns = [
-        replace(column, step=_step(column, values))
+        replace(
+            column,
+            step=_step(column, values),
+            repeated=_repeated(column, values) if grids else 0,
+            unseen=_unseen(column, values),
+        )
         for column, values in zip(columns, known, strict=False)
     ]
     if is_numeric(types):
@@ -81,6 +91,32 @@ def _step(column: MixedColumn, values: Values) -> float:
     step = grid_step(known)
     cells = (known[-1] - known[0]) / step if step else np.inf
     return step if step > column.step and cells < _MOST_CELLS * known.size else column.step
+
+
+def _repeated(column: MixedColumn, values: Values) -> int:
+    """Return the number of the continuous values of a column that repeats its values; else 0."""
+    if column.levels:
+        return 0
+    known, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    return int((~np.isin(known, column.spikes)).sum()) if repeated(counts) else 0
+
+
+def _unseen(column: MixedColumn, values: Values) -> float:
+    """Return the probability of a level that no row has (Good 1953): the share of levels that came once."""
+    if not column.levels:
+        return 0.0
+    counts = np.unique(values[np.isfinite(values)], return_counts=True)[1]
+    once = min(max(int((counts == 1).sum()), _LEAST_ONCE), counts.sum() / 2)
+    return float(once / (counts.sum() + 1))
+
+
+def repeated(counts: NDArray[np.int64]) -> int:
+    """Return the number of values of a column if samples have no others; 0 if they have any.
+
+    Args:
+        counts: Number of rows of each value.
+    """
+    return counts.size if counts.size <= MOST_REPEATED and repeats(counts) else 0
 
 
 def _noise(column: MixedColumn, values: Values) -> float:

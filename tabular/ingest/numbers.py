@@ -28,6 +28,7 @@ _MOST_CELLS = 1e5  # of a grid that rounding leaves recognisable
 _ON_GRID, _SAME = 0.02, 1e-7  # of a step, and of a value in steps
 _ROUNDING = 1e-9  # of the largest value, by which two that are the same may differ
 _FEWEST_ON_GRID = 4
+_NEW_SHARE = 0.05  # of the rows of which the value may be one that no row had
 _DECIMALS, _DECIMAL_SHARE = 4, 0.9  # of a column with a few values that are finer
 _NEIGHBOURS = 5  # on each side
 _SCALED_VALUES = 400  # fewer tell no scale from another
@@ -132,6 +133,18 @@ def is_ordinal(values: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
     if step and abs(np.log10(step) - round(np.log10(step))) > _SAME:
         return True
     return int(counts[_shared(values, counts)].sum()) >= _ORDINAL_SHARE * rows
+
+
+def repeats(counts: NDArray[np.int64]) -> bool:
+    """Return whether a column repeats its values, so that further rows hardly have others.
+
+    The share of the values that came once estimates that of the values that are still to come (Good 1953).
+
+    Args:
+        counts: Number of rows of each value.
+    """
+    once = int((counts == 1).sum())
+    return once <= _NEW_SHARE * counts.sum() and once <= counts.size / 2
 
 
 def find_spikes(sample: NDArray[np.float64]) -> list[float]:

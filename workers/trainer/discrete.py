@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows import Denoise
-from models_store.requests.training_rows import NOISE_SHARE, NOISE_WIDTH
+from models_store.requests.training_rows import NOISE_SHARE, NOISE_WIDTH, repeated
 
 SAMPLE_ROWS = 1_000_000
 """The most rows that are looked at, evenly spread over all."""
@@ -28,21 +28,19 @@ class Noise:
         widths: Widths of the uniform noise, 0 where there is none.
         spikes: Share for each column of the rows that its most frequent value has, if that is
             much for a column that is not discrete; else 0.
+        repeated: Numbers of values of the columns of which samples have no others, 0 for others.
     """
 
     steps: Tensor
     widths: Tensor
     spikes: Tensor
+    repeated: list[int]
 
     def denoise(self, rows: Tensor) -> Denoise | None:
-        """Return the maps that take the noise off samples where these are not rounded; None if all are."""
-        irregular = [
-            place
-            for place in ((self.widths > 0) & (self.steps == 0)).nonzero()[:, 0].tolist()
-            if _is_few(len(torch.unique(rows[:, place])), len(rows))
-        ]
-        places = sorted({*self.spikes.nonzero()[:, 0].tolist(), *irregular})
-        return Denoise.fit(rows, self.widths, places, stepped=irregular) if places else None
+        """Return the maps that take the noise off samples; None if all are rounded to their steps alone."""
+        stepped = [place for place, count in enumerate(self.repeated) if count]
+        places = sorted({*self.spikes.nonzero()[:, 0].tolist(), *stepped})
+        return Denoise.fit(rows, self.widths, places, repeated=self.repeated) if places else None
 
     def notes(self, columns: Sequence[str]) -> Iterator[str]:
         """Return messages about the noise for the caller."""
@@ -74,14 +72,13 @@ def column_noise(rows: Tensor) -> Noise:
     """
     stride = -(-len(rows) // SAMPLE_ROWS)
     found = [_column(column.double().cpu().numpy()) for column in rows[::stride].unbind(dim=1)]
-    steps, widths, spikes = (
-        torch.tensor(part, dtype=torch.float64) for part in zip(*found, strict=True)
-    )
-    return Noise(steps=steps, widths=widths, spikes=spikes)
+    *noise, counts = zip(*found, strict=True)
+    steps, widths, spikes = (torch.tensor(part, dtype=torch.float64) for part in noise)
+    return Noise(steps=steps, widths=widths, spikes=spikes, repeated=list(counts))
 
 
-def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return a column's step, the width of its noise, and the share of its spike."""
+def _column(column: NDArray[np.float64]) -> tuple[float, float, float, int]:
+    """Return a column's step, the width of its noise, the share of its spike, and its repeated values."""
     values, counts = np.unique(column, return_counts=True)
     values, share = _merged(values), float(counts.max() / len(column))
     step = width = 0.0
@@ -93,8 +90,8 @@ def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
         width = step or float(np.median(gaps))
     std = float(column.std())
     if share < NOISE_SHARE or share * std <= width:
-        return step, width, 0.0
-    return step, max(width, NOISE_WIDTH * std), share
+        return step, width, 0.0, repeated(counts)
+    return step, max(width, NOISE_WIDTH * std), share, repeated(counts)
 
 
 def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,11 +101,8 @@ def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _is_discrete(values: NDArray[np.float64], rows: int) -> bool:
-    return _is_few(len(values), rows) or bool((values == np.rint(values)).all())
-
-
-def _is_few(values: int, rows: int) -> bool:
-    return values * _ROWS_PER_DISTINCT_VALUE <= rows
+    few = len(values) * _ROWS_PER_DISTINCT_VALUE <= rows
+    return few or bool((values == np.rint(values)).all())
 
 
 def _on_grid(values: NDArray[np.float64], step: float) -> bool:

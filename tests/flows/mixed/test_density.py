@@ -101,6 +101,16 @@ def test_an_unseen_level_has_a_stated_probability():
     assert torch.allclose(parts, torch.tensor(math.log(1 / 100)).double())
 
 
+def test_a_column_tells_what_its_unseen_levels_have():
+    spec = MixedSpec(columns=[MixedColumn(levels=3, unseen=0.2), MixedColumn(levels=2)], rows=9)
+    flow = build(spec, 2, seed=0)
+    rows = torch.tensor([[0.0, 0], [1, 0], [2, 0], [-1, 0], [0, -1], [0, 1]]).double()
+    found = flow.log_prob(rows).detach().exp()
+    assert found[4] / (found[0] + found[4] + found[5]) == pytest.approx(0.1)
+    whole = flow.log_prob(torch.tensor([[-1.0, -1]]).double()).detach().exp()
+    assert whole == pytest.approx(0.2 * 0.1)
+
+
 @pytest.mark.parametrize("value", [3.0, 0.5, -2.0, 1e30])
 def test_what_is_no_level_counts_as_unseen(value):
     rows = example_rows(3)

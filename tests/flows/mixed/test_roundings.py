@@ -147,6 +147,17 @@ def test_samples_come_without_the_noise() -> None:
     assert torch.equal(found[:, 2], table[:, 2])
 
 
+def test_samples_of_a_mixed_column_that_repeats_its_values_are_none_beside() -> None:
+    listed = torch.tensor([8.0, 8.5, 12.0, 12.7, 13.0, 16.0], dtype=torch.float64)
+    table = torch.stack([listed[torch.arange(900) % 6], torch.linspace(0, 1, 900).double()], dim=1)
+    flow = build(MixedSpec(columns=[MixedColumn(step=0.1, repeated=6), MixedColumn()]), 2, seed=0)
+    fit_encoding(flow, table)
+    given = flow.preprocessing.spread(table, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(flow.preprocessing.to_grid(given), table)
+    between = torch.tensor([[12.4, 0.5], [14.1, 0.5], [99.0, 0.5]], dtype=torch.float64)
+    assert flow.preprocessing.to_grid(between)[:, 0].tolist() == [12.7, 13.0, 16.0]
+
+
 def test_the_maps_are_saved_with_the_weights() -> None:
     one = fitted()
     other = build(MixedSpec(columns=COLUMNS, rows=4000), 3, seed=1).preprocessing
@@ -185,6 +196,21 @@ def test_a_shared_value_at_an_end_is_an_end(sign: float) -> None:
     beyond, other = (sign * denoise.clean(far)[:, 0]).tolist()
     assert beyond == 0.0
     assert other == pytest.approx(9.0, abs=0.5)  # beyond the others samples are only shifted
+
+
+@pytest.mark.parametrize("width", [0.0, 0.5])
+def test_samples_of_a_column_that_repeats_its_values_are_these(width: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    listed = torch.rand(200, dtype=torch.float64, generator=generator).square().sort().values
+    values = listed[(torch.rand(20_000, generator=generator) ** 2 * 200).long()][:, None]
+    denoise = Denoise.fit(values, torch.tensor([width]), [0], repeated=[200])
+    given = noisy(values, width or 1e-7)
+    found = denoise.clean(given)
+    assert torch.isin(found, listed).all()
+    shares = [torch.bincount(torch.searchsorted(listed, x[:, 0])) / 20_000 for x in (values, found)]
+    assert (shares[0] - shares[1]).cumsum(0).abs().max() < 0.01
+    if not width:
+        assert torch.equal(found, values)
 
 
 def test_other_columns_stay_and_what_is_no_number_is_none() -> None:

@@ -306,3 +306,18 @@ def test_a_shared_value_of_a_table_of_numbers_gets_noise() -> None:
     beside_text = choose_training(accepted(table(Column(name="x"), CUT)), values[:, :2]).flow
     assert isinstance(beside_text, MixedSpec)
     assert [c.noise for c in beside_text.columns] == [0.0, 0.0]
+
+
+def test_training_rows_tell_which_values_samples_have_and_what_unseen_levels_get() -> None:
+    listed = np.array([0.0, 8.0, 12.0, 12.5, 12.7, 16.0])
+    _, flow = chosen(RANDOM.choice(listed, 2000))
+    spikes = flow.columns[0].spikes
+    assert flow.columns[0].repeated == len(listed) - len(spikes) > 0
+    assert flow.columns[1].unseen == pytest.approx(0.1 / 2001)
+    _, flow = chosen(RANDOM.lognormal(0, 1, 2000).round(6))
+    assert flow.columns[0].repeated == 0
+    rare = rows(listed)
+    rare[:3, 1] = [7.0, 8.0, 9.0]
+    job = choose_training(accepted(table(AMOUNT, CUT, AGE)), rare)
+    assert isinstance(job.flow, MixedSpec)
+    assert job.flow.columns[1].unseen == pytest.approx(3 / 2001)
