@@ -90,7 +90,9 @@ def likely_styles(texts: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for affix, _ in affixes.most_common(2):
         amounts = "".join(match["amount"] for match in matches if _affix(match) == affix)
         for decimal, thousands in _SEPARATORS:
-            if all(mark in amounts for mark in (thousands, decimal if decimal == "," else "")):
+            # Points between thousands alone, as in 1.234.567, tell that commas are before decimals.
+            told = "" if decimal == "." or thousands == "." else decimal
+            if thousands in amounts and told in amounts:
                 yield decimal, thousands, affix
 
 

@@ -10,6 +10,7 @@ from models_store.computed import Usage
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import (
+    ComputedRow,
     IdempotencyRow,
     JobDatasetRow,
     JobEventRow,
@@ -317,3 +318,24 @@ def test_a_project_has_so_many_rows(jobs: Jobs, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(LimitError, match="delete some"):
         jobs.submit(a_job(), max_bytes=10**9)
     jobs.submit(a_job(project="other"), max_bytes=10**9)
+
+
+def test_computed_rows_count_for_their_project_and_thirty_days(database):
+    usage = Usage(database)
+
+    def days_later(days: int) -> None:
+        with database.write() as session:
+            session.execute(update(ComputedRow).values(day=ComputedRow.day - days))
+
+    def found(project: str) -> tuple[int, int]:
+        of_project = usage.of_project(project)
+        return of_project.rows_today, of_project.rows_recently
+
+    usage.add_rows({"a": 3, "b": 100})
+    usage.add_rows({"a": 4})
+    assert (found("a"), found("b")) == ((7, 7), (100, 100))
+    days_later(29)
+    usage.add_rows({"a": 50})
+    assert (found("a"), found("b")) == ((50, 57), (0, 100))
+    days_later(1)
+    assert (found("a"), found("b")) == ((0, 50), (0, 0))

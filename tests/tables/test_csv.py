@@ -128,6 +128,7 @@ def test_no_row_is_lost_where_a_short_one_comes_after_thousands(cells):
     ("data", "line"),
     [
         (b"a,b\n1,2\n1,2,3\n4,5\n", 3),
+        (b"a,b\n1,2\n1,2,3,\n4,5\n", 3),
         (b'a,b\n1,2\n"never closed,2\n3,4\n', 4),
         (b'a,b\n1,"x"y\n3,4,\n5,6,7\n', 2),
         (b"a,b\n" + b"1,2\n" * 300_000 + b"1,2,3\n", 300_002),

@@ -13,11 +13,17 @@ from typing import Any
 import pytest
 import torch
 
+from models_store.errors import BlobMissingError, DiskKeptError, StorageFullError
+from models_store.files.blobs import STORE_ID
+from models_store.files.store_address import StoreAddress
+from models_store.files.store_identity import adopt, known_identity
 from models_store.job_states import JobState
-from models_store.jobs.retries import AttemptEnd, Ending
+from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from tests.jobs.workers.place import ENDLESS, Running, fork_servers_of, trainers_of
 from tests.support.waiting import is_alive, wait_until
+from workers.errors import TrainingError
 from workers.protocol import (
+    Failed,
     ImputationTask,
     SamplingTask,
     ScoringTask,
@@ -189,14 +195,36 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "error",
-    [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
+    ("error", "code"),
+    [
+        (RuntimeError("can't start new thread"), "process_limit"),
+        (BlockingIOError(errno.EAGAIN, "try again"), "process_limit"),
+        (OSError(errno.EIO, "Input/output error"), "storage_unavailable"),
+        (BlobMissingError("models/1.safetensors"), "storage_unavailable"),
+        (StorageFullError(), "storage_full"),
+        (DiskKeptError(2**30), QUOTA_STORAGE),
+        (RuntimeError("CUDA error: unspecified launch failure"), "device_failed"),
+    ],
+    ids=str,
 )
-def test_a_thread_that_is_not_started_is_the_fault_of_no_job(error):
-    task = TrainingTask.model_construct(memory_bytes=None)  # type: ignore[call-arg]  # all that is read
+def test_what_a_worker_lacks_is_the_fault_of_no_job(error, code):
+    task = TrainingTask.model_construct(memory_bytes=None, device="cuda")  # type: ignore[call-arg]  # all that is read
     outcome = work.outcome_of(error, task)
     assert isinstance(outcome, Unfit)
-    assert outcome.code == "process_limit"
+    assert outcome.code == code
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_trainer_says_of_a_job_counts_while_its_store_is_there(place, there):
+    adopt(place.database, place.blobs)
+    if not there:
+        (place.blobs.root / STORE_ID).unlink()
+    store = StoreAddress(url=str(place.blobs.root))
+    task = TrainingTask.model_construct(store=store, store_id=known_identity(place.database))
+    outcome = work.outcome_of(TrainingError("dataset_corrupt", "It is another file."), task)
+    assert (type(outcome), outcome.code) == (
+        (Failed, "dataset_corrupt") if there else (Unfit, "wrong_store")
+    )
 
 
 def test_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():

@@ -45,6 +45,8 @@ def test_any_number_of_values_that_many_rows_share_are_spikes_beside_a_continuou
         (RANDOM.poisson(5.0, 3000) / 3, True),
         (np.round(RANDOM.normal(61.0, 1.5, 3000), 1), False),  # a tenth is a decimal
         (np.append(RANDOM.normal(size=1500), np.zeros(1500)), False),
+        (np.repeat(4.5 * np.arange(100), 3), False),  # too few rows for each
+        (np.repeat(4.5 * np.arange(300), 20), False),  # too many values
     ],
 )
 def test_a_column_of_few_values_that_are_no_decimals_is_ordinal(column, ordinal):

@@ -13,7 +13,7 @@ import pytest
 from tabular.errors import TableError
 from tabular.formats import MEDIA_TYPES, TableFormat, TableSummary, WarningCode
 from tabular.ingest.storing import parse_table
-from tests.tables.files import Accept, npy, parquet
+from tests.tables.files import Accept, arrow, npy, parquet
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def accept(accept: Accept) -> Accept:
     def parse(data: bytes | np.ndarray, **options: object) -> TableSummary:
         if not isinstance(data, bytes):
             return accept(npy(data), TableFormat.NPY, **options)
-        kind = TableFormat.PARQUET if data.startswith(b"PAR1") else TableFormat.CSV
-        return accept(data, kind, **options)
+        starts = {b"PAR1": TableFormat.PARQUET, b"\xff\xff\xff\xff": TableFormat.ARROW}
+        return accept(data, starts.get(data[:4], TableFormat.CSV), **options)
 
     return parse
 
@@ -130,6 +130,21 @@ def test_parquet_of_many_row_groups_is_one_table(accept, tmp_path):
     columns = pa.table({"a": table[:, 0], "b": table[:, 1]})
     accept(parquet(columns, row_group_size=77))
     assert np.array_equal(np.load(tmp_path / "table.npy"), table)
+
+
+def test_rows_are_counted_over_all_batches_of_a_file(accept):
+    table = normal(100, 2)
+    table[59, 1] = np.inf
+    data = arrow(pa.table({"a": table[:, 0], "b": table[:, 1]}), rows=8)
+    with pytest.raises(TableError) as caught:
+        accept(data, missing="error")
+    assert caught.value.row == 60
+    for missing in ("keep", "drop"):
+        summary = accept(data, missing=missing)
+        assert summary.rows == 100 - (missing == "drop")
+        told = [one for one in summary.warnings if one["code"] in ("nonfinite", "missing")]
+        assert told
+        assert all("row 60." in one["detail"] for one in told)
 
 
 @pytest.mark.parametrize(("order", "dtype", "bits"), [("C", "u2", 0x7C01), ("F", "u4", 0x7F800001)])

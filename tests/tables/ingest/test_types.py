@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Any, str, float | None]] = {
     "exponents": (lambda i: f"{1.5 * i + 1:.3e}", "number", 1),
     "decimal comma": (lambda i: german(i * 1111.37 - 9), "number", -9),
     "thousands": (lambda i: f"{i * 1234567 + 1:,}", "integer", 1),
+    "points of thousands": (lambda i: f"{i * 1234567 + 1:,}".replace(",", "."), "integer", 1),
     "spaces of print": (lambda i: f"{i + 1}\u202f000,50\u00a0€", "number", 1000.5),
     "apostrophes": (lambda i: f"CHF {i + 1}\u2019000.50", "number", 1000.5),
     "money": (lambda i: f"${i * 1234.5 + 2:,.2f}", "number", 2),
@@ -118,6 +119,13 @@ def test_a_comma_that_may_be_of_thousands_or_of_decimals_is_told_by_the_table():
     assert columns(str).column.type == "ignored"
     assert "decimal=" in columns(str).reason
     assert columns(str, decimal=",").column.decimal == ","
+
+
+@pytest.mark.parametrize(("beside", "first"), [("{},5", 1100.0), ("{}.5", 1.1), ("{}", 1.1)])
+def test_points_before_three_digits_are_those_of_thousands_beside_decimal_commas(beside, first):
+    rows = [f"{i + 1}.{i * 37 % 900 + 100};{beside.format(i)}" for i in range(40)]
+    values = read("\n".join(["a;b", *rows]).encode())[1]
+    assert values[0, 0] == pytest.approx(first)
 
 
 def test_a_mark_that_large_numbers_alone_have_is_found_far_down():
