@@ -194,6 +194,11 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
     assert (half == 0) == (kind in (TrainingTask, VariationalTask))
 
 
+def a_task(**fields: Any) -> TrainingTask:
+    """A task with what is read of it alone."""
+    return TrainingTask.model_construct(None, **fields)
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -208,7 +213,7 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
     ids=str,
 )
 def test_what_a_worker_lacks_is_the_fault_of_no_job(error, code):
-    task = TrainingTask.model_construct(memory_bytes=None, device="cuda")  # type: ignore[call-arg]  # all that is read
+    task = a_task(memory_bytes=None, device="cuda")
     outcome = work.outcome_of(error, task)
     assert isinstance(outcome, Unfit)
     assert outcome.code == code
@@ -220,7 +225,7 @@ def test_what_a_trainer_says_of_a_job_counts_while_its_store_is_there(place, the
     if not there:
         (place.blobs.root / STORE_ID).unlink()
     store = StoreAddress(url=str(place.blobs.root))
-    task = TrainingTask.model_construct(store=store, store_id=known_identity(place.database))
+    task = a_task(store=store, store_id=known_identity(place.database))
     outcome = work.outcome_of(TrainingError("dataset_corrupt", "It is another file."), task)
     assert (type(outcome), outcome.code) == (
         (Failed, "dataset_corrupt") if there else (Unfit, "wrong_store")
