@@ -272,7 +272,9 @@ async def respond_imputed(
             values = values[order.argsort()]
         uncertain = int(values[:, -1].sum())
         types = known_types_of(version)
-        typed = None if types is None else TypedRows(types.columns[:width], beside)
+        # As columns of numbers, intervals are null where nothing was filled.
+        interval_columns = [Column(name=name) for name in beside]
+        typed = None if types is None else TypedRows([*types.columns[:width], *interval_columns])
         about = body_warnings(warnings)
         members = {
             "model": version.ref,

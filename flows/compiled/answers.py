@@ -60,7 +60,7 @@ def impute(
         x: Rows in the data's units; what is not finite is a gap.
         fill: `mean` or `median` of numbers, of which those with levels get the nearest level, with the
             likeliest categories; `draw` draws all gaps of a row together.
-        level: Probability of the intervals, each between equal tails.
+        level: Probability of the intervals, each between equal tails, which validation rows calibrated.
         numbers: Numbers of the rows, of which each has draws of its own if `fill` is `draw`.
     """
     rows = np.array(x, np.float64)
@@ -85,13 +85,14 @@ def impute(
         for at, column in enumerate(found.columns):
             mine = gaps[places, column]
             own, table = places[mine], found.levels[at]
+            ends_at = asks.companion.calibrated(column, shares)
             if table is not None:
                 table = table[mine]
                 best = table.argmax(axis=1)
                 probability[own, column] = table[np.arange(len(best)), best]
                 values = asks.values_of(column)
                 if asks.has_numbers(column):
-                    ends = _level_quantiles(table[:, : len(values)], values, shares)
+                    ends = _level_quantiles(table[:, : len(values)], values, ends_at)
                     low[own, column], high[own, column] = ends[:, 0], ends[:, 1]
                     middle = ends[:, 2] if fill == "median" else table[:, : len(values)] @ values
                     values = values[np.abs(middle[:, None] - values).argmin(axis=1)]
@@ -99,7 +100,7 @@ def impute(
                     values = values[best]
             else:
                 cells, weights = found.cells[mine, :, at], found.weights[mine]
-                ends = weighted_quantiles(cells, weights, shares)
+                ends = weighted_quantiles(cells, weights, ends_at)
                 low[own, column], high[own, column] = ends[:, 0], ends[:, 1]
                 values = ends[:, 2] if fill == "median" else _mean(cells, weights)
             rows[own, column] = values if drawn is None else drawn[mine, at]
@@ -114,7 +115,7 @@ class Expected:
 
     Attributes:
         mean: Means; NaN for a column of texts.
-        quantiles: Quantiles of a column of numbers, of shape (rows, shares); NaN for levels.
+        quantiles: Calibrated quantiles of a column of numbers, of shape (rows, shares); NaN for levels.
         probability: Probability that the condition holds; NaN without one.
         levels: Probability of each level; no columns for a column of numbers.
         effective_samples: As of `Imputed`.
@@ -146,6 +147,7 @@ def expect(
     """
     gaps = ~np.isfinite(np.array(x, np.float64))
     gaps[:, column] = True
+    shares = asks.companion.calibrated(column, shares)
     values = asks.values_of(column)
     levels = np.full((len(x), len(values)), np.nan)
     mean, probability = np.full(len(x), np.nan), np.full(len(x), np.nan)
@@ -211,7 +213,7 @@ def sample_given(
 
 
 def weighted_quantiles(cells: Doubles, weights: Doubles, shares: Sequence[float]) -> Doubles:
-    """Return quantiles of weighted numbers, a row each, between the middles of their weights.
+    """Return quantiles of weighted numbers, a row each, interpolated between the numbers.
 
     The k-th of n draws is the quantile of (k - 1/3) / (n + 1/3), with n their effective number (Hyndman and Fan
     1996, definition 8): the ends of draws lie within those of what they are drawn from.
@@ -221,20 +223,49 @@ def weighted_quantiles(cells: Doubles, weights: Doubles, shares: Sequence[float]
         weights: Their weights, which sum to 1 in each row.
         shares: Shares of the quantiles.
     """
-    effective = 1 / np.square(weights).sum(axis=1).clip(min=1e-300)
+    cells, places, last = _in_order(cells, weights)
+    found = np.empty((len(cells), len(shares)))
+    for at, share in enumerate(shares):
+        above = np.minimum((places < share).sum(axis=1), last)
+        found[:, at] = _between(above, share, places, cells)
+    return found
+
+
+def weighted_shares(cells: Doubles, weights: Doubles, x: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the shares of which a number is the quantile, a row each: the least and the largest.
+
+    They differ where several draws are that number; beyond all draws both are 0 or 1.
+
+    Args:
+        cells: Numbers as those of `weighted_quantiles`, whose inverse this is.
+        weights: Their weights, which sum to 1 in each row.
+        x: Number of each row.
+    """
+    cells, places, last = _in_order(cells, weights)
+    below, upto = (cells < x[:, None]).sum(axis=1), (cells <= x[:, None]).sum(axis=1)
+    inside = _between(np.minimum(below, last), x, cells, places)
+    inside = np.where(below == 0, 0.0, np.where(below > last, 1.0, inside))
+    rows, is_one = np.arange(len(cells)), upto > below
+    least = np.where(is_one, places[rows, np.minimum(below, last)], inside)
+    return least, np.where(is_one, places[rows, np.minimum(upto - 1, last)], inside)
+
+
+def _in_order(cells: Doubles, weights: Doubles) -> tuple[Doubles, Doubles, Integers]:
+    """Return draws in order, the share of which each is the quantile, and the last that has a weight."""
+    effective = 1 / np.square(weights).sum(axis=1, keepdims=True).clip(min=1e-300)
     order = np.argsort(cells, axis=1)
     cells, weights = np.take_along_axis(cells, order, 1), np.take_along_axis(weights, order, 1)
     middles = weights.cumsum(axis=1) - weights / 2
-    last = np.maximum((weights > 0).cumsum(axis=1).argmax(axis=1), 0)[:, None]
-    found = np.empty((len(cells), len(shares)))
-    for at, middle in enumerate(shares):
-        share = middle + (middle - 0.5) / (3 * effective)
-        above = np.minimum((middles < share[:, None]).sum(axis=1)[:, None], last)
-        below = np.maximum(above - 1, 0)
-        ends = [np.take_along_axis(a, i, 1)[:, 0] for a in (cells, middles) for i in (below, above)]
-        low, high, start, stop = ends
-        part = np.clip((share - start) / np.maximum(stop - start, 1e-300), 0, 1)
-        found[:, at] = low + part * (high - low)
+    places = (middles + 1 / (6 * effective)) / (1 + 1 / (3 * effective))
+    return cells, places, (weights > 0).cumsum(axis=1).argmax(axis=1)
+
+
+def _between(above: Integers, x: Doubles | float, of: Doubles, values: Doubles) -> Doubles:
+    """Return the values of x, interpolated between those of the numbers before and at some places."""
+    at = np.stack([np.maximum(above - 1, 0), above], axis=1)
+    (start, stop), (low, high) = (np.take_along_axis(a, at, 1).T for a in (of, values))
+    part = np.clip((x - start) / np.maximum(stop - start, 1e-300), 0, 1)
+    found: Doubles = low + part * (high - low)
     return found
 
 

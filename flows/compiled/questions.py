@@ -6,7 +6,7 @@ draw is weighted by p / q of the whole row. Where the unknown cells are few cate
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,77 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows.compiled.compiled_flow import CompiledFlow
-from flows.compiled.ensemble import compile_flow
 from flows.compiled.model_space import Doubles
 from flows.errors import FlowError
-from flows.flow import Flow
 from flows.mixed.columns import UNSEEN, MixedColumn
 from flows.mixed.companion import Companion, patterns
-from flows.mixed.companion_fitting import fit_companion, needs_companion
 
 MOST_TERMS = 512
 """Most combinations of categories that are summed exactly."""
 # Numbers that a batch of draws takes at a time: draws, components, values.
 _MOST_NUMBERS = 2**21
 _GROWTH = 2
-# Samples of a flow that its companion is fitted to, and those that choose its components.
-_SAMPLES = 6000, 2000
-# Most rows that probabilities are calibrated on, and rows times levels; powers that are tried.
-_CALIBRATED_ROWS, _CALIBRATED = 1000, 2**18
-_POWERS = 1 - np.arange(15) / 20
-# A few rows tell little of the power: it is normal about what tables usually have.
-_PRIOR = 0.5 * ((_POWERS - 0.85) / 0.25) ** 2
 Integers = NDArray[np.integer[Any]]
 Unsigned = NDArray[np.uint64]
 _NO_COMPANION = (
     "this flow has no companion: it is conditional, too large, or from before there were such"
 )
-
-
-def companion_of(
-    flow: Flow, validation: Tensor, *, seed: int, alive: Callable[[], None] = lambda: None
-) -> Companion | None:
-    """Return a companion that is fitted to samples of a flow, whose cells it is to propose; None if it can have none.
-
-    Args:
-        flow: Trained flow.
-        validation: Rows that probabilities of categories are calibrated on, in the data's units.
-        seed: Seed of the samples and the fit.
-        alive: Function that is called now and then.
-    """
-    if not needs_companion(flow):
-        return None
-    compiled = compile_flow(flow, device=flow.device)
-    chunks = []
-    for chunk in compiled.iter_sample(sum(_SAMPLES), seed=seed, chunk_rows=1000):
-        chunks.append(torch.from_numpy(chunk))
-        alive()
-    rows, count = torch.cat(chunks), _SAMPLES[0]
-    companion = fit_companion(flow, rows[:count], rows[count:], seed=seed, alive=alive)
-    if companion is not None:
-        compiled.companion = companion
-        _calibrate(Questions(compiled), validation.double().cpu().numpy(), alive)
-    return companion
-
-
-def _calibrate(asks: "Questions", rows: Doubles, alive: Callable[[], None]) -> None:
-    """Choose the powers of columns of categories, by the log likelihood of these in rows."""
-    layout = asks.companion.layout
-    rows = rows[:: -(-len(rows) // min(_CALIBRATED_ROWS, _CALIBRATED // max(1, layout.slots)))]
-    for column, kind in enumerate(layout.columns):
-        if not 2 <= kind.levels < MOST_TERMS:
-            continue
-        same = rows[:, column, None] == asks.values_of(column)
-        own, level = rows[same.any(axis=1)], same[same.any(axis=1)].argmax(axis=1)
-        known, losses = np.arange(asks.flow.dim) != column, _PRIOR.copy()
-        for places, found in asks.weighted(own, known, conditions=Conditions(filled=[column])):
-            shares = np.asarray(found.levels[0])[:, : kind.levels]
-            log_share = torch.from_numpy(np.log(np.fmax(shares, 1e-300)))
-            for at, power in enumerate(_POWERS):
-                terms = (power * log_share).log_softmax(dim=1)
-                losses[at] -= float(terms[range(len(places)), level[places]].sum())
-        asks.companion.powers[column] = _POWERS[int(losses.argmin())]
-        alive()
 
 
 @dataclass(frozen=True)

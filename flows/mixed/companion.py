@@ -1,7 +1,7 @@
 """Companion of a flow: a mixture over all columns, whose marginals and conditionals have a closed form."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from flows.mixed.columns import Layout
 # Part of the draws from wider components, and how much wider: their tails cover those of the flow.
 _WIDE_SHARE, _WIDE_SCALE = 0.15, 2.5
 _EDGE = 1e-12
+SHARES = np.linspace(0, 1, 101)
+"""Shares of quantiles for which a companion says where they are."""
 
 
 class Companion(nn.Module):
@@ -30,6 +32,7 @@ class Companion(nn.Module):
         exact: True if it is the density of the flow itself, and no approximation.
         powers: Power of the joint density of the flow, by column, whose probabilities of a category given all
             else are calibrated (temperature scaling, Guo et al. 2017).
+        shares: Share of the draws at which the quantile of each of `SHARES` is, by column: intervals are calibrated.
     """
 
     log_weights: Tensor
@@ -37,6 +40,7 @@ class Companion(nn.Module):
     means: Tensor
     covariances: Tensor
     powers: Tensor
+    shares: Tensor
 
     def __init__(self, layout: Layout, components: int, *, exact: bool = False) -> None:
         """Initialise one without weights, whose buffers are set or loaded then."""
@@ -50,7 +54,9 @@ class Companion(nn.Module):
             ("covariances", (components, width, width)),
         ):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("powers", torch.ones(len(layout.columns), dtype=torch.float64))
+        columns = len(layout.columns)
+        self.register_buffer("powers", torch.ones(columns, dtype=torch.float64))
+        self.register_buffer("shares", torch.from_numpy(SHARES).repeat(columns, 1))
         sizes = [variable.size for variable in layout.variables]
         self.starts = [sum(sizes[:place]) for place in range(len(sizes))]
         places = {variable.column: place for place, variable in enumerate(layout.variables)}
@@ -72,6 +78,11 @@ class Companion(nn.Module):
     def components(self) -> int:
         """Number of components."""
         return len(self.log_weights)
+
+    def calibrated(self, column: int, shares: Sequence[float]) -> list[float]:
+        """Return the shares of draws at which quantiles of a column are."""
+        found: list[float] = np.interp(shares, SHARES, self.shares[column].numpy()).tolist()
+        return found
 
     def present(self, rows: Batch) -> Bool[Tensor, "batch continuous"]:
         """Return which continuous values are there: neither gap nor spike nor hidden."""

@@ -198,8 +198,13 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     )
     if _COMPANION in tensors:
         flow.companion = Companion(layout_of(flow), len(tensors[_COMPANION]))
-        # Of a companion from before its probabilities were calibrated there are none.
-        tensors = {"companion.powers": flow.companion.powers, **tensors}
+        # Answers of a companion from before they were calibrated stay as they are.
+        found = flow.companion
+        tensors = {
+            "companion.powers": found.powers,
+            "companion.shares": found.shares,
+            **tensors,
+        }
     flow.load_state_dict(tensors)
     if flow.preprocessing.denoise is not None:
         flow.preprocessing.denoise.check(dim)

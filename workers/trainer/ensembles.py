@@ -18,7 +18,7 @@ from flows import (
     ensemble_of,
     spec_from_dict,
 )
-from flows.compiled.questions import companion_of
+from flows.compiled.calibration import companion_of
 from flows.ensemble import mix
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error

@@ -234,8 +234,10 @@ def imputed_of(
             yield np.column_stack([*columns, *beside, found.uncertain])
 
     types, kept = _filled_columns(task, blobs, request)
-    typed = None if all(column.is_plain for column in types) else TypedRows(types, intervals)
-    written = [*(column.name for column in types), *intervals]
+    # As columns of numbers, intervals are null where nothing was filled.
+    typed_columns = [*types, *(Column(name=name) for name in intervals)]
+    typed = None if all(column.is_plain for column in types) else TypedRows(typed_columns)
+    written = [column.name for column in typed_columns]
     dtypes = [table.dtype] * len(types) + [np.dtype(np.float64)] * len(intervals)
     schema = None if typed is None or request.output == "npy" else typed.schema
     return Product(

@@ -27,7 +27,7 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
-from flows.compiled.questions import companion_of
+from flows.compiled.calibration import companion_of
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec

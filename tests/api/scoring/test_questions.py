@@ -74,9 +74,11 @@ def test_gaps_are_filled_and_other_cells_stay(client):
         asked(client, "impute", gaps, Accept="application/vnd.apache.arrow.stream").content
     ).read_all()
     assert table.column_names == NAMES
-    csv = asked(client, "impute", gaps, Accept="text/csv").text
-    assert csv.splitlines()[0].split(",") == NAMES
+    csv = asked(client, "impute?level=0.9", gaps, Accept="text/csv").text
+    assert csv.splitlines()[0].split(",") == answer["columns"]
     assert len(csv.splitlines()) == 7
+    assert "nan" not in csv
+    assert ",," in csv, "nothing was filled there"
 
 
 def test_a_column_of_levels_has_probabilities_and_one_of_numbers_quantiles(client):

@@ -11,6 +11,7 @@ import torch
 
 from flows import (
     FitOptions,
+    Flow,
     GaussianMixtureSpec,
     MixedColumn,
     MixedSpec,
@@ -20,13 +21,13 @@ from flows import (
     fit,
     fit_encoding,
 )
-from flows.compiled.answers import expect
+from flows.compiled.answers import expect, impute, weighted_quantiles, weighted_shares
+from flows.compiled.calibration import companion_of
 from flows.compiled.questions import (
     Conditions,
     Effort,
     Questions,
     Within,
-    companion_of,
     pareto_k,
 )
 from flows.mixed.companion_fitting import fit_companion
@@ -50,6 +51,16 @@ def example_rows(count: int = 600) -> torch.Tensor:
     number[draw.random(count) < 0.1] = np.nan
     flag[draw.random(count) < 0.1] = np.nan
     return torch.from_numpy(np.column_stack([kind, flag, number]))
+
+
+@cache
+def trained() -> Flow:
+    rows, flow = example_rows(), build(SPEC, 3, seed=1)
+    fit_encoding(flow, rows[:500])
+    options = FitOptions(learning_rate=0.02, batch_size=50, max_epochs=12, seed=3)
+    for _ in fit(flow, rows[:500], rows[500:], options=options):
+        pass
+    return flow.eval()
 
 
 @cache
@@ -142,12 +153,8 @@ def test_unknown_cells_are_drawn_within_their_conditions():
 
 def test_probabilities_of_a_category_are_those_that_validation_rows_make_likely():
     """Rows that tell nothing of a category make its probabilities flatter, and none of other answers different."""
-    rows, flow = example_rows(), build(SPEC, 3, seed=1)
-    fit_encoding(flow, rows[:500])
-    options = FitOptions(learning_rate=0.02, batch_size=50, max_epochs=12, seed=3)
-    for _ in fit(flow, rows[:500], rows[500:], options=options):
-        pass
-    flow, noise = flow.eval(), rows.clone()
+    rows, flow = example_rows(), trained()
+    noise = rows.clone()
     noise[:, 0] = torch.arange(600) % 3
     found = []
     for validation in (rows[500:], noise):
@@ -159,6 +166,36 @@ def test_probabilities_of_a_category_are_those_that_validation_rows_make_likely(
     assert (exact == same).all()
     assert flat.max(axis=1).mean() < fitted.max(axis=1).mean() - 0.05
     assert (flat.argmax(axis=1) == fitted.argmax(axis=1)).all()
+
+
+def test_intervals_hold_their_share_of_rows_like_those_of_validation():
+    """Numbers twice as far apart as those of training make the intervals wider."""
+    rows, flow = example_rows(2000), trained()
+    rows[:, 2] *= 2
+    asked = rows[1000:].numpy().copy()
+    x = asked[:, 2].copy()
+    asked[:, 2] = np.nan
+    there, held = np.isfinite(x), []
+    for validation in (example_rows(), rows[:1000]):
+        flow.companion = companion_of(flow, validation, seed=0)
+        found = impute(Questions(compile_flow(flow)), asked, level=0.8)
+        inside = (found.low[:, 2] <= x) & (x <= found.high[:, 2])
+        held.append(inside[there].mean())
+    narrow, calibrated = held
+    assert narrow < 0.6
+    assert calibrated == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_shares_of_a_number_are_those_whose_quantile_it_is():
+    draw = np.random.default_rng(0)
+    cells, weights = draw.normal(size=(4, 50)).round(1), draw.dirichlet(np.ones(50), 4)
+    for share in (0.1, 0.5, 0.93):
+        x = weighted_quantiles(cells, weights, [share])[:, 0]
+        below, upto = weighted_shares(cells, weights, x)
+        assert (below <= share + 1e-9).all()
+        assert (upto >= share - 1e-9).all()
+    outside = [weighted_shares(cells, weights, np.full(4, x)) for x in (-9.0, 9.0)]
+    assert np.array_equal(outside, [[[0.0] * 4] * 2, [[1.0] * 4] * 2])
 
 
 def test_a_mixture_of_gaussians_answers_in_closed_form():

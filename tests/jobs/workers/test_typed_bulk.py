@@ -264,6 +264,9 @@ def test_gaps_are_filled_and_other_cells_stay(place: Place) -> None:
         else:
             assert list(map(str, kept)) == [str(cell) for cell in cells if cell is not None]
     assert "uncertain_rows" in produced(messages).metrics
+    low = table[f"low.{own[-2]}"].to_pylist()
+    cells = known.column(own[-2]).to_pylist()
+    assert [end is None for end in low] == [cell is not None for cell in cells]
 
 
 @pytest.mark.parametrize("kind", ["scoring", "sampling", "imputation"])
