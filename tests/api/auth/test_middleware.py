@@ -4,7 +4,6 @@ import shutil
 import time
 
 import pytest
-from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from app.auth.middleware import Policy, is_of_the_service
@@ -31,7 +30,6 @@ OPEN = {
     "/static/docs/{path:path}",
 }
 FIT = {"model_name": "m", "target": {"potential": "U1"}}
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READS = {
     "infer",
     "log_prob",
@@ -84,12 +82,6 @@ def assert_unauthorized(response, *, invalid=False):
     challenge = response.headers["www-authenticate"]
     assert challenge.startswith('Bearer realm="densityd"')
     assert ('error="invalid_token"' in challenge) is invalid
-
-
-def test_every_route_wants_a_key_but_those_that_are_open(client):
-    paths = {route.path for route in iter_route_contexts(client.app.routes)}
-    assert paths >= OPEN
-    assert len(paths - OPEN) > 20
 
 
 def test_every_documented_operation_wants_a_key_and_says_so(client):

@@ -234,15 +234,6 @@ def test_guessed_ids_and_paths_are_no_way_in(place):
         assert answer.status_code == 404
 
 
-def test_filters_and_cursors_never_become_sql(place):
-    client, ours, _, ids = place
-    for text in ("' OR 1=1 --", '"; DROP TABLE job;--', "queued') UNION SELECT 1--"):
-        for name in ("state", "kind", "model_name", "cursor", "limit"):
-            answer = client.get("/v1/jobs", params={name: text}, headers=ours)
-            assert answer.status_code in (400, 422), name
-    assert client.get(f"/v1/jobs/{ids['job']}", headers=ours).status_code == 200
-
-
 def test_a_job_resolves_what_it_reads_in_its_own_project(place):
     client, _, _, ids = place
     registry: Registry = client.app.state.registry

@@ -14,7 +14,6 @@ from tests.api.serving import bearer, keyed, stocked
 from tests.tables.files import npy
 
 ROWS = {"rows": [[171.5, 68.2, 30.0]]}
-FIT = {"model_name": "m", "target": {"potential": "U1"}}
 
 
 def caller(key_id="key_1", rate=None):
@@ -83,20 +82,6 @@ def test_a_burst_is_cut_off_with_a_time_to_wait(settings):
         assert client.get("/v1/jobs", headers=bearer(slow)).status_code == 429
 
 
-@pytest.mark.parametrize("setting_values", [{"max_queued_jobs": 3}])
-def test_a_project_queues_so_many_jobs_and_each_that_was_accepted_has_a_row(settings):
-    with keyed(settings) as (client, keys):
-        mine, other = (bearer(keys.create(name, Scope.WRITE)) for name in ("p", "q"))
-        answers = [client.post("/v1/jobs/variational", json=FIT, headers=mine) for _ in range(6)]
-        assert [answer.status_code for answer in answers] == [202] * 3 + [429] * 3
-        assert_refused(answers[-1], 429, "limit-queued-jobs")
-        assert int(answers[-1].headers["retry-after"]) > 0
-        accepted = [answer.json()["id"] for answer in answers[:3]]
-        listed = client.get("/v1/jobs", headers=mine).json()["items"]
-        assert [job["id"] for job in listed] == accepted[::-1]
-        assert client.post("/v1/jobs/variational", json=FIT, headers=other).status_code == 202
-
-
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 1000}])
 def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
     with keyed(settings) as (client, keys):
@@ -116,22 +101,6 @@ def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
         assert upload(other).status_code == 201
         assert client.delete(first.headers["location"], headers=mine).status_code == 204
         assert upload(mine).status_code == 201
-
-
-def test_a_full_project_starts_no_job_and_takes_no_table_but_is_asked_as_ever(settings):
-    with keyed(settings.model_copy(update={"max_project_bytes": 1000})) as (client, keys):
-        assert stocked(client).checkpoint_bytes > 1000
-        mine = bearer(keys.create("p", Scope.WRITE))
-        answer = client.post("/v1/jobs/variational", json=FIT, headers=mine)
-        assert_refused(answer, 507, "quota-storage")
-
-        answer = client.post("/v1/datasets", content=TABLE, headers={**CSV, **mine})
-        assert_refused(answer, 507, "quota-storage")
-        answer = client.post("/v1/models/people/log_prob", json=ROWS, headers=mine)
-        assert answer.status_code == 200
-
-
-SAMPLING = {"model": "people", "n": 500_000, "output": "csv"}
 
 
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 500_000}])

@@ -216,22 +216,6 @@ def test_the_rows_of_a_turn_are_bounded_by_memory(engine, n):
     assert max(function.rows) <= 4
 
 
-@pytest.mark.parametrize(
-    ("fixed_s", "row_s", "most_s"), [(0.02, 0.00001, 0.7), (0.0, 0.0001, 0.2), (0.004, 0.0001, 0.4)]
-)
-def test_turns_are_no_shorter_than_pays(engine, fixed_s, row_s, most_s):
-    """A function that takes its time however few the rows are is not called for each of them."""
-    function = Doubling(fixed_s, row_s)
-
-    async def main() -> None:
-        await doubled(engine, function, 1000)  # whose speed is not known yet
-        function.spent = 0.0
-        await doubled(engine, function, 1000)
-
-    asyncio.run(main())
-    assert function.spent < most_s
-
-
 @pytest.mark.parametrize(("fixed_s", "row_s", "most"), [(0.02, 1e-5, 4096), (0.02, 1e-3, 20)])
 def test_small_requests_do_not_shorten_the_turns_of_large_ones(fixed_s, row_s, most):
     speed = Speed()

@@ -20,7 +20,7 @@ from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.main import create_app
 from app.metrics import ModelMetrics
 from app.settings import ApiSettings
-from flows import CompiledFlow, MixedColumn, compile_flow
+from flows import MixedColumn, compile_flow
 from models_store.aliases import Aliases
 from models_store.database.database import Database
 from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
@@ -194,20 +194,6 @@ def test_loads_that_nobody_waits_for_any_more_are_bounded_too(cache, versions):
     run(main())
 
 
-def test_a_look_that_takes_long_does_not_keep_a_moved_alias_alive_longer(database, blobs):
-    registered(database, blobs, name="m0")
-    registry = SlowRegistry(database)
-
-    async def main() -> None:
-        limits = CacheLimits(10**9, 2**30, resolved_for_s=0.2)
-        models = LoadedModels(registry, blobs, limits=limits)
-        await models.resolve(PROJECT, "m0")
-        await models.resolve(PROJECT, "m0")
-
-    run(main())
-    assert registry.looks == 2
-
-
 def test_all_who_ask_at_once_share_one_look(database, blobs):
     registered(database, blobs, name="m0")
     registry = SlowRegistry(database)
@@ -359,24 +345,6 @@ def test_loads_hits_failures_and_evictions_are_counted(cache, blobs, versions):
     assert counted == [1, 1, 1, 1]
     assert registry.get_sample_value("densityd_models_loaded") == 0
     assert registry.get_sample_value("densityd_models_loaded_bytes") == 0
-
-
-def test_a_model_has_computed_before_its_first_request(cache, versions, monkeypatch):
-    asked = []
-    for name in ("log_prob", "sample"):
-        original = getattr(CompiledFlow, name)
-
-        def noting(self, *args, _name=name, _original=original, **kwargs):
-            asked.append(_name)
-            return _original(self, *args, **kwargs)
-
-        monkeypatch.setattr(CompiledFlow, name, noting)
-
-    async def main() -> None:
-        async with cache(10**9).use(versions[0]):
-            assert asked == ["log_prob", "sample"]
-
-    run(main())
 
 
 RANKS = {"rows": 300, "quantiles": np.linspace(-80, 0, 1001).tolist()}

@@ -172,12 +172,10 @@ def test_a_forged_place_is_refused(client, jobs, work, query):
 
 
 class Caller:
-    """An ASGI caller who may leave or not read, and who keeps what was sent."""
+    """An ASGI caller who may leave, and who keeps what was sent."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
-        self.reads = asyncio.Event()
-        self.reads.set()
         self.body = b""
         self.closed = False
 
@@ -186,7 +184,6 @@ class Caller:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
-        await self.reads.wait()
         self.body += message.get("body", b"")
         self.closed |= message["type"] == "http.response.body" and not message["more_body"]
 
@@ -251,25 +248,6 @@ def test_every_stream_of_many_jobs_gets_each_of_its_events_once(jobs, work):
         found = parse(caller.body.decode())
         assert [place for place, _, _ in found] == list(range(1 + number % 4, 7 + 1))
         assert found[-1][1] == "end"
-
-
-def test_a_caller_who_does_not_read_holds_few_events_and_misses_none(jobs, work, monkeypatch):
-    monkeypatch.setattr(events, "_STREAMED", 3)
-    job, caller = run(jobs, work, epochs=9), Caller()
-
-    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
-        caller.reads.clear()
-        stream = asyncio.create_task(follow(caller, job))
-        for epoch in (10, 11):
-            await asyncio.to_thread(record, work, job, epoch)
-        await asyncio.to_thread(end, work, job)
-        caller.reads.set()
-        await stream
-
-    followed(jobs, play)
-    found = parse(caller.body.decode())
-    assert [place for place, _, _ in found] == list(range(1, len(found) + 1))
-    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == list(range(1, 12))
 
 
 @pytest.mark.parametrize("reason", ["stop", "leave", "delete"])

@@ -1,5 +1,4 @@
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -104,25 +103,6 @@ class TestWithBroker:
         assert (again.status_code, again.json()["id"]) == (202, job["id"])
 
 
-def test_options_out_of_range_are_refused_by_pointer(client, dataset_id):
-    for pointer, fields in (
-        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": 0}}),
-        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": 1.5}}),
-        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": "5"}}),
-        ("/optimisation/max_epochs", {"optimisation": {"max_epochs": True}}),
-        ("/optimisation/learning_rate", {"optimisation": {"learning_rate": 1e308}}),
-        ("/optimisation/seed", {"optimisation": {"seed": 2**64}}),
-        ("/split/validation", {"split": {"validation": 1}}),
-        ("/flow", {"flow": {"family": "__import__"}}),
-        ("/flow/activation", {"flow": {"family": "maf", "activation": "os.system"}}),
-        ("/model_name", {"model_name": "../etc"}),
-    ):
-        response = start(client, dataset_id, **fields)
-        assert_refused(response, 422, "validation")
-        assert pointer in [error.get("pointer") for error in response.json()["errors"]]
-    assert client.get("/v1/jobs").json()["items"] == []
-
-
 def test_what_cannot_work_is_refused_before_it_is_accepted(client, dataset_id):
     for expected, fields in (
         ("unknown-field", {"epocs": 3}),
@@ -140,23 +120,6 @@ def test_what_cannot_work_is_refused_before_it_is_accepted(client, dataset_id):
         assert_refused(response, 422, expected)
         assert len(response.content) <= 8192
     assert_refused(start(client, "ds_" + "0" * 32), 404, "not-found")
-
-
-def test_the_same_key_at_once_makes_one_job(client, dataset_id):
-    responses = []
-
-    def send() -> None:
-        responses.append(start(client, dataset_id, key="k-1"))
-
-    threads = [threading.Thread(target=send) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {response.status_code for response in responses} == {202}
-    assert len({response.json()["id"] for response in responses}) == 1
-    replayed = [response.headers.get("idempotent-replayed") for response in responses]
-    assert sorted(map(str, replayed)) == ["None", *["true"] * 5]
 
 
 def test_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):

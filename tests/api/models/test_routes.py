@@ -1,7 +1,6 @@
 import base64
 import hashlib
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from starlette.testclient import TestClient
 
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
-from tests.api.conftest import assert_refused
+from tests.api.conftest import assert_refused, slug
 from tests.api.serving import COLUMNS, registered
 
 JSON = {"Content-Type": "application/json"}
@@ -32,11 +31,6 @@ def point(client: TestClient, version: Any, alias: str = "production", **headers
     sent = JSON | {name.replace("_", "-"): text for name, text in headers.items()}
     body = json.dumps({"version": version})
     return client.put(f"/v1/models/people/aliases/{alias}", content=body, headers=sent)
-
-
-def slug(response: Any) -> str:
-    text: str = response.json()["type"]
-    return text.removeprefix("/problems/")
 
 
 def served(client: TestClient, ref: str) -> str:
@@ -102,40 +96,12 @@ def test_what_is_not_there_is_not_found(client):
         assert_refused(gone, 404, "not-found")
 
 
-def test_names_that_are_none_are_refused(client):
-    for path in ("..%2f..%2fetc%2fpasswd", "a%00b", "A", "people/versions/0", "people/versions/x"):
-        assert client.get(f"/v1/models/{path}").status_code in {404, 422}
-
-
-def test_a_name_alone_means_production_or_else_the_newest_version(client):
-    assert served(client, "people") == "people:2"
-    point(client, 1)
-    assert served(client, "people") == "people:1"
-    assert served(client, "people@production") == "people:1"
-    assert served(client, "people:2") == "people:2"
-
-
 def test_a_moved_alias_is_served_at_once(client):
     for version in (1, 2, 1, 2):
         point(client, version)
         assert served(client, "people") == f"people:{version}"
     client.delete("/v1/models/people/aliases/production")
     assert served(client, "people") == "people:2"
-
-
-def test_of_two_clients_that_promote_one_wins(client):
-    tag = point(client, 1).headers["etag"]
-    statuses = []
-
-    def promote(version: int) -> None:
-        statuses.append(point(client, version, if_match=tag).status_code)
-
-    threads = [threading.Thread(target=promote, args=(version,)) for version in (1, 2, 1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [200, 412, 412, 412]
 
 
 def test_a_stale_etag_changes_nothing(client):

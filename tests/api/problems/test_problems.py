@@ -17,7 +17,7 @@ from app.problems.problem import FieldError, Problem, problem_of, problem_of_lac
 from app.problems.types import PROBLEM_TYPES
 from app.settings import ApiSettings
 from models_store import errors
-from models_store.errors import NotFoundError, RequestError, StoreError
+from models_store.errors import RequestError, StoreError
 from models_store.jobs.jobs import Jobs
 from tabular.errors import TableError
 from tests.api.conftest import CSV, TABLE, assert_refused
@@ -55,11 +55,6 @@ def test_every_problem_type_has_its_texts_and_every_text_is_of_a_problem_type():
 def test_an_error_without_a_type_is_an_internal_error_and_is_logged(caplog):
     assert problem_of(errors.FencedError("job_1", attempt=1)).type.slug == "internal"
     assert "without a problem type" in caplog.text
-
-
-def test_a_request_error_points_at_its_field():
-    problem = problem_of(RequestError("unknown-column", "No.", pointer="/columns/0"))
-    assert problem.errors == (FieldError("No.", pointer="/columns/0"),)
 
 
 def test_a_request_error_in_a_text_tells_the_position():
@@ -105,21 +100,6 @@ def test_passing_problems_say_when_to_try_again():
         assert int(problem_response(Problem(slug), request_id="r").headers["retry-after"]) >= 1
 
 
-def test_an_unknown_route_is_a_problem(shared_client):
-    response = shared_client.get("/v1/nowhere")
-    assert response.status_code == 404
-    assert response.headers["content-type"] == "application/problem+json"
-    content = response.json()
-    assert content["type"] == "/problems/not-found"
-    assert content["instance"] == response.headers["x-request-id"]
-
-
-def test_a_wrong_method_is_a_problem_that_lists_every_right_one(shared_client):
-    response = shared_client.put("/v1/datasets/ds_" + "0" * 32)
-    assert (response.status_code, response.json()["type"]) == (405, "/problems/method-not-allowed")
-    assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
-
-
 def test_a_wrong_parameter_is_named_and_its_value_is_not_repeated(shared_client):
     response = shared_client.get("/v1/datasets", params={"limit": "secret"})
     assert (response.status_code, response.json()["type"]) == (422, "/problems/validation")
@@ -135,10 +115,6 @@ def failing_client(settings: ApiSettings) -> Iterator[TestClient]:
     def failing() -> None:
         raise RuntimeError("a secret of the inside")
 
-    @app.get("/missing")
-    def missing() -> None:
-        raise NotFoundError("dataset", "ds_missing")
-
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -150,12 +126,6 @@ def test_an_unexpected_error_tells_nothing_but_its_id(failing_client, caplog):
     assert response.json()["instance"] == response.headers["x-request-id"]
     assert "secret" not in response.text
     assert "a secret of the inside" in caplog.text
-
-
-def test_a_missing_thing_is_not_found(failing_client):
-    response = failing_client.get("/missing")
-    assert response.status_code == 404
-    assert response.json()["detail"] == "No such dataset: ds_missing."
 
 
 @pytest.mark.parametrize(

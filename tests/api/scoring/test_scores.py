@@ -95,15 +95,6 @@ def test_log_prob_gives_the_densities_of_the_flow(client, rows):
     np.testing.assert_allclose(body["log_prob"], expected(ROWS), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f8"])
-def test_the_answer_in_npy_is_an_array_of_one_dimension(client, dtype):
-    response = ask(client, "log_prob", np.array(ROWS, dtype), accept=NPY)
-    assert response.headers["content-type"] == NPY
-    values = from_npy(response.content)
-    assert (values.shape, values.dtype.str) == ((2,), "<f8")
-    np.testing.assert_allclose(values, expected(ROWS), atol=1e-3)
-
-
 def test_the_density_in_model_space_lacks_the_units_of_the_data(client):
     standard = ((torch.tensor(ROWS) - MEAN) / STD).tolist()
     response = ask(client, "log_prob?space=model", {"rows": standard})
@@ -216,15 +207,6 @@ def test_forward_undoes_inverse_with_the_opposite_log_det(client):
     np.testing.assert_allclose(data["log_det"], -np.array(noise["log_det"]), atol=1e-4)
 
 
-@pytest.mark.parametrize(("what", "rows"), [("inverse", ROWS), ("forward", NOISE)])
-def test_the_last_column_of_an_npy_answer_is_the_log_det(client, what, rows):
-    plain = ask(client, what, {"rows": rows}).json()
-    whole = from_npy(ask(client, what, {"rows": rows}, accept=NPY).content)
-    assert (whole.shape, whole.dtype.str) == ((2, 4), "<f8")
-    assert whole[:, :3].tolist() == plain["rows"]
-    assert whole[:, 3].tolist() == plain["log_det"]
-
-
 def test_noise_may_be_named_by_the_column_that_it_becomes(client):
     noise = dict(zip(COLUMNS, NOISE[0], strict=True))
     by_name = ask(client, "forward", {"rows": [noise]}).json()
@@ -252,17 +234,6 @@ def test_a_seed_that_the_server_picked_is_told(client):
     body = ask(client, "sample", {"n": 3}).json()
     assert body["rows"] == ask(client, "sample", {"n": 3, "seed": body["seed"]}).json()["rows"]
     assert body["rows"] != ask(client, "sample", {"n": 3, "seed": None}).json()["rows"]
-
-
-def test_many_samples_stream_and_are_the_same_in_both_formats(client):
-    as_json = ask(client, "sample", {"n": 30_000, "seed": 1})
-    as_npy = ask(client, "sample", {"n": 30_000, "seed": 1}, accept=NPY)
-    assert as_npy.headers["x-seed"] == "1"
-    rows = from_npy(as_npy.content)
-    assert rows.shape == (30_000, 3)
-    np.testing.assert_array_equal(rows, as_json.json()["rows"])
-    assert as_json.json()["row_errors"] == []
-    assert len(np.unique(rows, axis=0)) == 30_000
 
 
 def test_samples_in_model_space_are_standardised(client):
@@ -344,15 +315,6 @@ def test_who_waited_as_long_as_they_would_is_answered_503(client):
     assert int(refused.headers["retry-after"]) >= 1
 
 
-def test_a_missing_file_is_503_for_its_model_alone(client):
-    database, blobs = stores(client)
-    lost = registered(database, blobs, name="lost")
-    blobs.delete(lost.checkpoint_key)
-    answer = problem(ask(client, "log_prob", {"rows": ROWS}, ref="lost"))
-    assert (answer["status"], answer["slug"]) == (503, "artifact-missing")
-    assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
-
-
 def test_a_corrupt_file_is_503_and_serves_nothing(client):
     database, blobs = stores(client)
     path = blobs.path(registered(database, blobs, name="flipped").checkpoint_key)
@@ -378,26 +340,6 @@ def test_a_file_of_another_flow_is_503(client):
         )
     answer = problem(ask(client, "log_prob", {"rows": ROWS}, ref="swapped"))
     assert (answer["status"], answer["slug"]) == (503, "artifact-mismatch")
-
-
-def test_every_model_answers_in_its_own_way_under_load(client):
-    registered(*stores(client), name="others", seed=5)
-    answers: dict[str, list[list[float]]] = {"people": [], "others": []}
-
-    def hammer(name: str) -> None:
-        for _ in range(10):
-            answers[name].append(
-                ask(client, "log_prob", {"rows": ROWS}, ref=name).json()["log_prob"]
-            )
-
-    threads = [threading.Thread(target=hammer, args=(name,)) for name in answers for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for found in answers.values():  # to the rounding of the batches that they were part of
-        np.testing.assert_allclose(found, [found[0]] * 40, rtol=1e-5)
-    assert not np.allclose(answers["people"][0], answers["others"][0], rtol=1e-3)
 
 
 def test_a_timeout_that_is_no_number_of_seconds_is_refused(client):

@@ -148,16 +148,6 @@ def test_of_a_body_that_is_too_large_the_refusal_arrives(impatient, declared):
         assert b"HTTP/1.1 200 " in up_to(connection, LIVE)
 
 
-def test_requests_of_one_connection_are_answered_in_order(server):
-    with connected(port_of(server)) as connection:
-        for _ in range(3):
-            connection.sendall(head("GET", "/livez"))
-            assert up_to(connection, LIVE).startswith(b"HTTP/1.1 200 ")
-        connection.sendall(head("GET", "/livez") + head("GET", "/v1/none", "Connection: close"))
-        answers = to_the_end(connection)
-    assert [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404"]
-
-
 @pytest.mark.parametrize("together", [True, False])
 def test_an_upgrade_has_no_effect_on_the_body_behind_it(server, together):
     """Such as that which Java's client asks for."""
