@@ -118,9 +118,8 @@ def test_a_full_queue_refuses_and_keeps_what_it_accepted(jobs: Jobs) -> None:
 
 def test_a_repeated_request_gets_its_first_answer_again(jobs: Jobs, work: JobWork) -> None:
     first = jobs.submit(a_job(), idempotency=KEY)
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
-    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    held = claimed(work)
+    work.finish(held.id, held.attempt, metrics={}, version=a_version(held))
     again = jobs.submit(a_job(), idempotency=KEY)
     assert (first.replayed, again.replayed) == (False, True)
     assert again.job == first.job
@@ -150,8 +149,7 @@ def test_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> Non
 
 def test_cancelling_a_running_job_asks_its_worker(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
-    job = work.claim("w", lease_s=LEASE_S)
-    assert job is not None
+    job = claimed(work)
     assert work.renew(job.id, job.attempt, lease_s=LEASE_S) is False
     for _ in range(2):
         asked = jobs.cancel(PROJECT, job.id)
@@ -170,9 +168,8 @@ def test_cancelling_a_running_job_asks_its_worker(jobs: Jobs, work: JobWork) -> 
 
 def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: JobWork) -> None:
     failed = submitted(jobs)
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
-    work.fail(failed.id, claimed.attempt, code="diverged", detail=None)
+    held = claimed(work)
+    work.fail(failed.id, held.attempt, code="diverged", detail=None)
     assert jobs.get(PROJECT, failed.id).error == {
         "code": "diverged",
         "detail": "An unexpected fault of the service; its log tells more.",
@@ -210,11 +207,10 @@ def test_a_dataset_stays_while_a_job_needs_it(jobs, registry, work):
     for wanted in (dataset, held_out):
         with refused("dataset-in-use"):
             registry.delete_dataset(PROJECT, wanted.id)
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
+    held = claimed(work)
     with refused("dataset-in-use"):
         registry.delete_dataset(PROJECT, held_out.id)
-    version = finished(work, claimed)
+    version = finished(work, held)
     assert registry.delete_dataset(PROJECT, dataset.id).id == dataset.id
     # What was made from it still says so.
     assert registry.version(PROJECT, "shuttle", version.version).dataset_id == dataset.id
@@ -267,8 +263,7 @@ def test_a_job_whose_dataset_was_given_the_types_that_it_had_can_be_resumed(jobs
 
 def test_events_are_paged_by_number(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
-    job = work.claim("w", lease_s=LEASE_S)
-    assert job is not None
+    job = claimed(work)
     for number in range(5):
         work.add_message(job.id, job.attempt, f"{number}\0\ud800" + "x" * 10_000)
     events = jobs.events(PROJECT, job.id)

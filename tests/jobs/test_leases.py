@@ -253,17 +253,6 @@ def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(jobs, work)
     assert "The likelihood is not finite." in told, "why it would have failed"
 
 
-def told(work: JobWork, job: Job, number: int) -> None:
-    work.record_epoch(
-        job.id,
-        job.attempt,
-        lease_s=LEASE_S,
-        metrics={"epoch": number},
-        progress={"epoch": number, "fraction": number / 10},
-        checkpoint=a_checkpoint(job, number),
-    )
-
-
 @pytest.fixture
 def crash(work: JobWork, database: Database) -> Callable[..., Job]:
     """Have the next job fail once on a worker, after any wait; gives it as it was claimed."""
@@ -376,12 +365,12 @@ def test_the_events_say_where_the_next_attempt_begins(jobs, work, database):
 def test_a_checkpoint_at_an_old_position_is_no_progress(jobs, work, database):
     submitted(jobs)
     job = claimed(work)
-    told(work, job, 5)
+    record(work, job, 5)
     states = [work.release(job.id, job.attempt, failed=CRASHED)]
     while states[-1] is JobState.QUEUED:
         no_wait(database, job.id)
         job = claimed(work)
-        told(work, job, 5)
+        record(work, job, 5)
         states.append(work.release(job.id, job.attempt, failed=CRASHED))
     assert len(states) == OWN_LIMIT
 

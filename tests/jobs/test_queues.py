@@ -28,7 +28,7 @@ from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from tests.jobs.test_jobs import a_result
-from tests.store.makers import LEASE_S, a_dataset
+from tests.store.makers import LEASE_S, a_dataset, claimed
 
 
 def submit(
@@ -88,8 +88,7 @@ def test_short_jobs_come_before_longer_ones_of_their_project_alone(database: Dat
 def test_a_job_that_waits_knows_its_place(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "ended", project="a")
-    ended = work.claim("w", lease_s=LEASE_S)
-    assert ended is not None
+    ended = claimed(work)
     waiting = {
         name: submit(jobs, name, project=name[0]).id for name in ("a1", "a2", "a3", "b1", "b2")
     }
@@ -105,8 +104,7 @@ def test_a_job_that_waits_knows_its_place(database: Database) -> None:
     assert place is not None
     assert place.starts_in_s is None, "no job has ended yet"
     work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
-    running = work.claim("w", lease_s=LEASE_S)
-    assert running is not None
+    running = claimed(work)
     assert running.model_name == "b1"
     place = jobs.place("a", waiting["a1"])
     assert place is not None
@@ -118,14 +116,12 @@ def test_a_job_that_waits_knows_its_place(database: Database) -> None:
 def test_the_pace_of_trainings_follows_from_those_that_ended(database: Database) -> None:
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "other", estimate_s=1e-9)
-    ended = work.claim("w", lease_s=LEASE_S)
-    assert ended is not None
+    ended = claimed(work)
     work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
     assert jobs.outlook() == Outlook(pace=1.0, trainings=0, queued=0), "it was no training"
     for name in ("slow", "waits"):
         submit(jobs, name, kind=JobKind.TRAINING, estimate_s=990.0)
-    ended = work.claim("w", lease_s=LEASE_S)
-    assert ended is not None
+    ended = claimed(work)
     work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
     found = jobs.outlook()
     assert (found.trainings, found.queued) == (1, 1)
@@ -146,8 +142,7 @@ def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(da
     submit(jobs, "a1", project="a")
     assert taken(work) == "a1"
     submit(jobs, "b1", project="b")
-    ended = work.claim("w", lease_s=LEASE_S)
-    assert ended is not None
+    ended = claimed(work)
     work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
     set_turn(database, "a", 1)
     set_turn(database, "b", 2)
@@ -163,8 +158,7 @@ def test_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> No
         submit(jobs, f"b{number}", project="b")
     order = []
     for number in range(5):
-        job = work.claim("w", lease_s=LEASE_S)
-        assert job is not None
+        job = claimed(work)
         order.append(job.project)
         jobs.cancel(job.project, job.id)
         work.cancelled(job.id, job.attempt)
@@ -258,12 +252,6 @@ def let_wait(database: Database) -> None:
         session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
 
 
-def claimed(work: JobWork) -> Job:
-    job = work.claim("w", lease_s=LEASE_S)
-    assert job is not None
-    return job
-
-
 def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(database):
     jobs, work = Jobs(database), JobWork(database)
     give_way = partial(work.should_give_way, accelerator=False)
@@ -300,8 +288,7 @@ def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
     let_wait(database)
     order = []
     for number in range(4):
-        job = work.claim("w", lease_s=LEASE_S)
-        assert job is not None
+        job = claimed(work)
         order.append(job.project)
         set_turn(database, job.project, number)
         assert work.should_give_way(job)
@@ -313,8 +300,7 @@ def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(database):
     """Check that a look for work takes the steps of parents, which nobody else does then."""
     jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
-    job = work.claim("w", lease_s=LEASE_S)
-    assert job is not None
+    job = claimed(work)
     search = {
         "trials": [{"flow": {"family": "maf"}, "optimisation": {"max_epochs": 1, "patience": 1}}],
         "stages": [{"trials": 1, "share": 1}],

@@ -32,6 +32,7 @@ from tests.store.makers import (
     a_job,
     a_version,
     added,
+    claimed,
     finished,
     slug_of,
     submitted,
@@ -121,8 +122,7 @@ def test_cancel_against_finish_ends_in_exactly_one_of_them(jobs, work, registry)
     outcomes: Counter[JobState] = Counter()
     for _ in range(12):
         submitted(jobs)
-        job = work.claim("w", lease_s=LEASE_S)
-        assert job is not None
+        job = claimed(work)
 
         def cancel(job: Job = job) -> object:
             return jobs.cancel(PROJECT, job.id)
@@ -147,8 +147,7 @@ def test_cancel_against_finish_ends_in_exactly_one_of_them(jobs, work, registry)
 def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):
     for number in range(1, 7):
         submitted(jobs)
-        zombie = work.claim("zombie", lease_s=0)
-        assert zombie is not None
+        zombie = claimed(work, lease_s=0)
 
         def take_over() -> object:
             job = work.claim("owner", lease_s=LEASE_S)
@@ -183,8 +182,7 @@ def test_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
 
 def test_versions_that_race_have_no_gap_and_no_double(jobs, work, registry):
     def train() -> int:
-        job = work.claim("w", lease_s=LEASE_S)
-        assert job is not None
+        job = claimed(work)
         return finished(work, job).version
 
     for _ in range(12):
@@ -218,8 +216,7 @@ def test_deleting_a_dataset_against_a_submission_lets_one_win(jobs, registry):
 def test_an_alias_moved_by_two_at_once_has_one_winner(jobs, work, aliases):
     for _ in range(2):
         submitted(jobs)
-        job = work.claim("w", lease_s=LEASE_S)
-        assert job is not None
+        job = claimed(work)
         work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
     seen: int | None = None
     for _ in range(6):
@@ -241,10 +238,9 @@ def test_an_alias_moved_by_two_at_once_has_one_winner(jobs, work, aliases):
 
 def _trained(jobs: Jobs, work: JobWork) -> Version:
     job = submitted(jobs)
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
-    assert claimed.id == job.id
-    return finished(work, claimed)
+    held = claimed(work)
+    assert held.id == job.id
+    return finished(work, held)
 
 
 def test_deleting_a_version_against_a_submission_lets_one_win(jobs, work, registry):
@@ -280,10 +276,9 @@ def test_deleting_a_model_against_a_new_version_repeats_no_number(jobs, work, re
     for _ in range(12):
         seen.append(_trained(jobs, work).version)
         submitted(jobs)
-        claimed = work.claim("w", lease_s=LEASE_S)
-        assert claimed is not None
+        held = claimed(work)
 
-        def finish(job: Job = claimed) -> object:
+        def finish(job: Job = held) -> object:
             return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
 
         made, deleted = race(finish, lambda: registry.delete_model(PROJECT, "shuttle"))

@@ -42,8 +42,7 @@ NAME = "shuttle"
 
 def trained(jobs: Jobs, work: JobWork, **changes: Any) -> Version:
     submitted(jobs, **changes)
-    job = work.claim("w", lease_s=LEASE_S)
-    assert job is not None
+    job = claimed(work)
     return finished(work, job)
 
 
@@ -147,12 +146,11 @@ def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry
     ):
         with pytest.raises(ConflictError, match=f"Job {job.id}, .* version shuttle:1"):
             delete()
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
+    held = claimed(work)
     with pytest.raises(ConflictError):
         registry.delete_version(PROJECT, NAME, 1)
     jobs.cancel(PROJECT, job.id)
-    work.cancelled(claimed.id, claimed.attempt)
+    work.cancelled(held.id, held.attempt)
     registry.delete_version(PROJECT, NAME, 1)
     with pytest.raises(NotFoundError):
         jobs.resume(PROJECT, job.id)
@@ -163,9 +161,8 @@ def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry
 
 def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(jobs, work, registry, retention):
     job = scoring(jobs, trained(jobs, work))
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
-    at = a_checkpoint(claimed, 1)
+    held = claimed(work)
+    at = a_checkpoint(held, 1)
     work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)
     jobs.cancel(PROJECT, job.id)
     work.cancelled(job.id, 1)
@@ -227,8 +224,7 @@ def test_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
 ):
     version = trained(jobs, work)
     done = scoring(jobs, version)
-    claimed = work.claim("w", lease_s=LEASE_S)
-    assert claimed is not None
+    claimed(work)
     result = JobResult(
         key=f"results/{done.id}/1.npy", sha256="a" * 64, bytes=9, media_type="x/y", rows=1
     )

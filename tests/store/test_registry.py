@@ -12,10 +12,10 @@ from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
 from tests.store.makers import (
-    LEASE_S,
     PROJECT,
     a_dataset,
     added,
+    claimed,
     finished,
     submitted,
 )
@@ -40,8 +40,7 @@ def trained(
     jobs: Jobs, work: JobWork, *, name: str = "shuttle", project: str = PROJECT, **changes: Any
 ) -> Version:
     submitted(jobs, model_name=name, project=project)
-    job = work.claim("w", lease_s=LEASE_S)
-    assert job is not None
+    job = claimed(work)
     return finished(work, job, **changes)
 
 

@@ -16,7 +16,7 @@ from models_store.jobs.leases import JobWork
 from models_store.webhooks.addresses import check_url, is_public
 from models_store.webhooks.deliveries import PAUSES_S, Deliveries, Outcome
 from models_store.webhooks.webhooks import Event, Webhook, Webhooks
-from tests.store.makers import LEASE_S, PROJECT, a_job, a_version, submitted
+from tests.store.makers import PROJECT, a_job, a_version, claimed, submitted
 
 URL = "https://example.org/hook"
 ALL: list[Event] = ["job.succeeded", "job.failed", "job.cancelled"]
@@ -71,10 +71,9 @@ def test_every_end_of_a_job_is_written_with_it(database, webhooks, webhook):
     jobs, work = Jobs(database), JobWork(database)
     done, broken, gone = (submitted(jobs) for _ in range(3))
     for job in (done, broken):
-        claimed = work.claim("w", lease_s=LEASE_S)
-        assert claimed is not None
+        held = claimed(work)
         if job is done:
-            work.finish(job.id, 1, metrics={}, version=a_version(claimed))
+            work.finish(job.id, 1, metrics={}, version=a_version(held))
         else:
             work.fail(job.id, 1, code="diverged", detail="It diverged.")
     jobs.cancel(PROJECT, gone.id)

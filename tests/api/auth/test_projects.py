@@ -14,7 +14,7 @@ from models_store.keys import Scope
 from models_store.registry import Registry
 from tests.api.conftest import CSV, TABLE, assert_refused
 from tests.api.serving import bearer, keyed, registered
-from tests.store.makers import LEASE_S, submitted
+from tests.store.makers import claimed, submitted
 
 ROWS = {"rows": [[171.5, 68.2, 30.0]]}
 NO_DATASET, NO_JOB = "ds_" + "0" * 32, "job_" + "0" * 32
@@ -39,15 +39,14 @@ def everything(client, ours):
     drawn = submitted(
         jobs, project="ours", kind=JobKind.SAMPLING, model_name="people", model_version=1
     )
-    claimed = work.claim("tester", lease_s=LEASE_S)
-    assert claimed is not None
+    held = claimed(work)
     with state.blobs.staged(".csv") as file:
         file.write_bytes(b"a\n1\n")
         blob = state.blobs.commit(file, f"results/{drawn.id}/result.csv")
     result = JobResult(
         key=blob.key, sha256=blob.sha256, bytes=blob.bytes, rows=1, media_type="text/csv"
     )
-    work.finish(claimed.id, claimed.attempt, metrics={}, result=result)
+    work.finish(held.id, held.attempt, metrics={}, result=result)
     dataset = client.post("/v1/datasets", content=TABLE, headers={**CSV, **ours}).json()["id"]
     waiting = submitted(jobs, project="ours", model_name="people").id
     alias = client.put("/v1/models/people/aliases/production", json={"version": 1}, headers=ours)

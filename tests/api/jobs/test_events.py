@@ -21,7 +21,7 @@ from models_store.job_states import Job
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.api.conftest import assert_refused
-from tests.store.makers import LEASE_S, PROJECT, submitted
+from tests.store.makers import LEASE_S, PROJECT, claimed, submitted
 
 
 class Keys:
@@ -39,8 +39,7 @@ class Keys:
 def run(jobs: Jobs, work: JobWork, *, epochs: int) -> Job:
     """A job that runs and has done some epochs."""
     submitted(jobs)
-    job = work.claim("tester", lease_s=LEASE_S)
-    assert job is not None
+    job = claimed(work)
     for epoch in range(1, epochs + 1):
         record(work, job, epoch)
     return job
@@ -125,8 +124,7 @@ def test_a_stream_goes_on_through_the_end_of_an_attempt_that_was_resumed(client,
     job = run(jobs, work, epochs=1)
     end(work, job)
     jobs.resume(PROJECT, job.id)
-    again = work.claim("tester", lease_s=LEASE_S)
-    assert again is not None
+    again = claimed(work)
     record(work, again, 2)
     end(work, again)
     found = parse(client.get(f"/v1/jobs/{job.id}/events").text)

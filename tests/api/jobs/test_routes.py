@@ -270,8 +270,7 @@ def test_a_search_lists_what_it_will_try(client: TestClient, dataset_id: str) ->
 
 def test_children_are_seen_by_their_parent_alone(client, dataset_id, work):
     parent = start(client, dataset_id, flow="auto", quality="fast").json()["id"]
-    child = work.claim("w", lease_s=LEASE_S)
-    assert child is not None
+    child = claimed(work)
     assert [job["id"] for job in client.get("/v1/jobs").json()["items"]] == [parent]
     listed = client.get("/v1/jobs", params={"parent_id": parent}).json()["items"]
     assert child.id in [job["id"] for job in listed]
@@ -339,8 +338,7 @@ def test_a_sweep_is_a_search_over_points(client, dataset_id, work):
     assert [trial["flow"]["layers"] for trial in job["request"]["trials"]] == [
         point["flow.layers"] for point in points
     ]
-    child = work.claim("w", lease_s=LEASE_S)
-    assert child is not None
+    child = claimed(work)
     work.fail(child.id, child.attempt, code="diverged", detail="It diverged.")
     work.claim("w", lease_s=LEASE_S)
     seen = client.get(f"/v1/jobs/{job['id']}").json()

@@ -20,7 +20,7 @@ from models_store.records import Version
 from tests.api.conftest import CSV
 from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow, mixed_rows
 from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered
-from tests.store.makers import LEASE_S, a_version
+from tests.store.makers import a_version, claimed
 
 RNG = np.random.default_rng(0)
 SPREAD = np.array([10.0, 12.0, 15.0])
@@ -230,9 +230,8 @@ def test_a_version_is_trained_anew_by_the_request_that_made_it(client):
     first = client.post("/v1/jobs/training", json=asked).json()
     assert "asked" not in first["request"]
     work = JobWork(state.database)
-    claimed = work.claim("tester", lease_s=LEASE_S)
-    assert claimed is not None
-    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    held = claimed(work)
+    work.finish(held.id, held.attempt, metrics={}, version=a_version(held))
 
     key = {"Idempotency-Key": "monthly"}
     body = {"dataset_id": newer}

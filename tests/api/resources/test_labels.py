@@ -16,7 +16,7 @@ from models_store.jobs.leases import JobWork
 from models_store.listing import encode_cursor
 from tests.api.conftest import CSV, TABLE, assert_refused
 from tests.api.serving import registered
-from tests.store.makers import LEASE_S, a_version, added, submitted
+from tests.store.makers import a_version, added, claimed, submitted
 
 RANGES = {"optimisation.weight_decay": {"values": [0, 1e-5]}}
 
@@ -80,11 +80,10 @@ def test_a_version_gets_the_labels_that_its_training_has_when_it_ends(client):
     state = client.app.state
     job = submitted(state.jobs, description="first", tags={"team": "space"})
     work = JobWork(state.database)
-    claimed = work.claim("tester", lease_s=LEASE_S)
-    assert claimed is not None
+    held = claimed(work)
     changed = client.patch(f"/v1/jobs/{job.id}", json={"tags": {"stage": "trial"}})
     assert changed.status_code == 200
-    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    work.finish(held.id, held.attempt, metrics={}, version=a_version(held))
     path = f"/v1/models/{job.model_name}/versions"
     assert client.get(f"{path}/1").json()["tags"] == {"team": "space", "stage": "trial"}
     assert client.get(f"{path}/1").json()["description"] == "first"
