@@ -256,6 +256,25 @@ def test_a_served_row_has_one_answer(case):
         np.testing.assert_allclose(alone, scores[:rows], rtol=0, atol=tolerance)
 
 
+@every_case
+@pytest.mark.parametrize("bad", [1e300, 1e39, np.inf, np.nan])
+def test_a_bad_value_spoils_its_own_row_alone(case, bad):
+    """To the bit where compiled loops serve the family."""
+    compiled = compile_flow(trained_flow(case, DIM))
+    tolerance = 0.0 if is_packed(compiled) else 1e-4
+    x = compiled.sample(40, seed=3)
+    noise = compiled.inverse(x)[0]
+    good = compiled.log_prob(x), compiled.forward(noise)[0]
+    for column in range(DIM):
+        spoilt, spoilt_noise = x.copy(), noise.copy()
+        spoilt[7, column] = spoilt_noise[7, column] = bad
+        scores = compiled.log_prob(spoilt)
+        assert not scores[7] > -1e6
+        for found, expected in zip((scores, compiled.forward(spoilt_noise)[0]), good, strict=True):
+            others, wanted = np.delete(found, 7, axis=0), np.delete(expected, 7, axis=0)
+            np.testing.assert_allclose(others, wanted, rtol=tolerance, atol=tolerance)
+
+
 def _assert_close(found: np.ndarray, expected: Tensor, steep: int = 1) -> None:
     expected_values = expected.numpy()
     np.testing.assert_allclose(found, expected_values, rtol=steep * 1e-4, atol=steep * 5e-4)

@@ -5,7 +5,6 @@ import importlib
 import logging
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +36,6 @@ from flows.engine import loop_cache
 from flows.engine.blocks import LANES, VECTORS
 from flows.engine.serving import packing
 from flows.engine.serving.networks import BLOCK_UNITS, HOT_UNITS
-from flows.engine.serving.packing import CALL_ROWS
 from flows.engine.training.program import UnsupportedError
 from flows.engine.training.step import CompiledGradient
 from flows.preprocess import Preprocessing
@@ -193,43 +191,6 @@ def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
         np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        *(SPECS[0], SPECS[1], SPECS[2], SPECS[-2]),
-        *(spec for spec, *_ in OTHER_SPECS),
-        MadeSpec(conditional="bernoulli", hidden=[9]),
-    ],
-    ids=repr,
-)
-def test_rows_are_the_same_to_the_bit_in_any_batch(spec):
-    compiled = compile_flow(_flow(spec, 6))
-    x = compiled.sample(CALL_ROWS + TILE + 5, seed=0)
-    together = compiled.log_prob(x)
-    for size in (1, 2, LANES, TILE + 3):
-        parts = [compiled.log_prob(x[start : start + size]) for start in range(0, 60, size)]
-        np.testing.assert_array_equal(np.concatenate(parts)[:60], together[:60])
-        np.testing.assert_array_equal(compiled.sample(size, seed=0), x[:size])
-    np.testing.assert_array_equal(compiled.log_prob(x[-7:]), together[-7:])
-
-
-@pytest.mark.parametrize("rows", [2, LANES, 2 * TILE])
-@pytest.mark.parametrize("spec", [SPECS[1], SPECS[-2]], ids=repr)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_a_bad_row_leaves_its_neighbours_to_the_bit(rows, spec, bad):
-    compiled = compile_flow(_flow(spec, 5))
-    x = compiled.sample(rows, seed=0)
-    scores, (data, _) = compiled.log_prob(x), compiled.forward(x)
-    for column in range(5):
-        spoilt = x.copy()
-        spoilt[1, column] = bad
-        found = compiled.log_prob(spoilt)
-        assert not found[1] > -1e6
-        np.testing.assert_array_equal(np.delete(found, 1), np.delete(scores, 1))
-        found = compiled.forward(spoilt)[0]
-        np.testing.assert_array_equal(np.delete(found, 1, 0), np.delete(data, 1, 0))
-
-
 def test_threads_run_in_one_packed_flow():
     compiled = compile_flow(_flow(SPECS[1], 8))
     x = compiled.sample(500, seed=0)
@@ -292,45 +253,6 @@ def test_a_packed_flow_refuses_to_be_copied():
         copy.deepcopy(compile_flow(_flow(SPECS[0], 3)))
 
 
-def test_its_weights_take_about_half_of_the_room():
-    flow = build(MafSpec(layers=2, hidden=[256, 256], batch_norm=None), 16, seed=0)
-    dense = 4 * sum(parameter.numel() for parameter in flow.parameters())
-    assert 0.5 * dense < compile_flow(flow).size_bytes < 0.75 * dense
-
-
-def test_scoring_a_mapped_file_takes_little_memory(tmp_path):
-    """Peak resident memory of this process, which is told apart from the file's own pages."""
-    rows = 200_000
-    path = tmp_path / "rows.npy"
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, 21))
-    mapped[:] = 0.5
-    compiled = compile_flow(build(MafSpec(layers=1, hidden=[8]), 21, seed=0))
-    compiled.log_prob(mapped[:5000])
-    before = _anonymous_bytes()
-    peak = 0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.001):
-            peak = max(peak, _anonymous_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    scores = compiled.log_prob(np.load(path, mmap_mode="r"))
-    done.set()
-    watcher.join()
-    assert np.ptp(scores) == 0
-    assert max(peak, _anonymous_bytes()) - before < 12 * 2**20
-
-
-def _anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    pytest.skip("the system does not tell")
-
-
 ENTRY = """
 from numba import njit
 from helper_of_a_loop import step
@@ -381,20 +303,3 @@ def test_a_loop_is_read_from_the_cache_until_a_file_of_any_loop_changes(folder):
     number, hits = computed(folder, 10)
     assert (number, sum(hits.values())) == (11, 1)
     assert computed(folder, 20)[0] == 21
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "engine.blocks",
-        "engine.serving.networks",
-        "engine.serving.kernels",
-        "engine.training.kernels",
-    ],
-)
-def test_all_loops_are_kept_so(name):
-    module = importlib.import_module(f"flows.{name}")
-    caches = [getattr(value, "_cache", None) for value in vars(module).values()]
-    impls = [cache._impl for cache in caches if cache is not None and hasattr(cache, "_impl")]
-    assert all(type(impl.locator).__module__ == loop_cache.__name__ for impl in impls)
-    assert impls

@@ -87,15 +87,6 @@ def test_a_context_moves_mean_and_scale_row_by_row(full):
     torch.testing.assert_close(inverse_log_det, -log_det)
 
 
-@pytest.mark.parametrize("covariance", ["full", "diagonal"])
-@pytest.mark.parametrize("context_dim", [0, 3])
-def test_parameters_with_a_context_are_counted(covariance, context_dim):
-    spec = GaussianSpec(covariance=covariance)
-    layer = spec.build(5, torch.Generator(), context_dim)
-    expected = sum(parameter.numel() for parameter in layer.parameters())
-    assert spec.count_parameters(5, context_dim) == expected
-
-
 def test_an_unknown_covariance_is_refused(unchecked):
     with pytest.raises(ValueError, match="covariance must be one of diagonal, full"):
         unchecked(GaussianSpec, covariance="spherical")

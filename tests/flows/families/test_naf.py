@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import FitOptions, NafSpec, build, compile_flow, evaluate, fit
+from flows import FitOptions, NafSpec, build, evaluate, fit
 from flows.bijections.transformers import Transformer
 from flows.families.naf import DeepDenseSigmoidal, DeepSigmoidal
 
@@ -62,16 +62,6 @@ def test_parameters_of_0_are_the_identity(name):
     u, log_det = transformer.inverse(x, given)
     torch.testing.assert_close(u, x)
     torch.testing.assert_close(log_det, torch.zeros_like(x), rtol=0, atol=1e-12)
-
-
-@every_map
-@pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_the_slope_is_that_of_autograd(name, scale):
-    transformer = _map(name)
-    x = torch.linspace(-8, 8, 200, dtype=torch.float64, requires_grad=True)
-    u, log_det = transformer.inverse(x, _parameters(transformer, 200, scale=scale))
-    (slope,) = torch.autograd.grad(u.sum(), x)
-    torch.testing.assert_close(slope.log(), log_det.detach(), rtol=1e-5, atol=1e-6)
 
 
 @every_map
@@ -140,15 +130,3 @@ def test_closed_chooses_the_direction_without_a_search():
     sampling = build(NafSpec(layers=1, hidden=[8], closed="sampling"), 3, seed=0).double()
     with torch.no_grad():
         torch.testing.assert_close(density.inverse(noise), sampling.forward(noise))
-
-
-def test_a_bad_row_touches_no_other():
-    flow = build(NafSpec(layers=2, hidden=[8], units=3), 3, seed=0)
-    rows = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    bad = rows.clone()
-    bad[3, 1], bad[7, 0] = math.nan, math.inf
-    compiled = compile_flow(flow)
-    good, found = compiled.log_prob(rows.numpy()), compiled.log_prob(bad.numpy())
-    others = [i for i in range(20) if i not in (3, 7)]
-    assert found[others] == pytest.approx(good[others])
-    assert not (abs(found[[3, 7]]) < math.inf).any()
