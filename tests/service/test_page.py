@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 from densityd.client import Client
 from tabular.source import mend_names
 from tests.service.up import EXAMPLES, TIMEOUT_S, Up, succeeds
+from tests.store.makers import edited
 from tests.support.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
-from tests.support.exported_records import edited
 from tests.support.issuers import AUDIENCE, OwnIssuer
 from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until

@@ -1,6 +1,7 @@
 """Rows that the store's tests need but do not speak of."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
 from models_store.errors import ConflictError, StoreError
+from models_store.exports.exported_files import RECORD_KEY
 from models_store.files.blobs import Blobs, StoredBlob, model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, JobState, NewJob
 from models_store.jobs.jobs import Jobs
@@ -197,3 +199,14 @@ def a_search(
         **{"ensemble": 1, **changes},
     )
     return search.model_dump(mode="json")
+
+
+def edited(body: bytes, change: Mapping[str, object]) -> bytes:
+    """The file with other fields in its record."""
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + length])
+    record = json.loads(header["__metadata__"][RECORD_KEY])
+    header["__metadata__"][RECORD_KEY] = json.dumps({**record, **change})
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    return len(content).to_bytes(8, "little") + content + body[8 + length :]

@@ -1,7 +1,11 @@
 """Who gets in: without a key nobody, anywhere but where it is said."""
 
+import os
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -286,3 +290,33 @@ def test_an_unknown_key_and_a_wrong_secret_get_the_same_answer(client, tokens):
         assert_unauthorized(response, invalid=True)
         bodies.append((response.content, response.headers["www-authenticate"]))
     assert len(set(bodies)) == 1
+
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ["quickstart.sh", "penguins.sh", "quickstart.py", "variational.py"]
+
+
+def run(example: str, url: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: text for name, text in os.environ.items() if name != "DENSITYD_API_KEY"}
+    program = "sh" if example.endswith(".sh") else sys.executable
+    return subprocess.run(  # noqa: S603 - our own command
+        [program, str(ROOT / "examples" / example), url],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_names_the_key_that_is_missing(guarded_server, example):
+    done = run(example, guarded_server[0])
+    assert done.returncode == 1
+    assert "DENSITYD_API_KEY" in done.stdout + done.stderr
+    assert "densityd keys create --scope write" in done.stdout + done.stderr
+
+
+def test_an_example_says_that_no_service_answers() -> None:
+    done = run("quickstart.sh", "http://127.0.0.1:9")
+    assert (done.returncode, "make up" in done.stderr) == (1, True)

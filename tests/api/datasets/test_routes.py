@@ -10,11 +10,25 @@ import pytest
 
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.api.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
-from tests.api.datasets.uploads import MIXED, upload
 from tests.tables.files import npy
 
 NPY = {"Content-Type": "application/x-npy"}
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
+
+
+MIXED = (
+    b",name,size,born,price,zip,note\n"
+    + b"".join(
+        b'%d,"n%d, x",%s,%02d/03/2021,"%d,%02d",0%d,\n'
+        % (i + 1, i, b"SML"[i % 3 : i % 3 + 1], i % 28 + 1, i * 7, i % 100, i % 4)
+        for i in range(60)
+    )
+    + b'61,"n\n60",M,,"1,5",01,\n'
+)
+
+
+def upload(client, body=TABLE, headers=CSV, **params):
+    return client.post("/v1/datasets", content=body, headers=headers, params=params)
 
 
 RANDOM = np.random.default_rng(0).random((9, 2))

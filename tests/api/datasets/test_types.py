@@ -13,8 +13,7 @@ from models_store.consistency import Comparison, compare
 from tabular import processes
 from tabular.columns import Column
 from tests.api.conftest import CSV, assert_nothing_was_left, assert_refused, files_of
-from tests.api.datasets.test_routes import workbook
-from tests.api.datasets.uploads import MIXED, upload
+from tests.api.datasets.test_routes import MIXED, upload, workbook
 
 
 class TestTypes:

@@ -15,8 +15,7 @@ from flows import IafSpec, MafSpec
 from tests.api.conftest import assert_refused
 from tests.api.mixed_model import DAY, NAMES, SPEC, TYPES, mixed_flow
 from tests.api.serving import registered
-from tests.store.makers import PROJECT
-from tests.support.exported_records import edited
+from tests.store.makers import PROJECT, edited
 
 FILE = {"Content-Type": "application/octet-stream"}
 ROWS = [[171.5, 68.2, 30.0], [180.1, 80.9, 51.0], [150.0, 99.0, 4.0]]

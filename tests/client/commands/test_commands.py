@@ -13,19 +13,39 @@ import onnx
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from densityd.cli import app
 from densityd.client import Client, Job
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from tests.api.serving import registered
-from tests.client.commands.conftest import ROWS, run
 from tests.client.conftest import Service
 from tests.client.scripted import DROP, JOB, Reply, ScriptedServer, a_json
 from tests.support.servers import free_port
 
+ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
 RESULT = {"url": "/r", "media_type": "application/x-npy", "bytes": 5, "sha256": "x", "rows": 3}
 BULK = {**JOB, "kind": "sampling", "state": "succeeded", "result": RESULT}
+
+
+def run(*arguments: object, status: int = 0, says: str | None = None) -> Result:
+    """Run a command that ends with a status, and says something where it asks."""
+    result = CliRunner().invoke(app, [str(part) for part in arguments], input=says)
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def url(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DENSITYD_URL", service.url)
+    return service.url
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "people.csv"
+    np.savetxt(file, ROWS, delimiter=",", header="height,weight,age", comments="")
+    return file
 
 
 @pytest.fixture

@@ -27,8 +27,7 @@ from models_store.requests.bulk import (
     ScoringRequest,
 )
 from tests.api.serving import SPEC, a_flow, registered
-from tests.jobs.workers.place import PROJECT, Place
-from tests.jobs.workers.tasks import attempt_fields, ref
+from tests.jobs.workers.place import PROJECT, Place, attempt_fields, ref
 from workers.errors import TrainingError
 from workers.leftovers import sweep
 from workers.protocol import (

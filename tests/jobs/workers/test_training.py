@@ -21,8 +21,7 @@ from models_store.records import Dataset
 from models_store.requests.training import AcceptedSplit, AcceptedTraining
 from models_store.splits import split_rows
 from tabular.columns import Column
-from tests.jobs.workers.place import Place
-from tests.jobs.workers.tasks import EPOCHS, epochs, ref, result, run, split_of, task_of
+from tests.jobs.workers.place import EPOCHS, Place, epochs, ref, result, run, split_of, task_of
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     CheckpointRef,

@@ -12,8 +12,7 @@ from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
-from tests.jobs.workers.place import FLOW, LIMITS, Place
-from tests.jobs.workers.tasks import attempt_fields, epochs, ref, result
+from tests.jobs.workers.place import FLOW, LIMITS, Place, attempt_fields, epochs, ref, result
 from workers.errors import TrainingError
 from workers.protocol import Interrupted, Message, VariationalTask
 from workers.trainer.variational import infer, samples_of
