@@ -7,12 +7,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows import Flow, Space, SpecError, build, check_dim, compile_flow, count_parameters
+from flows import (
+    Flow,
+    Space,
+    SpecError,
+    build,
+    check_dim,
+    compile_flow,
+    count_parameters,
+    ensemble_of,
+)
 from flows.bijections.autoregressive.masked import MaskedLinear
 from tests.flows.cases import (
     CASES,
     Case,
     example_rows,
+    find,
     fresh_flow,
     grid,
     is_packed,
@@ -170,7 +180,28 @@ def test_a_saved_flow_scores_the_same_to_the_bit(case):
 @every_case
 def test_samples_follow_the_density(case):
     flow = trained_flow(case, 2)
-    samples = flow.sample(6_000, generator=torch.Generator().manual_seed(0), space="model")
+    generator = torch.Generator().manual_seed(0)
+    check_samples(flow, flow.sample(6_000, generator=generator, space="model"))
+
+
+def test_an_ensemble_is_the_mixture_of_its_members():
+    members = [trained_flow(find(name), 2) for name in ("nsf", "maf", "gaussian-mixture")]
+    with torch.no_grad():  # one that the others are far from
+        members[0].preprocessing = members[1].preprocessing = members[2].preprocessing
+        members[1].transform = fresh_flow(find("maf"), 2, seed=9).transform
+    flow, weights = ensemble_of(members, [0.5, 0.2, 0.3]), torch.tensor([0.5, 0.2, 0.3]).log()
+    rows = example_rows(50, 2)
+    scores = torch.stack([member.log_prob(rows) for member in members])
+    torch.testing.assert_close(flow.log_prob(rows), (scores + weights[:, None]).logsumexp(dim=0))
+    generator = torch.Generator().manual_seed(0)
+    check_samples(flow, flow.sample(6_000, generator=generator, space="model"))
+    compiled = compile_flow(flow)
+    drawn = compiled.sample(6_000, seed=0, space="model")
+    check_samples(flow, torch.from_numpy(drawn).double())
+
+
+def check_samples(flow: Flow, samples: Tensor) -> None:
+    """Check by a chi-square test that samples in the model's space follow the density."""
     middles = torch.linspace(-4 + 1 / 16, 4 - 1 / 16, 64, dtype=torch.float64)
     with torch.no_grad():
         density = flow.log_prob(torch.cartesian_prod(middles, middles), space="model").exp()

@@ -354,6 +354,19 @@ def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_re
     assert served.get(PROJECT, job.id).result is None
 
 
+def test_the_newest_scoring_of_a_dataset_by_a_version_is_found(served, work, registry):
+    scored: dict[str, str] = {}
+    for dataset_id in [added(registry).id for _ in "ab"] * 2:
+        submitted(served, kind=JobKind.SCORING, model_version=3, dataset_id=dataset_id)
+        job = claimed(work)
+        version = registry.version(PROJECT, "shuttle", 3)
+        assert served.scored(version, dataset_id) == scored.get(dataset_id), "it has not ended"
+        work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
+        scored[dataset_id] = job.id
+    assert [served.scored(version, dataset_id) for dataset_id in scored] == [*scored.values()]
+    assert served.scored(registry.version(PROJECT, "shuttle", 2), dataset_id) is None
+
+
 def test_a_cancel_request_comes_before_a_result(served: Jobs, work: JobWork) -> None:
     job = a_bulk_job(served, work)
     served.cancel(PROJECT, job.id)

@@ -21,6 +21,7 @@ from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.projects import Projects
 from models_store.quotas import stored_bytes
 from models_store.records import Version
 from models_store.registry import Registry
@@ -272,6 +273,10 @@ def test_datasets_weights_and_results_count_against_the_quota(database, registry
         registry.add_version(PROJECT, "m", a_version(job), max_bytes=before)
     assert bytes_stored(database) == before
     assert registry.room("other", max_bytes=1) == 1
+    projects = Projects(database)
+    projects.put(PROJECT, max_bytes=before + 7, max_queued_jobs=None)
+    assert registry.room(PROJECT, max_bytes=1) == 7, "its own limit counts"
+    projects.put(PROJECT, max_bytes=None, max_queued_jobs=None)
     jobs.delete_result(PROJECT, job.id)
     registry.delete_dataset(PROJECT, dataset.id)
     assert bytes_stored(database) == 200

@@ -185,7 +185,10 @@ def test_rows_without_a_density_are_written_as_they_are(place: Place) -> None:
     messages = run(scoring(place, place.add_table(table), output="csv"))
     line = file_of(place, messages).read_text().splitlines()[8]
     assert line.split(",")[0] in ("nan", "-inf")
-    assert produced(messages).metrics["non_finite"] == 1
+    metrics = produced(messages).metrics
+    assert metrics["non_finite"] == 1
+    one = compiled().log_prob(np.ones((1, 3)))
+    assert metrics["mean_log_prob"] == pytest.approx(one.item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, ROWS])

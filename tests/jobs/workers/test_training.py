@@ -71,8 +71,10 @@ def test_the_best_model_is_stored_and_scores_as_its_metrics_say(undisturbed: Und
         len(rows), AcceptedSplit(**task_of(place, dataset).request["split"])
     )
     with torch.no_grad():
-        mean = float(flow.log_prob(torch.from_numpy(rows[validation])).double().mean())
+        scores = flow.log_prob(torch.from_numpy(rows[validation])).double()
+    mean, error = float(scores.mean()), float(scores.std()) / len(scores) ** 0.5
     assert mean == pytest.approx(trained.metrics["validation_log_likelihood"], abs=1e-5)
+    assert error == pytest.approx(trained.metrics["validation_standard_error"], abs=1e-5)
     assert trained.metrics["train_rows"] == 480
     assert trained.metrics["validation_rows"] == 60
     assert version["metrics"] == trained.metrics

@@ -19,6 +19,7 @@ from tabular.ingest.numbers import (
     find_spikes,
     grid_step,
     is_ordinal,
+    lower_bound,
 )
 from tabular.ingest.warnings import find_sentinels
 from tests.tables.files import column_of, npy, read
@@ -416,6 +417,13 @@ def test_at_an_end_a_spike_has_neighbours_on_one_side_alone(mirrored):
         if mirrored:
             counts, place = counts[::-1], len(counts) - 1
         assert find_spikes(counted(*counts)) == ([place] if is_spike else [])
+
+
+def test_zero_bounds_what_comes_near_it_and_never_below():
+    values = np.linspace(0.0, 9.0, 50)
+    assert lower_bound(values, "none") == lower_bound(values + 1.0, "none") == 0.0
+    assert lower_bound(values + 100.0, "none") is lower_bound(values - 0.1, "none") is None
+    assert lower_bound(values + 100.0, "log") == 0.0
 
 
 @pytest.mark.parametrize(
