@@ -356,10 +356,10 @@ def test_an_attempt_whose_answer_was_lost_has_ended_it_whatever_became_of_the_re
 
 def test_the_newest_scoring_of_a_dataset_by_a_version_is_found(served, work, registry):
     scored: dict[str, str] = {}
+    version = registry.version(PROJECT, "shuttle", 3)
     for dataset_id in [added(registry).id for _ in "ab"] * 2:
         submitted(served, kind=JobKind.SCORING, model_version=3, dataset_id=dataset_id)
         job = claimed(work)
-        version = registry.version(PROJECT, "shuttle", 3)
         assert served.scored(version, dataset_id) == scored.get(dataset_id), "it has not ended"
         work.finish(job.id, job.attempt, metrics=METRICS, result=a_result(job))
         scored[dataset_id] = job.id
