@@ -8,7 +8,6 @@ from typing import get_args
 import pytest
 import torch
 
-import flows
 from flows import (
     FAMILIES,
     BatchNormSpec,
@@ -25,7 +24,6 @@ from flows import (
     spec_from_dict,
     spec_to_dict,
 )
-from flows.families.spec import Spec
 from tests.flows.cases import CASES
 
 DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
@@ -35,14 +33,6 @@ def test_every_family_has_its_own_name():
     assert {*FAMILIES.values(), EnsembleSpec, LatentSpec, MixedSpec} == set(get_args(FlowSpec))
     for family, spec in FAMILIES.items():
         assert spec().family == family
-
-
-def test_every_described_family_is_in_the_catalogue():
-    described = {cls for cls in Spec.__subclasses__() if cls.__module__.startswith("flows.")}
-    assert described == {*FAMILIES.values(), EnsembleSpec, LatentSpec, MixedSpec}
-    folder = Path(flows.__file__).parent
-    sources = sum(path.read_text().count("(Spec):\n") for path in folder.rglob("*.py"))
-    assert sources == len(FAMILIES) + 3
 
 
 def test_every_family_has_a_conformance_case():
@@ -60,14 +50,6 @@ def test_every_family_has_its_row_in_the_docs_with_all_fields_and_defaults():
             if field.name not in ("family", "batch_norm", "encoder"):
                 default = getattr(spec(), field.name)
                 assert f"`{field.name}` [{default}]" in row.group(), (family, field.name)
-
-
-def test_the_specs_in_the_docs_can_be_built():
-    blocks = re.findall(r"```json\n(.*?)\n```", DOCS.read_text(), flags=re.DOTALL)
-    specs = [fields for block in blocks if "family" in (fields := json.loads(block))]
-    assert specs
-    for fields in specs:
-        assert count_parameters(spec_from_dict(fields), 3) > 0
 
 
 def test_the_refusals_in_the_docs_are_those_of_the_code():
@@ -148,11 +130,6 @@ def test_huge_flows_are_counted_without_building_them():
     assert count_parameters(spec, 100) == 1000 * (
         101 * 10**6 + 10**12 + 10**6 + 200 * (10**6 + 1) + 200
     )
-
-
-def test_a_coupling_flow_of_one_feature_is_refused():
-    with pytest.raises(SpecError, match="at least 2 features"):
-        build(RealNvpSpec(), 1, seed=0)
 
 
 def test_no_features_are_refused():

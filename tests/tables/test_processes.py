@@ -15,8 +15,6 @@ from tabular.errors import (
     SandboxLimitError,
     TableError,
 )
-from tabular.formats import ParseOptions, TableFormat
-from tabular.ingest.storing import parse_table
 from tests.support.servers import end_fork_servers
 
 
@@ -96,11 +94,3 @@ def test_a_task_that_ends_badly_ends_nothing_else(alone: bool) -> None:
     with pytest.raises(SandboxKilledError):
         processes.run(end_by, signal.SIGKILL, alone=alone)
     assert processes.run(add, 1, 2, alone=alone) == 3
-
-
-def test_a_table_is_stored_there(tmp_path: Path) -> None:
-    (tmp_path / "upload").write_text("a,b\n" + "".join(f"{i * i},{i}.5\n" for i in range(50)))
-    source, table = tmp_path / "upload", tmp_path / "table.npy"
-    summary = processes.run(parse_table, source, table, TableFormat.CSV, ParseOptions(), alone=True)
-    assert (summary.rows, table.exists()) == (50, True)
-    assert [column.column.type for column in summary.columns] == ["integer", "number"]

@@ -184,20 +184,6 @@ def test_values_that_do_not_fit_are_refused():
         LogisticRegression(X, CLASSES, batch_rows=0)
 
 
-def test_a_step_to_the_mode_that_rises_at_once_looks_at_the_rows_twice(monkeypatch):
-    compared = []
-    log_density = LogisticRegression.log_density
-
-    def counted(target, z):
-        compared.append(len(z))
-        return log_density(target, z)
-
-    monkeypatch.setattr(LogisticRegression, "log_density", counted)
-    LogisticRegression(X, CLASSES).starting_point()
-    assert set(compared) == {1}
-    assert len(compared) % 2 == 0
-
-
 def gaussian_flow(mean: Tensor, root: Tensor) -> Flow:
     """The flow whose density is exactly N(mean, root root^T)."""
     dim = len(mean)

@@ -1,14 +1,13 @@
 """The work of bulk jobs as plain calls, on real files."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
-import torch
 
 from flows import CompiledFlow, compile_flow, quantiles_of, rank_among
 from models_store.consistency import compare
@@ -43,7 +42,7 @@ from workers.protocol import (
 )
 from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import as_product
-from workers.trainer import bulk, products
+from workers.trainer import bulk
 from workers.trainer.bulk import produce
 
 ROWS = 1_000
@@ -300,17 +299,6 @@ def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) ->
 
 SPLIT_ROWS, PART_ROWS = 1_000, 300
 SPLIT_NAMES = ["x1", "x2", "x3"]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(products, "_CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
-    threads = torch.get_num_threads()
-    place = Place(tmp_path / "data")
-    yield place
-    torch.set_num_threads(threads)
-    place.database.dispose()
 
 
 def submit(place: Place, kind: JobKind, accepted: AcceptedBulk) -> str:

@@ -126,16 +126,6 @@ def test_a_rare_repeated_value_is_no_spike() -> None:
     assert found(column) == (0.0, 0.0, 0.0)
 
 
-def test_it_is_told_which_columns_have_noise() -> None:
-    column = normal()
-    column[::3] = 0.0
-    noise = column_noise(torch.stack([integers(0, 5), normal(), column], dim=1))
-    first, second = noise.notes(["kind", "size", "rain"])
-    assert "kind" in first
-    assert "'rain' (33%)" in second
-    assert not list(column_noise(normal()[:, None]).notes(["size"]))
-
-
 def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:
     progress = Progress("epoch", 1000, patience=30, max_seconds=None)
 

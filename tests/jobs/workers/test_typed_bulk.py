@@ -296,17 +296,3 @@ def test_columns_that_are_not_modelled_stand_beside_the_scores(place: Place, out
     assert table.column_names[:3] == ["doors", "id", "comment"]
     assert table["id"].to_pylist() == ids
     assert len(table["log_prob"]) == len(ids)
-
-
-def test_long_texts_beside_scores_are_in_memory_a_few_at_a_time(place: Place) -> None:
-    ids = [f"{number} {'q' * (300 << 10)}" for number in range(len(ROWS))]
-    task = scoring_with_ids(place, ids, output="csv")
-    usual = pa.default_memory_pool()
-    counted = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(counted)
-    try:
-        file = file_of(place, run(task))
-    finally:
-        pa.set_memory_pool(usual)
-    assert file.stat().st_size > sum(map(len, ids))
-    assert 0 < counted.max_memory() <= 64 << 20

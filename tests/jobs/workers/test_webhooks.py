@@ -139,21 +139,6 @@ def test_a_failing_receiver_gets_the_event_in_the_end(database, receiver):
     assert told["data"]["id"] == job.id
 
 
-def test_the_signature_is_the_one_of_the_standard() -> None:
-    """The example of the specification of Standard Webhooks."""
-    from workers.webhooks import sign  # noqa: PLC0415  beside the example
-
-    assert (
-        sign(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            message_id="msg_p5jXN8AQM9LWM0D4loKWxJek",
-            timestamp=1614265330,
-            body=b'{"test": 2432232314}',
-        )
-        == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
-    )
-
-
 def test_what_cannot_be_reached_is_told(database: Database) -> None:
     assert "refused" in told_of(database, "http://127.0.0.1:1/")
 

@@ -4,14 +4,13 @@ import errno
 import io
 import os
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
 from tabular.errors import TableError
-from tabular.formats import MEDIA_TYPES, TableFormat, TableSummary, WarningCode
+from tabular.formats import TableFormat, TableSummary, WarningCode
 from tabular.ingest.storing import parse_table
 from tests.tables.files import Accept, arrow, npy, parquet
 
@@ -50,12 +49,6 @@ def test_a_csv_file_is_stored_row_by_row_with_its_statistics(accept, tmp_path):
     assert (height.name, height.dtype, height.distinct) == ("height", "float64", 3)
     assert (height.mean, height.min, height.max) == (3.0, 1.5, 5.0)
     assert height.std == pytest.approx(np.std([1.5, 2.5, 5.0]))
-
-
-def test_a_csv_file_without_a_header_has_columns_x1_to_xd(accept):
-    summary = accept(b"1.5,2\n2.5,4\n", header=False)
-    assert [c.name for c in summary.columns] == ["x1", "x2"]
-    assert (summary.rows, warned(summary, "numeric_header")) == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -180,11 +173,6 @@ def test_distinct_values_are_exact_up_to_a_thousand_and_then_null(accept):
     assert [c.distinct for c in accept(table).columns] == [1000, None, 7]
 
 
-def test_a_header_of_numbers_is_a_warning(accept):
-    assert warned(accept(b"1.5,2\n2.5,3\n3,7\n"), "numeric_header") == [None]
-    assert warned(accept(b"a,2\n2.5,3\n3,7\n"), "numeric_header") == []
-
-
 def test_few_rows_are_a_warning(accept):
     assert warned(accept(normal(99, 2)), "few_rows") == [None]
     assert warned(accept(normal(100, 2)), "few_rows") == []
@@ -258,10 +246,6 @@ def test_the_warnings_of_one_code_are_capped_with_their_number(accept):
     assert constant == [*(f"x{i}" for i in range(1, 51)), None]
 
 
-def test_every_format_has_a_media_type():
-    assert set(MEDIA_TYPES.values()) == set(TableFormat)
-
-
 @pytest.mark.parametrize(
     ("bounds", "slug"),
     [({"max_bytes": 2**20}, "dataset-too-large"), ({"room": 2**20}, "quota-storage")],
@@ -274,22 +258,6 @@ def test_cells_that_are_kept_are_written_up_to_the_bound(accept, tmp_path, bound
     assert caught.value.slug == slug
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("table")] == []
     assert accept(body, types={"t": "ignored"}, max_bytes=2**25, room=2**25).rows == 400
-
-
-def test_numbers_are_written_up_to_the_room(accept):
-    table = normal(20_000, 10)
-    with pytest.raises(TableError) as caught:
-        accept(table, room=2**20)
-    assert caught.value.slug == "quota-storage"
-    assert accept(table, room=2**21).rows == 20_000
-
-
-def test_a_table_is_written_while_as_much_of_the_disk_stays_free(accept):
-    table = normal(20_000, 10)
-    with pytest.raises(TableError) as caught:
-        accept(table, reserve=10**18)
-    assert caught.value.slug == "storage-full"
-    assert accept(table, reserve=1).rows == 20_000
 
 
 @pytest.mark.parametrize("reserve", [2**20, 0])
@@ -321,9 +289,3 @@ def test_a_source_that_is_not_there_is_not_the_files_fault(tmp_path):
     with pytest.raises(OSError) as caught:  # noqa: PT011 - told apart by its number
         parse_table(tmp_path / "none", tmp_path / "table.npy", format=TableFormat.CSV)
     assert caught.value.errno == errno.ENOENT
-
-
-def test_the_page_about_datasets_names_every_warning_and_format():
-    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
-    for name in [*get_args(WarningCode), *MEDIA_TYPES]:
-        assert f"`{name}`" in page, name
