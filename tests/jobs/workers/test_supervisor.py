@@ -16,10 +16,12 @@ from models_store.database.schema import JobRow
 from models_store.errors import DatabaseUnavailableError, FencedError
 from models_store.job_states import JobKind, JobState, NewJob
 from models_store.jobs.retries import OWN_LIMIT
+from tests.jobs.workers.crash_child import InlineTrainer, InlineTrainers
 from tests.jobs.workers.place import ENDLESS, Place, Running
 from tests.support.waiting import is_alive, wait_until
-from workers.protocol import Message, Trained, TrainingTask
+from workers.protocol import EpochDone, Failed, Message, Started, Task, Trained, TrainingTask
 from workers.supervisor.assignment import task_of
+from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.writes import Writes
 from workers.trainer.training import train
 
@@ -407,3 +409,28 @@ def test_a_fenced_write_ends_everything() -> None:
 
     with pytest.raises(FencedError):
         writes.flush()
+
+
+class ShortTrainer(InlineTrainer):
+    """A trainer whose epochs and end come at once."""
+
+    def _run(self) -> None:
+        self.send(Started())
+        for epoch in (1, 2, 3):
+            self.send(EpochDone(metrics={"epoch": epoch}, progress={}, checkpoint=None))
+        self.send(Failed(code="diverged", detail="It diverged."))
+        self._messages.put(None)
+
+
+class ShortTrainers(InlineTrainers):
+    """Such trainers."""
+
+    def start(self, task: Task) -> ShortTrainer:  # type: ignore[override]  # taken for a process
+        return ShortTrainer(task, self._told)
+
+
+def test_what_comes_right_before_the_end_of_a_trainer_is_recorded(place: Place) -> None:
+    job_id = place.submit(place.add_dataset())
+    Supervisor(place.database, place.settings, worker="w", trainers=ShortTrainers()).run_next()
+    assert place.state(job_id) is JobState.FAILED
+    assert place.epochs(job_id) == [1, 2, 3]

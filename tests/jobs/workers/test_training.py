@@ -67,7 +67,7 @@ def test_the_best_model_is_stored_and_scores_as_its_metrics_say(undisturbed: Und
     version = trained.version
     flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
     rows = np.load(place.blobs.path(dataset.key))
-    _, validation, _ = split_rows(
+    known, validation, _ = split_rows(
         len(rows), AcceptedSplit(**task_of(place, dataset).request["split"])
     )
     with torch.no_grad():
@@ -75,6 +75,8 @@ def test_the_best_model_is_stored_and_scores_as_its_metrics_say(undisturbed: Und
     mean, error = float(scores.mean()), float(scores.std()) / len(scores) ** 0.5
     assert mean == pytest.approx(trained.metrics["validation_log_likelihood"], abs=1e-5)
     assert error == pytest.approx(trained.metrics["validation_standard_error"], abs=1e-5)
+    ends = [rows[known].min(axis=0), rows[known].max(axis=0)]
+    assert flow.preprocessing.extent.numpy() == pytest.approx(np.stack(ends))
     assert trained.metrics["train_rows"] == 480
     assert trained.metrics["validation_rows"] == 60
     assert version["metrics"] == trained.metrics
