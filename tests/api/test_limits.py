@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+from contextlib import ExitStack
 
 import pytest
 
 from app.auth.callers import Callers
-from app.limits import Threads, Turns, in_thread, on_account_of
+from app.limits import Caller, OpenBound, Threads, Turns, in_thread, on_account_of
+from app.problems.problem import Problem
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 
@@ -22,6 +24,24 @@ async def settled():
     """Let everything continue that can."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+def test_a_key_has_a_share_of_open_requests_and_the_keys_of_a_project_two():
+    bound = OpenBound("requests", 2)
+
+    def is_held(project: str, key: str | None) -> bool:
+        try:
+            held.enter_context(bound.hold(Caller(project, Scope.READ, key)))
+        except Problem as problem:
+            return problem.type.slug != "limit-open-requests"
+        return True
+
+    for _ in range(2):  # what was held is given back
+        with ExitStack() as held:
+            assert [is_held("a", "key_1") for _ in range(3)] == [True, True, False]
+            assert [is_held("a", key) for key in ("key_2", "key_2", "key_3")] == [True, True, False]
+            assert is_held("b", "key_4")
+            assert [is_held("c", None) for _ in range(17)] == [True] * 16 + [False]
 
 
 def test_turns_go_round_by_owner_and_within_one_in_the_order_of_asking():

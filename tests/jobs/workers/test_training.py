@@ -76,7 +76,9 @@ def test_the_best_model_is_stored_and_scores_as_its_metrics_say(undisturbed: Und
     assert mean == pytest.approx(trained.metrics["validation_log_likelihood"], abs=1e-5)
     assert error == pytest.approx(trained.metrics["validation_standard_error"], abs=1e-5)
     ends = [rows[known].min(axis=0), rows[known].max(axis=0)]
-    assert flow.preprocessing.extent.numpy() == pytest.approx(np.stack(ends))
+    extent = flow.preprocessing.extent
+    assert extent is not None
+    assert extent.numpy() == pytest.approx(np.stack(ends))
     assert trained.metrics["train_rows"] == 480
     assert trained.metrics["validation_rows"] == 60
     assert version["metrics"] == trained.metrics
