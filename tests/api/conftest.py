@@ -21,7 +21,7 @@ from models_store.database.database import Database, migrate
 from models_store.files.blobs import STORE_ID, Blobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 from tests.support.servers import free_port, tied
 
 CSV = {"Content-Type": "text/csv"}
@@ -79,6 +79,13 @@ def shared_client(shared_settings: ApiSettings) -> Iterator[TestClient]:
     """
     with TestClient(create_app(shared_settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def two_versions(client: TestClient) -> None:
+    """Two versions of `people`."""
+    for seed in (1, 2):
+        registered(*stores(client), seed=seed)
 
 
 @pytest.fixture

@@ -41,6 +41,12 @@ def a_flow(seed: int = 0, *, spec: FlowSpec = SPEC, dim: int = 3, context_dim: i
     return flow.eval()
 
 
+def stores(client: TestClient) -> tuple[Database, Blobs]:
+    """The database and the blobs of an application."""
+    state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    return state.database, state.blobs
+
+
 def registered(
     database: Database,
     blobs: Blobs,

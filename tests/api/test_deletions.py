@@ -8,25 +8,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.models import exports
-from models_store.database.database import Database
 from models_store.files.blobs import Blobs
 from tests.api.conftest import JSON, assert_refused, files_of
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 
 ROWS = json.dumps({"rows": [[170, 70, 40]]})
 
 
-@pytest.fixture
-def database(client: TestClient) -> Database:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return database
-
-
-@pytest.fixture(autouse=True)
-def versions(database: Database, blobs: Blobs) -> None:
-    """Two versions of `people`."""
-    for seed in (1, 2):
-        registered(database, blobs, seed=seed)
+pytestmark = pytest.mark.usefixtures("two_versions")
 
 
 def scored(client: TestClient, ref: str) -> Any:
@@ -56,8 +45,8 @@ def test_a_deleted_version_is_not_found_from_the_next_request_on(client, setting
     assert again.json()["version"] == 3
 
 
-def test_a_version_that_another_process_deleted_is_not_found(client, blobs, registry, aliases):
-    aliases.set("default", "people", "production", version=1)
+def test_a_version_that_another_process_deleted_is_not_found(client, blobs, registry):
+    client.put("/v1/models/people/aliases/production", content='{"version": 1}', headers=JSON)
     assert client.get("/v1/models/people/versions/2/checkpoint").status_code == 200
     # What a process knows for a second: it has looked, and has not loaded.
     models = client.app.state.models
@@ -172,9 +161,9 @@ def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     assert_refused(response, 404, "not-found")
 
 
-def test_a_model_is_deleted_with_all_its_versions(client, database, blobs, settings):
+def test_a_model_is_deleted_with_all_its_versions(client, settings):
     for seed in range(4):
-        registered(database, blobs, seed=seed)
+        registered(*stores(client), seed=seed)
     assert client.delete("/v1/models/people").status_code == 204
     assert client.get("/v1/models/people").status_code == 404
     assert files_of(settings) == []

@@ -49,7 +49,7 @@ from tabular.columns import Column
 from tabular.typed_rows import TypedRows
 from tests.api.conftest import CSV
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import a_flow, registered
+from tests.api.serving import a_flow, registered, stores
 from tests.store.makers import PROJECT
 from tests.support.waiting import Clock
 
@@ -380,15 +380,7 @@ def client(tmp_path_factory, migrated_database):
 
 def a_version(client, name, **options):
     options = {"flow": mixed_flow(), "spec": SPEC, "types": TYPES, **options}
-    state = client.app.state
-    return registered(
-        state.database,
-        state.blobs,
-        name=name,
-        columns=NAMES,
-        held_out=RANKS,
-        **options,
-    )
+    return registered(*stores(client), name=name, columns=NAMES, held_out=RANKS, **options)
 
 
 def explained(client, model, rows):

@@ -23,7 +23,7 @@ from app.inference.tensors import read_request
 from app.inference.views import MAX_VALUES
 from app.problems.problem import Problem
 from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, registered, stores
 
 ROWS = np.array([[171.5, 68.2, 30.0], [180.1, 80.9, 51.0]])
 
@@ -186,13 +186,13 @@ HEADER = "Inference-Header-Content-Length"
 
 @pytest.fixture(scope="module")
 def client(shared_client: TestClient) -> TestClient:
-    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
-    stores = state.database, state.blobs
-    registered(*stores)
+    registered(*stores(shared_client))
     long = [{**TYPES[0], "levels": [letter * 128 for letter in "🚀🛰🌍"]}, *TYPES[1:]]
     for name, types in (("cars", TYPES), ("long", long)):
         flow = mixed_flow()
-        registered(*stores, name=name, spec=SPEC, columns=NAMES, flow=flow, types=types)
+        registered(
+            *stores(shared_client), name=name, spec=SPEC, columns=NAMES, flow=flow, types=types
+        )
     return shared_client
 
 

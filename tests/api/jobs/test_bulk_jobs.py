@@ -22,7 +22,7 @@ from models_store.jobs.retention import JobRetention
 from tabular.columns import Column
 from tabular.formats import MEDIA_TYPES, TableFormat
 from tests.api.conftest import CSV, JSON, assert_refused, slug
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, registered, stores
 from tests.api.wire import MEDIA_TYPE, read
 from workers.supervisor.supervisor import Supervisor
 
@@ -452,7 +452,7 @@ def test_texts_are_not_scored_as_numbers(client):
         *(f"{text},{row * 1.37:.2f},{row % 7 + 0.5}" for row, text in enumerate("abcab" * 20)),
     ]
     other = client.post("/v1/datasets", content="\n".join(lines), headers=CSV).json()
-    registered(client.app.state.database, client.app.state.blobs)
+    registered(*stores(client))
     request = {"model": "people", "dataset_id": other["id"]}
     response = client.post("/v1/jobs/scoring", content=json.dumps(request), headers=JSON)
     assert (response.status_code, response.json()["type"]) == (422, "/problems/dataset-dtype")

@@ -14,7 +14,7 @@ from app.plots.curves import read_curve
 from flows import IafSpec, MafSpec
 from tests.api.conftest import assert_refused
 from tests.api.mixed_model import DAY, NAMES, SPEC, TYPES, mixed_flow
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 from tests.store.makers import PROJECT, edited
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -40,7 +40,7 @@ CHANGES: list[dict[str, object]] = [
 
 @pytest.fixture
 def exported(client):
-    registered(client.app.state.database, client.app.state.blobs, held_out=HELD_OUT)
+    registered(*stores(client), held_out=HELD_OUT)
     labels = {"description": "of mine", "tags": {"team": "space"}}
     assert client.patch("/v1/models/people/versions/1", json=labels).status_code == 200
     answer = client.get("/v1/models/people/versions/1/export")

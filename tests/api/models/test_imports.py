@@ -17,7 +17,7 @@ from models_store.files.model_files import check_model_file, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
 from tabular.columns import Column
 from tests.api.conftest import assert_refused
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, registered, stores
 
 FILE = {"Content-Type": "application/octet-stream"}
 LIMITS = TrainingLimits(10**6, 100, 2**32, 2**30)
@@ -26,8 +26,7 @@ ROWS = [[171.5, 68.2, 30.0], [180.1, 80.9, 51.0], [150.0, 99.0, 4.0]]
 
 @pytest.fixture(scope="module")
 def trained(shared_client):
-    state = shared_client.app.state
-    return registered(state.database, state.blobs)
+    return registered(*stores(shared_client))
 
 
 @pytest.fixture
@@ -84,8 +83,7 @@ def test_an_exported_model_comes_back_bit_for_bit(shared_client, exported):
 def test_an_import_is_the_next_version_and_what_the_name_stands_for_at_once(
     shared_client, exported
 ):
-    state = shared_client.app.state
-    registered(state.database, state.blobs, name="next", seed=1)
+    registered(*stores(shared_client), name="next", seed=1)
     before = scores(shared_client, "next", ROWS)
     assert imported(shared_client, exported, name="next").json()["version"] == 2
     assert scores(shared_client, "next", ROWS) == scores(shared_client, "people", ROWS) != before
@@ -94,10 +92,8 @@ def test_an_import_is_the_next_version_and_what_the_name_stands_for_at_once(
 
 
 def test_a_conditional_model_keeps_its_context(shared_client):
-    state = shared_client.app.state
     registered(
-        state.database,
-        state.blobs,
+        *stores(shared_client),
         name="heights",
         columns=["height", "weight"],
         context_columns=("age",),
@@ -111,8 +107,7 @@ def test_a_conditional_model_keeps_its_context(shared_client):
 def test_the_same_import_under_one_key_makes_one_version(shared_client, exported):
     key = {"Idempotency-Key": "import-once"}
     first = imported(shared_client, exported, name="once", **key)
-    state = shared_client.app.state
-    assert registered(state.database, state.blobs, name="once", seed=1).version == 2
+    assert registered(*stores(shared_client), name="once", seed=1).version == 2
     before = files(shared_client)
     again = imported(shared_client, exported, name="once", **key)
     assert (first.status_code, again.status_code) == (201, 201)
@@ -125,8 +120,7 @@ def test_the_same_import_under_one_key_makes_one_version(shared_client, exported
 
 def test_a_key_of_another_import_or_upload_is_refused(shared_client, exported):
     key = {"Idempotency-Key": "import-twice"}
-    state = shared_client.app.state
-    registered(state.database, state.blobs, name="elsewhere", seed=1)
+    registered(*stores(shared_client), name="elsewhere", seed=1)
     assert imported(shared_client, exported, name="twice", **key).status_code == 201
     before = files(shared_client)
     other = exported_file(shared_client, "elsewhere")
@@ -292,9 +286,8 @@ def test_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
 
 
 def test_orders_that_are_none_are_refused(shared_client, tmp_path):
-    state = shared_client.app.state
     spec = MafSpec(layers=2, hidden=[8], order="random")
-    registered(state.database, state.blobs, name="ordered", spec=spec)
+    registered(*stores(shared_client), name="ordered", spec=spec)
     body = exported_file(shared_client, "ordered")
     tensors = load(body)
     name = next(name for name in tensors if name.endswith("inverse_order"))

@@ -19,7 +19,7 @@ from models_store.keys import Scope
 from models_store.records import Version
 from tests.api.conftest import CSV
 from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered
+from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered, stores
 from tests.store.makers import a_version, claimed
 
 RNG = np.random.default_rng(0)
@@ -50,12 +50,10 @@ def make(client: TestClient, **headers: str) -> Version:
     np.savetxt(text, DATA, delimiter=",", header=",".join(COLUMNS), comments="")
     sent = client.post("/v1/datasets", content=text.getvalue(), headers={**CSV, **headers})
     assert sent.status_code == 201, sent.text
-    state: Any = client.app.state  # type: ignore[attr-defined]  # a FastAPI
     flow = a_flow().double()
     log_prob = flow.log_prob(next(flow.parameters()).new_tensor(HELD_OUT)).detach().numpy()
     return registered(
-        state.database,
-        state.blobs,
+        *stores(client),
         project=client.get("/v1/me", headers=headers).json()["project"],
         held_out={"rows": len(HELD_OUT), "quantiles": quantiles_of(log_prob).tolist()},
         dataset_id=sent.json()["id"],
@@ -162,7 +160,6 @@ def test_the_distance_of_counts_is_that_of_kolmogorov_and_smirnov():
 
 
 def test_the_columns_that_made_explained_rows_unusual_are_counted(shared_client):
-    state = shared_client.app.state
     flow, rows = mixed_flow(), mixed_rows(200, seed=3)
     quantiles = quantiles_of(compile_flow(flow).log_prob(rows)).tolist()
     held_out = {"rows": len(rows), "quantiles": quantiles}
@@ -173,7 +170,7 @@ def test_the_columns_that_made_explained_rows_unusual_are_counted(shared_client)
         "types": TYPES,
         "flow": flow,
     }
-    registered(state.database, state.blobs, held_out=held_out, **about)
+    registered(*stores(shared_client), held_out=held_out, **about)
     odd = [["Ideal", None, "no", "2023-01-05", 3.0, weight] for weight in (400.0, -300.0)]
     body = {"rows": [*odd, ["Ideal", 9.5, "no", "2023-01-05", 3.0, 71.5]]}
     found = shared_client.post("/v1/models/diamonds/score?explain=true", json=body).json()

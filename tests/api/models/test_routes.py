@@ -6,25 +6,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from models_store.database.database import Database
-from models_store.files.blobs import Blobs
 from tests.api.conftest import assert_refused, slug
-from tests.api.serving import COLUMNS, registered
+from tests.api.serving import COLUMNS, registered, stores
 
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-def database(client: TestClient) -> Database:
-    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
-    return database
-
-
-@pytest.fixture(autouse=True)
-def versions(database: Database, blobs: Blobs) -> None:
-    """Two versions of `people`."""
-    for seed in (1, 2):
-        registered(database, blobs, seed=seed)
+pytestmark = pytest.mark.usefixtures("two_versions")
 
 
 def point(client: TestClient, version: Any, alias: str = "production", **headers: str) -> Any:
@@ -54,9 +42,9 @@ def test_a_model_shows_its_newest_version_and_its_aliases(client):
     }
 
 
-def test_models_are_listed_by_pages(client, database, blobs):
+def test_models_are_listed_by_pages(client):
     for name in ("a", "b"):
-        registered(database, blobs, name=name)
+        registered(*stores(client), name=name)
     first = client.get("/v1/models?limit=2").json()
     second = client.get("/v1/models", params={"limit": 2, "cursor": first["next_cursor"]}).json()
     assert [model["name"] for model in first["items"] + second["items"]] == ["b", "a", "people"]
@@ -233,8 +221,8 @@ def test_a_checkpoint_is_downloaded_as_it_was_stored(client):
     assert "people-1.safetensors" in response.headers["content-disposition"]
 
 
-def test_a_checkpoint_that_is_damaged_is_not_given_away(client, blobs, database):
-    key = registered(database, blobs, name="hurt").checkpoint_key
+def test_a_checkpoint_that_is_damaged_is_not_given_away(client, blobs):
+    key = registered(*stores(client), name="hurt").checkpoint_key
     path = blobs.path(key)
     path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
     url = "/v1/models/hurt/versions/1/checkpoint"

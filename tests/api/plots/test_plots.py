@@ -31,16 +31,15 @@ from flows import (
 from tabular.columns import Column
 from tests.api.conftest import CSV, assert_refused
 from tests.api.plots.test_figures import PNG, draw, png
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, registered, stores
 
 WILD = RealNvpSpec(layers=3, hidden=[16])
 
 
 @pytest.fixture(scope="module")
 def people(shared_client):
-    state = shared_client.app.state
-    registered(state.database, state.blobs)
-    registered(state.database, state.blobs, name="plane", columns=["x$1", "y"])
+    registered(*stores(shared_client))
+    registered(*stores(shared_client), name="plane", columns=["x$1", "y"])
 
 
 def picture(client, kind, model="people", **query):
@@ -59,8 +58,7 @@ def with_data(client):
     rows = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(300, 3))
     table = "\n".join(",".join(map(str, row)) for row in [["age", "height", "weight"], *rows])
     dataset = client.post("/v1/datasets", content=table, headers=CSV).json()
-    state = client.app.state
-    version = registered(state.database, state.blobs, name="known")
+    version = registered(*stores(client), name="known")
     return dataclasses.replace(version, dataset_id=dataset["id"])
 
 
@@ -299,22 +297,18 @@ def test_the_picture_says_what_is_left_out(shared_client):
 
 
 def test_a_picture_of_little_data_harms_nobody(shared_client):
-    state = shared_client.app.state
     name = "few"
     dataset_id = uploaded(shared_client, 3, 3)
     columns = ["c0", "c1", "c2"]
-    registered(state.database, state.blobs, name=name, columns=columns, dataset_id=dataset_id)
+    registered(*stores(shared_client), name=name, columns=columns, dataset_id=dataset_id)
     assert picture(shared_client, "noise", name).content.startswith(PNG)
     many = {"rows": [[170.0, 70.0, 40.0]] * 300}
     assert shared_client.post(f"/v1/models/{name}/log_prob", json=many).status_code == 200
 
 
 def test_a_model_without_finite_samples_is_refused(shared_client):
-    state = shared_client.app.state
     flow = MODELS["no sample finite"]
-    registered(
-        state.database, state.blobs, name="infinite", columns=["a", "b"], spec=WILD, flow=flow
-    )
+    registered(*stores(shared_client), name="infinite", columns=["a", "b"], spec=WILD, flow=flow)
     for kind in ("marginals", "pairs", "density"):
         assert_refused(picture(shared_client, kind, "infinite"), 422, "plot-unavailable")
 

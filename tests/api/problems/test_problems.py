@@ -21,7 +21,7 @@ from models_store.errors import RequestError, StoreError
 from models_store.jobs.jobs import Jobs
 from tabular.errors import TableError
 from tests.api.conftest import CSV, TABLE, assert_refused
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 from tests.store.makers import PROJECT, submitted
 
 
@@ -180,9 +180,8 @@ def test_a_date_is_a_bound_of_a_list(client):
 
 
 def test_an_unknown_version_or_alias_lists_those_that_there_are(client):
-    state = client.app.state
     for seed in (0, 1):
-        registered(state.database, state.blobs, seed=seed)
+        registered(*stores(client), seed=seed)
     assert client.put("/v1/models/people/aliases/live", json={"version": 1}).status_code == 200
     body = {"rows": [[170, 70, 40]]}
     told = detail(client.post("/v1/models/people:99/log_prob", json=body), 404, "not-found")

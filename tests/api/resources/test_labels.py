@@ -15,7 +15,7 @@ from models_store.job_states import JobState
 from models_store.jobs.leases import JobWork
 from models_store.listing import encode_cursor
 from tests.api.conftest import CSV, TABLE, assert_refused
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 from tests.store.makers import a_version, added, claimed, submitted
 
 RANGES = {"optimisation.weight_decay": {"values": [0, 1e-5]}}
@@ -37,8 +37,7 @@ def places(client):
 
 
 def test_labels_can_be_given_at_creation(client):
-    state = client.app.state
-    registered(state.database, state.blobs)
+    registered(*stores(client))
     tags = {"team": "space", "a/b": "x é"}
     labels = {"description": "of mine", "tags": tags}
     query = {"description": "of mine", "tags": json.dumps(tags)}
@@ -122,7 +121,7 @@ def test_labels_go_with_what_they_describe(client, places):
     client.post(places["job"] + "/cancel")
     for url in (places["job"], places["dataset"], places["version"]):
         assert client.delete(url).status_code == 204
-    registered(client.app.state.database, client.app.state.blobs)
+    registered(*stores(client))
     assert client.get(places["model"]).json()["tags"] == {}
 
 
@@ -284,8 +283,7 @@ def test_jobs_are_listed_without_their_requests(client, jobs):
 
 
 def test_versions_are_listed_without_what_may_be_large(client):
-    state = client.app.state
-    registered(state.database, state.blobs)
+    registered(*stores(client))
     [[listed]] = pages(client, "/v1/models/people/versions?limit=200")
     whole = client.get("/v1/models/people/versions/1").json()
     lineage = whole["lineage"]
@@ -312,8 +310,7 @@ def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, j
 
 
 def test_a_model_has_so_many_aliases(client):
-    state = client.app.state
-    registered(state.database, state.blobs)
+    registered(*stores(client))
     path, body = "/v1/models/people/aliases", {"version": 1}
     for number in range(MAX_ALIASES):
         assert client.put(f"{path}/a{number}", json=body).status_code == 200

@@ -18,7 +18,7 @@ from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tabular.formats import TableFormat
 from tests.api.conftest import slug
-from tests.api.serving import COLUMNS, MEAN, STD, registered
+from tests.api.serving import COLUMNS, MEAN, STD, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, decode, read, write
 from tests.tables.files import arrow, parquet
 
@@ -40,8 +40,7 @@ def shared_settings(
 @pytest.fixture(scope="module")
 def client(shared_client: TestClient) -> TestClient:
     """One application with the model `people` for all tests of this module."""
-    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
-    registered(state.database, state.blobs)
+    registered(*stores(shared_client))
     return shared_client
 
 
@@ -188,8 +187,7 @@ def test_json_lines_that_are_lists_are_in_the_models_order(client):
 
 
 def test_a_name_like_a_formula_survives_the_way_through_csv(client):
-    state = client.app.state
-    registered(state.database, state.blobs, name="formulas", columns=["=a", "b", "'c"])
+    registered(*stores(client), name="formulas", columns=["=a", "b", "'c"])
     headers = {"Accept": "text/csv"}
     drawn = client.post("/v1/models/formulas/sample", json={"n": 4, "seed": 1}, headers=headers)
     assert drawn.text.startswith("'=a,b,'c\n")
@@ -199,8 +197,7 @@ def test_a_name_like_a_formula_survives_the_way_through_csv(client):
 
 
 def test_a_model_with_a_column_called_log_det_has_another_name_for_ours(client):
-    state = client.app.state
-    registered(state.database, state.blobs, name="logs", columns=["log_det", "b", "c"])
+    registered(*stores(client), name="logs", columns=["log_det", "b", "c"])
     headers = {"Content-Type": MEDIA_TYPE[TableFormat.NPY], "Accept": "text/csv"}
     body = write(TableFormat.NPY, COLUMNS, ROWS)
     response = client.post("/v1/models/logs/inverse", content=body, headers=headers)

@@ -16,7 +16,7 @@ from app.problems.problem import Problem
 from app.rows.codecs import CODECS, request_codec, response_codec
 from app.rows.shape import Floats, RowsShape
 from tabular.formats import TableFormat
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 from tests.api.wire import decode
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
@@ -277,7 +277,7 @@ def test_other_content_types_are_refused_with_those_that_are_supported(content_t
 
 def test_a_long_content_type_is_not_parsed(shared_client):
     """To parse 60 KB of parameters takes a fifth of a second."""
-    registered(shared_client.app.state.database, shared_client.app.state.blobs)
+    registered(*stores(shared_client))
     body = b"height,weight,age\n170,70,40\n"
     for parameters, status in [("; a=b" * 190, 200), ("; a=b" * 200, 415)]:
         headers = {"Content-Type": f"text/csv{parameters}"}

@@ -19,7 +19,7 @@ from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
 from tabular.formats import TableFormat
 from tabular.numbers import round_to
-from tests.api.serving import COLUMNS as SERVED, registered
+from tests.api.serving import COLUMNS as SERVED, registered, stores
 from tests.api.wire import decode
 from tests.tables.files import arrow, parquet
 
@@ -379,13 +379,12 @@ def test_what_is_no_whole_number_of_64_bits_stays_as_it_is():
 
 
 def test_samples_of_a_model_of_plain_numbers_look_like_the_data(client):
-    state = client.app.state
     types = [
         Column(name=SERVED[0], type="integer", decimals=0).to_dict(),
         Column(name=SERVED[1], decimals=1).to_dict(),
         *(Column(name=name).to_dict() for name in SERVED[2:]),
     ]
-    version = registered(state.database, state.blobs, name="rounded", types=types)
+    version = registered(*stores(client), name="rounded", types=types)
     path = f"/v1/models/{version.ref}/sample"
     body = {"n": 50, "seed": 1}
     lines = client.post(path, json=body, headers={"Accept": "text/csv"}).text.splitlines()[1:]

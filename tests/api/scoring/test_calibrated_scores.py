@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from flows import quantiles_of
 from tabular.formats import TableFormat
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, read, write
 
 TABLE = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(1_500, 3))
@@ -16,11 +16,9 @@ TABLE = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(1_500
 @pytest.fixture(scope="module")
 def client(shared_client: TestClient) -> TestClient:
     """One application with `people`, calibrated on TABLE, and `old`, which is not."""
-    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
-    stores = state.database, state.blobs
     quantiles = quantiles_of(log_prob(TABLE)).tolist()
-    registered(*stores, held_out={"rows": len(TABLE), "quantiles": quantiles})
-    registered(*stores, name="old")
+    registered(*stores(shared_client), held_out={"rows": len(TABLE), "quantiles": quantiles})
+    registered(*stores(shared_client), name="old")
     return shared_client
 
 
@@ -55,8 +53,7 @@ def test_a_rank_says_how_many_rows_made_it_and_whether_these_chose_the_epoch(cli
     }
     quantiles = quantiles_of(log_prob(TABLE[:50])).tolist()
     registered(
-        client.app.state.database,
-        client.app.state.blobs,
+        *stores(client),
         name="untested",
         metrics={"validation_log_likelihood": -9.0},
         held_out={"rows": 50, "quantiles": quantiles},

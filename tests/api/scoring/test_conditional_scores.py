@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from flows import MadeSpec, MafSpec, compile_flow, conditional_densities, conditional_order
 from tabular.formats import TableFormat
 from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow
-from tests.api.serving import COLUMNS, a_flow, registered
+from tests.api.serving import COLUMNS, a_flow, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, read
 
 CONTEXT = ("day", "hour")
@@ -25,14 +25,19 @@ ROWS = np.array([[170.0, 70.0, 40.0], [181.5, 90.0, 25.0]])
 @pytest.fixture(scope="module")
 def client(shared_client: TestClient) -> TestClient:
     """One application with the models of this module."""
-    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
-    stores = state.database, state.blobs
-    registered(*stores, name="given", context_columns=CONTEXT)
-    registered(*stores, name="plain")
-    registered(*stores, name="binary", spec=BINARY)
-    registered(*stores, name="made", spec=MADE)
-    registered(*stores, name="one_layer", spec=ONE_LAYER, context_columns=("year",))
-    registered(*stores, name="mixed", spec=SPEC, columns=NAMES, types=TYPES, flow=mixed_flow())
+    registered(*stores(shared_client), name="given", context_columns=CONTEXT)
+    registered(*stores(shared_client), name="plain")
+    registered(*stores(shared_client), name="binary", spec=BINARY)
+    registered(*stores(shared_client), name="made", spec=MADE)
+    registered(*stores(shared_client), name="one_layer", spec=ONE_LAYER, context_columns=("year",))
+    registered(
+        *stores(shared_client),
+        name="mixed",
+        spec=SPEC,
+        columns=NAMES,
+        types=TYPES,
+        flow=mixed_flow(),
+    )
     return shared_client
 
 

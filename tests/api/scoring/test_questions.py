@@ -12,20 +12,19 @@ from starlette.testclient import TestClient
 from flows.mixed.companion_fitting import fit_companion
 from tabular.typed_rows import TypedRows
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 
 ROWS = mixed_rows(300, seed=5)
 
 
 @pytest.fixture(scope="module")
 def client(shared_client: TestClient) -> TestClient:
-    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
     flow = mixed_flow(SPEC)
     table = torch.from_numpy(ROWS)
     flow.companion = fit_companion(flow, table[:200], table[200:], seed=0)
     kept: dict[str, Any] = {"spec": SPEC, "columns": NAMES, "types": TYPES}
-    registered(state.database, state.blobs, name="asked", flow=flow, **kept)
-    registered(state.database, state.blobs, name="old", flow=mixed_flow(SPEC), **kept)
+    registered(*stores(shared_client), name="asked", flow=flow, **kept)
+    registered(*stores(shared_client), name="old", flow=mixed_flow(SPEC), **kept)
     return shared_client
 
 

@@ -19,10 +19,8 @@ from starlette.testclient import TestClient
 from app.engine.engine import Engine
 from app.main import create_app
 from app.settings import ApiSettings
-from models_store.database.database import Database
-from models_store.files.blobs import Blobs
 from tests.api.conftest import JSON, assert_refused
-from tests.api.serving import COLUMNS, MEAN, STD, a_flow, registered
+from tests.api.serving import COLUMNS, MEAN, STD, a_flow, registered, stores
 from tests.tables.files import npy
 
 NPY = "application/x-npy"
@@ -47,11 +45,6 @@ def client(shared_client: TestClient) -> TestClient:
     """One application with the model `people` for all tests of this module."""
     registered(*stores(shared_client))
     return shared_client
-
-
-def stores(client: TestClient) -> tuple[Database, Blobs]:
-    state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
-    return state.database, state.blobs
 
 
 def from_npy(content: bytes) -> np.ndarray:

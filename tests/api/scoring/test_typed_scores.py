@@ -20,7 +20,7 @@ from flows import compile_flow
 from tabular.formats import TableFormat
 from tabular.typed_rows import TypedRows
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import COLUMNS as PEOPLE, registered
+from tests.api.serving import COLUMNS as PEOPLE, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, read
 
 ROWS = mixed_rows(40, seed=5)
@@ -31,11 +31,9 @@ RANKS = {"rows": 300, "quantiles": np.linspace(-80, 0, 1001).tolist()}
 @pytest.fixture(scope="module")
 def client(shared_client: TestClient) -> TestClient:
     """One application with mixed models and one of plain numbers for all tests of this module."""
-    state = shared_client.app.state  # type: ignore[attr-defined]  # a FastAPI
     for name, spec in (("mixed", SPEC), ("hiding", HIDING)):
         registered(
-            state.database,
-            state.blobs,
+            *stores(shared_client),
             name=name,
             spec=spec,
             columns=NAMES,
@@ -43,7 +41,7 @@ def client(shared_client: TestClient) -> TestClient:
             flow=mixed_flow(spec),
             held_out=RANKS,
         )
-    registered(state.database, state.blobs, held_out=RANKS)
+    registered(*stores(shared_client), held_out=RANKS)
     return shared_client
 
 
@@ -402,8 +400,7 @@ def test_columns_of_the_file_that_a_model_of_numbers_lacks_are_left_out(client, 
     posted = client.post(
         "/v1/datasets", content=table.encode(), headers={"Content-Type": "text/csv"}
     )
-    state = client.app.state
-    registered(state.database, state.blobs, name="part", dataset_id=posted.json()["id"])
+    registered(*stores(client), name="part", dataset_id=posted.json()["id"])
     body = table.encode()
     if kind is TableFormat.JSON:
         rows = [dict(row) for row in csv.DictReader(io.StringIO(table))]

@@ -26,7 +26,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
 from models_store.webhooks.webhooks import Webhooks
-from tests.api.serving import registered
+from tests.api.serving import registered, stores
 from tests.jobs.test_queues import submit
 from tests.support.waiting import wait_until
 
@@ -202,7 +202,7 @@ def test_another_schema_is_refused_with_both_revisions(settings):
 
 
 def test_metrics_count_requests_by_project_and_model_of_those_that_there_are(client):
-    registered(client.app.state.database, client.app.state.blobs, project="default")
+    registered(*stores(client), project="default")
     body = {"rows": [[170, 70, 40]]}
     for ref in ("people", "people@live", "people:1"):
         client.post(f"/v1/models/{ref}/log_prob", json=body)
