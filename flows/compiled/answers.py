@@ -1,13 +1,14 @@
 """Answers to questions about rows: gaps filled, one column expected given the others, draws given conditions."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from flows.compiled.model_space import Doubles
 from flows.compiled.questions import (
+    PREDICTION,
     Conditions,
     Effort,
     Integers,
@@ -74,7 +75,7 @@ def impute(
         rows[lacking],
         ~gaps[lacking],
         conditions=Conditions(filled=np.flatnonzero(gaps.any(axis=0)).tolist()),
-        effort=Effort(seed=seed),
+        effort=replace(PREDICTION, seed=seed, predicts=fill != "draw"),
         numbers=numbers[lacking] if fill == "draw" else None,
     )
     for some, found in answers:
@@ -154,7 +155,7 @@ def expect(
     quantiles = np.full((len(x), len(shares)), np.nan)
     effective, uncertain = np.full(len(x), np.nan), np.zeros(len(x))
     answers = asks.weighted(
-        x, ~gaps, conditions=Conditions(filled=[column]), effort=Effort(seed=seed)
+        x, ~gaps, conditions=Conditions(filled=[column]), effort=PREDICTION.with_seed(seed)
     )
     for places, found in answers:
         effective[places] = found.estimates.effective_samples

@@ -42,6 +42,8 @@ class Effort:
         effective: Least effective number of draws.
         error: Largest standard error of a log density, in nats.
         cells: True to return the cells; False for the densities alone.
+        predicts: True for weights that validation rows calibrated, to predict cells by; False for those of the
+            flow's density.
     """
 
     draws: int = 64
@@ -50,6 +52,7 @@ class Effort:
     error: float = math.inf
     seed: int = 0
     cells: bool = True
+    predicts: bool = False
 
     def with_seed(self, seed: int) -> "Effort":
         """Return the same effort with another seed."""
@@ -59,6 +62,8 @@ class Effort:
 _USUAL = Effort()
 DENSITY_EFFORT = Effort(draws=256, most=4096, effective=64.0, error=0.02, cells=False)
 """Effort of log densities of some columns."""
+PREDICTION = Effort(most=256, predicts=True)
+"""Effort of what cells probably are."""
 
 
 class Estimates(NamedTuple):
@@ -328,9 +333,19 @@ class _Plan:
         log_w = self.flow.score_model(whole.flatten(0, 1)).view(whole.shape[:2])
         estimates = _exactly(log_w.logsumexp(dim=1).numpy())
         lost = unknown.expand(len(rows), -1)
-        if len(variables) == 1:
-            log_w = log_w * self.companion.powers[unknown]
+        if self.effort.predicts and len(variables) == 1:
+            log_w = self._pooled(rows, unknown, combinations[:, 0].long(), log_w)
         return _Filled(lost, whole, log_w.softmax(dim=1).nan_to_num(0.0), estimates)
+
+    def _pooled(self, rows: Tensor, unknown: Tensor, level: Tensor, log_w: Tensor) -> Tensor:
+        """Return log weights of the levels of a column, pooled with those of the companion, as calibrated."""
+        own = self.companion.conditional(rows, ~unknown.expand(len(rows), -1))
+        log_own = (own.shares @ own.tables[0].exp()).clamp(min=1e-12).log()
+        log_w = log_w.log_softmax(dim=1)
+        # Of a level that training never saw the companion knows nothing.
+        log_own = torch.where(level >= 0, log_own[:, level.clamp(min=0)], log_w)
+        power, own_power = self.companion.powers[unknown], self.companion.own_powers[unknown]
+        return torch.where(power > 0, power * log_w, 0.0) + own_power * log_own
 
     def _drawn(
         self, rows: Tensor, known: Tensor, count: int, numbers: Integers | None
@@ -363,6 +378,8 @@ class _Plan:
                 log_seen = self.flow.log_seen[self.layout.variables[place].column]
                 log_w = log_w - own.unknown[:, at, None].double() * log_seen
         estimates = self._estimates(log_w)
+        if self.effort.predicts:
+            log_w = log_w * self.companion.drawn_power
         return _Filled(~known, whole, log_w.softmax(dim=1).nan_to_num(0.0), estimates, shares)
 
     def _weighted(self, filled: "_Filled", *, keep_all: bool = True) -> tuple[Tensor, Weighted]:

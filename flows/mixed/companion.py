@@ -30,8 +30,10 @@ class Companion(nn.Module):
     Attributes:
         layout: Places of the cells in the rows.
         exact: True if it is the density of the flow itself, and no approximation.
-        powers: Power of the joint density of the flow, by column, whose probabilities of a category given all
-            else are calibrated (temperature scaling, Guo et al. 2017).
+        powers: Power of the flow's density in the probabilities of a category given all else, by column, which are
+            a logarithmic opinion pool (Genest and Zidek 1986) that validation rows calibrated.
+        own_powers: Power of the companion's own density in it.
+        drawn_power: Power of the weights of draws that numbers are predicted by.
         shares: Share of the draws at which the quantile of each of `SHARES` is, by column: intervals are calibrated.
     """
 
@@ -40,6 +42,8 @@ class Companion(nn.Module):
     means: Tensor
     covariances: Tensor
     powers: Tensor
+    own_powers: Tensor
+    drawn_power: Tensor
     shares: Tensor
 
     def __init__(self, layout: Layout, components: int, *, exact: bool = False) -> None:
@@ -56,6 +60,8 @@ class Companion(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
         columns = len(layout.columns)
         self.register_buffer("powers", torch.ones(columns, dtype=torch.float64))
+        self.register_buffer("own_powers", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("drawn_power", torch.ones((), dtype=torch.float64))
         self.register_buffer("shares", torch.from_numpy(SHARES).repeat(columns, 1))
         sizes = [variable.size for variable in layout.variables]
         self.starts = [sum(sizes[:place]) for place in range(len(sizes))]
@@ -78,6 +84,11 @@ class Companion(nn.Module):
     def components(self) -> int:
         """Number of components."""
         return len(self.log_weights)
+
+    def calibration(self) -> dict[str, Tensor]:
+        """Return the buffers that say how answers are calibrated, by name."""
+        names = ("powers", "own_powers", "drawn_power", "shares")
+        return {name: self.get_buffer(name) for name in names}
 
     def calibrated(self, column: int, shares: Sequence[float]) -> list[float]:
         """Return the shares of draws at which quantiles of a column are."""

@@ -57,7 +57,7 @@ def fit_companion(
     """Return the companion of a flow, fitted to rows in seconds; None if it can have none.
 
     It depends on the preprocessing of the flow and the rows alone; the same rows and seed give the same one.
-    Samples of the flow are the rows by which it proposes best: see `flows.compiled.calibration.companion_of`.
+    See `flows.compiled.calibration.companion_of` for the rows that it is fitted to.
 
     Args:
         flow: Flow with the preprocessing of its data.

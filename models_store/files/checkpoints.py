@@ -199,12 +199,8 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     if _COMPANION in tensors:
         flow.companion = Companion(layout_of(flow), len(tensors[_COMPANION]))
         # Answers of a companion from before they were calibrated stay as they are.
-        found = flow.companion
-        tensors = {
-            "companion.powers": found.powers,
-            "companion.shares": found.shares,
-            **tensors,
-        }
+        usual = {f"companion.{name}": value for name, value in flow.companion.calibration().items()}
+        tensors = {**usual, **tensors}
     flow.load_state_dict(tensors)
     if flow.preprocessing.denoise is not None:
         flow.preprocessing.denoise.check(dim)

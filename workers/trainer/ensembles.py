@@ -113,7 +113,9 @@ def _assembled(
         scored=evaluation.scored,
     )
     if flow.companion is None:
-        flow.companion = companion_of(flow, parts.validation, seed=seed, alive=teller.tick)
+        flow.companion = companion_of(
+            flow, parts.train, parts.validation, seed=seed, alive=teller.tick
+        )
     return store(
         task,
         blobs,

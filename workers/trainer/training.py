@@ -114,7 +114,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         checkpoints.stop(trained)
         return
     flow.companion = companion_of(
-        flow, parts.validation, seed=request.optimisation.seed, alive=teller.tick
+        flow, parts.train, parts.validation, seed=request.optimisation.seed, alive=teller.tick
     )
     metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     model = store(
