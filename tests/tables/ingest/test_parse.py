@@ -125,19 +125,36 @@ def test_parquet_of_many_row_groups_is_one_table(accept, tmp_path):
     assert np.array_equal(np.load(tmp_path / "table.npy"), table)
 
 
-def test_rows_are_counted_over_all_batches_of_a_file(accept):
-    table = normal(100, 2)
-    table[59, 1] = np.inf
-    data = arrow(pa.table({"a": table[:, 0], "b": table[:, 1]}), rows=8)
+def test_what_is_no_value_is_counted_over_all_batches_of_a_file(accept):
+    table = normal(100, 3)
+    table[[9, 49], 0], table[10, 1], table[[11, 29, 79], 2] = -np.inf, 1e300, np.nan
+    columns = dict(zip("abc", table.T, strict=True))
+    data = arrow(pa.table(columns), rows=8)
     with pytest.raises(TableError) as caught:
         accept(data, missing="error")
-    assert caught.value.row == 60
+    assert (caught.value.slug, caught.value.row) == ("dataset-nonfinite", 10)
+    assert "Column 'a', row 10: the value is infinite" in caught.value.detail
+    found = [(name, detail[:7], detail.split()[5]) for name, detail in caught.value.errors]
+    assert found == [
+        ("a", "Row 10:", "infinite,"),
+        ("b", "Row 11:", "larger"),
+        ("c", "Row 12:", "missing."),
+    ]
+    with pytest.raises(TableError) as caught:
+        accept(arrow(pa.table(columns).slice(10), rows=8), missing="error")
+    assert (caught.value.slug, caught.value.row) == ("dataset-range", 1)
     for missing in ("keep", "drop"):
         summary = accept(data, missing=missing)
-        assert summary.rows == 100 - (missing == "drop")
-        told = [one for one in summary.warnings if one["code"] in ("nonfinite", "missing")]
-        assert told
-        assert all("row 60." in one["detail"] for one in told)
+        assert summary.rows == 100 - 6 * (missing == "drop")
+        told = [one for one in summary.warnings if one["code"] == "nonfinite"]
+        assert [one["column"] for one in told] == ["a", "b"]
+        assert [one["detail"].split()[0] for one in told] == ["2", "1"]
+        assert [one["detail"].split()[-1] for one in told] == ["10.", "11."]
+    (dropped,) = (one for one in summary.warnings if one["code"] == "missing")
+    assert "6 of 100 rows were dropped" in dropped["detail"]
+    assert dropped["detail"].endswith("row 10. Most are missing in 'c' (3), 'a' (2), 'b' (1).")
+    (remedy,) = dropped["remedies"]
+    assert (remedy["option"], remedy["value"]) == ("missing", "keep")
 
 
 @pytest.mark.parametrize(("order", "dtype", "bits"), [("C", "u2", 0x7C01), ("F", "u4", 0x7F800001)])
