@@ -12,11 +12,13 @@ import httpx2
 import numpy as np
 import pytest
 from backports import zstd
+from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from app.http.json_body import parse_json, validate_json
+from app.http.json_body import parse_json, read_body, validate_json
 from app.http.packed_bodies import PACKED, PackedBodyMiddleware
+from app.limits import BodyMemory
 from app.problems.problem import Problem
 from app.rows.decode import decode_document
 from app.rows.shape import RowsShape
@@ -155,8 +157,27 @@ def test_an_answer_is_small_and_repeats_no_value(shared_client, body):
 def test_a_body_is_bounded_with_and_without_a_length(shared_client):
     body = b'{"url": "%s"}' % (b"x" * (4 << 20))
     assert_refused(post(shared_client, body), 413, "limit-body")
-    pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
-    assert_refused(post(shared_client, pieces), 413, "limit-body")
+    assert_refused(post(shared_client, (body[i::2] for i in range(2))), 413, "limit-body")
+
+
+@pytest.mark.parametrize("limit", [11, 12])
+def test_the_pieces_of_a_body_count_together(limit):
+    pieces = [b"abcd", b"efgh", b"ijkl"]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def main() -> bytes:
+        request = Request({"type": "http", "headers": [], "state": {}}, receive)
+        with BodyMemory(100).share("p") as share:
+            return await read_body(request, limit=limit, share=share)
+
+    if limit == 12:
+        assert asyncio.run(main()) == b"abcdefghijkl"
+        return
+    with pytest.raises(Problem) as caught:
+        asyncio.run(main())
+    assert caught.value.type.slug == "limit-body"
 
 
 def test_a_large_body_counts_while_it_is_in_memory(shared_client):
