@@ -247,7 +247,7 @@ def list_alias_changes(
 ) -> AliasChangePage:
     """List the changes of a model's aliases with their times and reasons, newest first.
 
-    The 10,000 newest changes are kept.
+    The 1,000 newest changes are kept.
     """
     page = state.aliases.changes(project, name, limit=paging.limit, cursor=paging.cursor)
     return paging.view(page, AliasChangeView.of, AliasChangePage)
