@@ -361,6 +361,41 @@ def test_the_asynchronous_client_gives_the_same(service: Service) -> None:
     asyncio.run(walk())
 
 
+def test_the_asynchronous_client_manages_the_same(service, tmp_path):
+    async def walk() -> None:
+        async with AsyncClient(service.url) as client:
+            np.save(tmp_path / "rows.npy", ROWS)
+            dataset = await client.datasets.upload(tmp_path / "rows.npy")
+            assert await client.datasets.get(dataset.id) == dataset
+            assert dataset.id in [one.id async for one in client.datasets.list()]
+            assert (await client.datasets.rows(dataset.id, limit=3)).shape == (3, 3)
+            assert (await client.datasets.rows(dataset.id, to="table", limit=3)).num_rows == 3
+
+            job = await client.jobs.train("gentle", dataset.id)
+            assert [one.id async for one in client.jobs.list(model_name="gentle")] == [job.id]
+            with pytest.raises(WaitTimeoutError):
+                await client.jobs.wait(job.id, timeout_s=0.05)
+            assert (await client.jobs.cancel(job.id)).final
+            assert [event.id async for event in client.jobs.events(job.id)] == [1, 2, 3]
+            assert (await client.jobs.event_page(job.id)).ended
+            assert (await client.jobs.resume(job.id)).state == "queued"
+            await client.jobs.cancel(job.id)
+
+            assert (await client.models.get("people")).latest_version == 1
+            assert "people" in [one.name async for one in client.models.list()]
+            [version] = [one async for one in client.models.versions("people")]
+            whole = await client.models.version("people", 1)
+            assert whole.checkpoint == version.checkpoint
+            alias = await client.models.set_alias("people", "gentle", 1)
+            assert await client.models.alias("people", "gentle") == alias
+            await client.models.delete_alias("people", "gentle")
+            await client.models.download("people", 1, tmp_path / "weights")
+            assert (tmp_path / "weights").stat().st_size == version.checkpoint.bytes
+            await client.datasets.delete(dataset.id)
+
+    asyncio.run(walk())
+
+
 FRAME = pd.DataFrame({"shop": ["north", None], "amount": [1.5, 2.0]})
 ANSWER = {
     "log_prob": [-1.0, None],
