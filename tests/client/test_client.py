@@ -27,6 +27,7 @@ from densityd.client import (
     UnexpectedAnswerError,
     WaitTimeoutError,
 )
+from densityd.client.wire.parts import JoinedResults
 from tabular.formats import TableFormat
 from tests.api.serving import registered
 from tests.api.wire import read, write
@@ -516,3 +517,15 @@ def test_options_of_an_upload_go_as_text_or_json(scripted: ScriptedServer) -> No
     assert scripted.asked[0].line == f"POST /v1/datasets?{query}&decimal=%2C"
     assert scripted.asked[1].line == "PATCH /v1/datasets/ds_1"
     assert json.loads(scripted.asked[1].body) == {"types": {"a": "ignored"}}
+
+
+def test_notes_about_rows_of_each_part_count_from_the_start_of_a_file() -> None:
+    file = io.BytesIO()
+    joined = JoinedResults("application/json", file)
+    for _ in range(3):
+        note = {"row": 1, "code": "non_finite"}
+        joined.add(json.dumps({"log_prob": [0.5, None], "row_errors": [note]}).encode())
+    joined.finish()
+    whole = json.loads(file.getvalue())
+    assert [note["row"] for note in whole["row_errors"]] == [1, 3, 5]
+    assert whole["log_prob"] == [0.5, None] * 3
