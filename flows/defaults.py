@@ -26,7 +26,7 @@ _FEW_COLUMNS = 8
 _LEAST_AFFINE = 5  # columns from which on splines follow affine layers in tables that are not small
 _COMPONENTS = 8  # of the mixture of one column
 _SCALE_BOUND = 6.9
-_STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
+_STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 200, 1000, 100_000
 _RATE_OF_SPLINES = 3e-3
 _ITERATIONS = 1000
 
@@ -91,7 +91,7 @@ def default_for_target(dim: int, *, is_gaussian: bool) -> FamilySpec:
 
 
 def default_epochs(flow: FlowSpec, dim: int, *, rows: int, steps: int) -> int:
-    """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20.
+    """Return 80 epochs for a small table, else 40, more where they have few steps, fewer where they have many; at least 20.
 
     Tables that are large enough not to be overfitted get 160 for MAFs and MADEs, whose steps are fast,
     140 for splines after affine layers (also beside spikes), and 80 for other splines. A mixture of Gaussians converges
@@ -99,8 +99,8 @@ def default_epochs(flow: FlowSpec, dim: int, *, rows: int, steps: int) -> int:
     """
     if isinstance(flow, GaussianMixtureSpec):
         return _ITERATIONS
-    fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
-    epochs = 40
+    fewest = max(_FEWEST_STEPS, min(10 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
+    epochs = 80 if rows < SMALL_TABLE else 40
     spiked = isinstance(flow, MixedSpec) and any(column.spikes for column in flow.columns)
     inner = flow.flow if isinstance(flow, MixedSpec) and spiked else flow
     if rows >= SMALL_TABLE and isinstance(flow, MadeSpec | MafSpec):

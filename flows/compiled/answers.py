@@ -265,7 +265,8 @@ def _between(above: Integers, x: Doubles | float, of: Doubles, values: Doubles) 
     """Return the values of x, interpolated between those of the numbers before and at some places."""
     at = np.stack([np.maximum(above - 1, 0), above], axis=1)
     (start, stop), (low, high) = (np.take_along_axis(a, at, 1).T for a in (of, values))
-    part = np.clip((x - start) / np.maximum(stop - start, 1e-300), 0, 1)
+    wide = stop > start
+    part = np.where(wide, (x - start) / np.where(wide, stop - start, 1.0), x > start).clip(0, 1)
     found: Doubles = low + part * (high - low)
     return found
 

@@ -30,7 +30,7 @@ from tabular.ingest.numbers import (
 NOISE_SHARE = 0.05
 """Share of the rows that one value of a table of numbers has, from which on it gets wide noise."""
 
-NOISE_WIDTH = 0.25
+NOISE_WIDTH = 0.5
 """Width of this noise, in standard deviations of the column."""
 
 # Cells of a grid for each value that training rows show.

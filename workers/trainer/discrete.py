@@ -67,8 +67,8 @@ def column_noise(rows: Tensor) -> Noise:
     numbers; its noise is as wide as its step, the smallest gap between two values, or as the
     median gap if the values are no multiples of a step. If one
     value has 5 % of the rows or more, and with such noise a density above 1 per standard deviation
-    (2.5 times the peak of a Gaussian), the noise is a quarter of a standard deviation wide at least:
-    the value then adds to the density no more than four times its share, per deviation.
+    (2.5 times the peak of a Gaussian), the noise is half a standard deviation wide at least: the
+    value then adds to the density no more than twice its share, per deviation.
     """
     stride = -(-len(rows) // SAMPLE_ROWS)
     found = [_column(column.double().cpu().numpy()) for column in rows[::stride].unbind(dim=1)]

@@ -88,7 +88,7 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
 @pytest.mark.parametrize(
     ("rows", "dim", "family", "width", "epochs"),
     [
-        (1000, 16, NsfSpec, 32, 100),
+        (1000, 16, NsfSpec, 32, 200),
         (50_000, 9, NsfSpec, 64, 140),
         (10**6, 9, NsfSpec, 128, 63),
         (50_000, 65, MafSpec, 130, 160),

@@ -302,7 +302,7 @@ def test_a_shared_value_of_a_table_of_numbers_gets_noise() -> None:
     values = np.stack([shared, np.resize([0.0, 1.0, 7.0], 2000), RANDOM.normal(0, 1, 2000)], axis=1)
     flow = choose_training(accepted(given), values).flow
     assert isinstance(flow, MixedSpec)
-    assert [c.noise for c in flow.columns] == [pytest.approx(0.25 * shared.std()), 0.0, 0.0]
+    assert [c.noise for c in flow.columns] == [pytest.approx(0.5 * shared.std()), 0.0, 0.0]
     beside_text = choose_training(accepted(table(Column(name="x"), CUT)), values[:, :2]).flow
     assert isinstance(beside_text, MixedSpec)
     assert [c.noise for c in beside_text.columns] == [0.0, 0.0]

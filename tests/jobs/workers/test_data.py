@@ -116,7 +116,7 @@ def test_a_spike_in_a_continuous_column_gets_a_wide_noise() -> None:
     column[::3] = 0.0
     step, width, share = found(column)
     assert step == 0
-    assert width == pytest.approx(0.25 * float(column.std(correction=0)))
+    assert width == pytest.approx(0.5 * float(column.std(correction=0)))
     assert share == pytest.approx(1 / 3, abs=0.01)
 
 
