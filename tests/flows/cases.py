@@ -4,14 +4,16 @@ import functools
 import json
 import math
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows import (
     BatchNormSpec,
     CompiledFlow,
+    EpochReport,
     FitOptions,
     FitState,
     Flow,
@@ -29,10 +31,14 @@ from flows import (
     RadialSpec,
     RealNvpSpec,
     SylvesterSpec,
+    VariationalReport,
     build,
     fit,
 )
+from flows.bijections.base import Bijection
 from flows.engine.serving.packing import PackedFlow
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -126,17 +132,54 @@ def example_rows(rows: int, dim: int, *, seed: int = 0) -> Tensor:
 
 @functools.cache
 def _trained_weights(name: str, dim: int) -> dict[str, Tensor]:
-    flow = fresh_flow(find(name), dim)
-    rows = example_rows(200, dim)
-    options = FitOptions(learning_rate=0.02, batch_size=50, max_epochs=4, seed=3)
-    for _ in fit(flow, rows[:150], rows[150:], options=options):
-        pass
+    flow, rows = fresh_flow(find(name), dim), example_rows(200, dim)
+    trained(flow, rows[:150], rows[150:], learning_rate=0.02, batch_size=50, max_epochs=4, seed=3)
     return flow.state_dict()
 
 
 def find(name: str) -> Case:
     """The case of a name."""
     return next(case for case in CASES if case.name == name)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float64, the same for each seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def stirred(
+    flow: AnyModule, alpha: float, *, seed: int = 0, biases_alone: bool = False
+) -> AnyModule:
+    """The same flow, whose parameters are moved away from what they are initialised to."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            if parameter.dim() == 1 or not biases_alone:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=alpha)
+    return flow
+
+
+def enlarged(flow: Flow, factor: float) -> Flow:
+    """The same flow in evaluation mode, with weights many times those of a new one."""
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if "weight" in name:
+                parameter.mul_(factor)
+    return flow.eval()
+
+
+def jacobian(layer: Flow | Bijection, row: Tensor) -> Tensor:
+    """The derivatives of the noise of a row by its values."""
+    found = torch.autograd.functional.jacobian(lambda x: layer.inverse(x[None])[0][0], row)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def trained(flow: Flow, rows: Tensor, held_out: Tensor, **options: Any) -> EpochReport:
+    """The last report of a training of the flow."""
+    *_, last = fit(flow, rows, held_out, options=FitOptions(**options))
+    return last
 
 
 def fresh_flow(case: Case, dim: int, *, seed: int = 5) -> Flow:
@@ -179,3 +222,9 @@ def assert_same(flow: Flow, other: Flow) -> None:
     weights, others = flow.state_dict(), other.state_dict()
     assert weights.keys() == others.keys()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def numbers(*reports: EpochReport | VariationalReport) -> list[dict[str, object]]:
+    """All of the reports that does not depend on the clock."""
+    clock = {"seconds", "rows_per_second", "samples_per_second", "expected_gain", "_state"}
+    return [{k: v for k, v in vars(report).items() if k not in clock} for report in reports]

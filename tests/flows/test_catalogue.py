@@ -26,8 +26,6 @@ from flows import (
 )
 from tests.flows.cases import CASES
 
-DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
-
 
 def test_every_family_has_its_own_name():
     assert {*FAMILIES.values(), EnsembleSpec, LatentSpec, MixedSpec} == set(get_args(FlowSpec))
@@ -37,6 +35,9 @@ def test_every_family_has_its_own_name():
 
 def test_every_family_has_a_conformance_case():
     assert {type(case.spec) for case in CASES} == set(FAMILIES.values())
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
 
 
 def test_every_family_has_its_row_in_the_docs_with_all_fields_and_defaults():

@@ -6,36 +6,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import BatchNormSpec, FitOptions, Flow, MafSpec, RealNvpSpec, build, fit
+from flows import BatchNormSpec, Flow, MafSpec, RealNvpSpec, build
 from flows.bijections.autoregressive.masked import (
     Conditioner,
     hidden_degrees,
-    input_degrees,
     made_masks,
-    output_mask,
 )
 from flows.bijections.batch_norm import EPS, BatchNorm, set_dataset_statistics
 from flows.bijections.compose import Chain, Permutation, Reverse
 from flows.bijections.tails import Tails
 from flows.preprocess import Standardise
-from tests.flows.cases import example_rows
+from tests.flows.cases import draw, example_rows, trained
+
+
+def test_hidden_degrees_rise_evenly_from_1_to_dim_minus_1():
+    for width, dim in [(1, 2), (5, 2), (7, 4), (512, 21), (10, 40)]:
+        degrees = hidden_degrees(width, dim)
+        assert bool((degrees.diff() >= 0).all())
+        assert int(degrees[0]) == 1
+        assert width == 1 or int(degrees[-1]) == dim - 1
+    counts = torch.bincount(hidden_degrees(512, 21))[1:]
+    assert int(counts[1:-1].max() - counts[1:-1].min()) <= 1
+
+
+def test_wide_networks_let_each_output_see_all_features_before_it_and_none_after_it():
+    paths = torch.eye(6)
+    for mask in masks_of(6, [50, 50]):
+        paths = mask @ paths
+    for half in paths.chunk(2):
+        assert torch.equal(half > 0, torch.ones(6, 6).tril(-1) > 0)
+
 
 ROWS = torch.arange(12.0).view(3, 4)
-
-
-def test_a_permutation_reads_features_in_the_given_order():
-    order = torch.tensor([2, 0, 3, 1])
-    u, log_det = Permutation(order).inverse(ROWS)
-    assert torch.equal(u, ROWS[:, order])
-    assert torch.equal(log_det, torch.zeros(3))
-    assert torch.equal(Permutation(order).forward(u)[0], ROWS)
-
-
-def test_a_reversal_is_its_own_inverse():
-    u, log_det = Reverse(4).inverse(ROWS)
-    assert torch.equal(u, ROWS[:, [3, 2, 1, 0]])
-    assert torch.equal(log_det, torch.zeros(3))
-    assert torch.equal(Reverse(4).forward(u)[0], ROWS)
 
 
 def test_standardisation_subtracts_the_mean_and_divides_by_the_deviation():
@@ -84,25 +86,27 @@ def test_both_directions_hold_far_out(dtype):
 
 
 def test_each_side_learns_its_own_tail():
-    generator = torch.Generator().manual_seed(0)
-    uniform = torch.rand(4000, 1, generator=generator, dtype=torch.float64)
-    normal = torch.randn(4000, 1, generator=generator, dtype=torch.float64)
-    pareto = (uniform**-0.5 - 1) / 0.5  # weight 0.5
-    rows = torch.where(normal > 0, pareto, normal)
-    held_out = rows[3000:]
-    reached = []
+    uniform = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0)).double()
+    normal, pareto = draw(4000, 1, seed=1), (uniform**-0.5 - 1) / 0.5  # weight 0.5
+    rows, reached = torch.where(normal > 0, pareto, normal), []
     for tails in (True, False):
-        spec = MafSpec(layers=1, hidden=[4], batch_norm=None, tails=tails)
-        flow = build(spec, 1, seed=0)
-        options = FitOptions(learning_rate=0.02, batch_size=200, max_epochs=15)
-        for _ in fit(flow, rows[:3000], held_out, options=options):
-            pass
-        reached.append(float(flow.log_prob(held_out).detach().mean()))
+        flow = build(MafSpec(layers=1, hidden=[4], batch_norm=None, tails=tails), 1, seed=0)
+        trained(flow, rows[:3000], rows[3000:], learning_rate=0.02, batch_size=200, max_epochs=15)
+        reached.append(float(flow.log_prob(rows[3000:]).detach().mean()))
         if tails:
             left, right = 2 * torch.sigmoid(flow.transform.get_parameter("layers.0.raw"))[:, 0]
             assert right > 0.3
             assert left < 0.1
     assert reached[0] > reached[1] + 0.5
+
+
+def test_a_permutation_reads_features_in_the_given_order_and_a_reversal_backwards():
+    order = torch.tensor([2, 0, 3, 1])
+    for layer, expected in ((Permutation(order), ROWS[:, order]), (Reverse(4), ROWS.flip(1))):
+        u, log_det = layer.inverse(ROWS)
+        assert torch.equal(u, expected)
+        assert torch.equal(log_det, torch.zeros(3))
+        assert torch.equal(layer.forward(u)[0], ROWS)
 
 
 def _layer(**fields: Any) -> BatchNorm:
@@ -175,41 +179,6 @@ def test_the_forward_direction_uses_stored_statistics_also_in_training():
 
 def masks_of(dim, hidden, **fields):
     return made_masks(Conditioner(hidden, "tanh", **fields).degrees(dim, 2), 2)
-
-
-def test_hidden_degrees_rise_and_reach_from_1_to_dim_minus_1():
-    for width, dim in [(1, 2), (5, 2), (7, 4), (512, 21), (10, 40)]:
-        degrees = hidden_degrees(width, dim)
-        assert bool((degrees.diff() >= 0).all())
-        assert int(degrees[0]) == 1
-        assert width == 1 or int(degrees[-1]) == dim - 1
-
-
-def test_hidden_units_are_spread_evenly_over_the_degrees():
-    counts = torch.bincount(hidden_degrees(512, 21))[1:]
-    assert int(counts[1:-1].max() - counts[1:-1].min()) <= 1
-
-
-def test_output_mask_is_strict():
-    degrees = input_degrees(4)
-    assert torch.equal(output_mask(degrees, degrees), torch.ones(4, 4).tril(-1))
-
-
-def test_every_path_through_the_masks_leads_to_a_later_feature():
-    for dim, hidden in [(2, [3]), (5, [7]), (6, [9, 4, 11]), (30, [8])]:
-        paths = torch.eye(dim)
-        for mask in masks_of(dim, hidden):
-            paths = mask @ paths
-        for half in paths.chunk(2):
-            assert torch.equal(half, half.tril(-1))
-
-
-def test_wide_networks_let_each_output_see_all_features_before_it():
-    paths = torch.eye(6)
-    for mask in masks_of(6, [50, 50]):
-        paths = mask @ paths
-    for half in paths.chunk(2):
-        assert torch.equal(half > 0, torch.ones(6, 6).tril(-1) > 0)
 
 
 def test_direct_connections_are_strict_columns_behind_those_of_the_hidden_units():

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -13,9 +14,9 @@ from flows import (
 from flows.bijections.base import Bijection
 from flows.bijections.roots import MAX_EVALUATIONS, TOLERANCE, invert
 from flows.bijections.thin_layers import LayerParameters, bend, bend_log_slope, positive, unbend
+from tests.flows.cases import draw, stirred
 
-DTYPES = [torch.float32, torch.float64]
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
 def cubic(x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,8 +50,7 @@ def logistic_mixture(
 
 
 def _mixture(dtype: torch.dtype, shape: tuple[int, ...] = (50,), *, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(3, 4, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    draws = draw(3, 4, *shape, seed=seed).to(dtype)
     return [draws[0], 5 * draws[1], draws[2]]
 
 
@@ -103,14 +103,9 @@ def test_roots_in_both_tails_of_a_mixture_are_found(dtype):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_first_and_second_derivatives_equal_finite_differences(seed):
-    generator = torch.Generator().manual_seed(seed)
-    y = 4 * torch.randn(2, 3, generator=generator, dtype=torch.float64)
-    inputs = [y, *_mixture(torch.float64, (2, 3), seed=seed)]
+    inputs = [4 * draw(2, 3, seed=seed), *_mixture(torch.float64, (2, 3), seed=seed)]
     inputs = [tensor.requires_grad_() for tensor in inputs]
-
-    def function(y: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return invert(logistic_mixture, y, *parameters)
-
+    function = functools.partial(invert, logistic_mixture)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
@@ -156,12 +151,6 @@ def test_an_element_does_not_depend_on_those_beside_it(dtype, y):
 
 
 @every_dtype
-def test_an_empty_batch_has_no_roots(dtype):
-    x, log_det = invert(cubic, torch.empty(0, 3, dtype=dtype), torch.ones(3, dtype=dtype))
-    assert x.shape == log_det.shape == (0, 3)
-
-
-@every_dtype
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_gives_nan_at_once(dtype, value):
     calls = []
@@ -174,6 +163,8 @@ def test_what_is_not_finite_gives_nan_at_once(dtype, value):
     assert invert(counted, bad, usual)[0].isnan().tolist() == [False, True, False]
     assert invert(counted, usual, bad)[0].isnan().tolist() == [False, True, False]
     assert len(calls) < MAX_EVALUATIONS / 4
+    empty, log_det = invert(cubic, usual.new_empty(0, 3), usual)
+    assert empty.shape == log_det.shape == (0, 3)
 
 
 @every_dtype
@@ -212,21 +203,11 @@ Spec = PlanarSpec | RadialSpec | SylvesterSpec
 SPECS: list[type[Spec]] = [PlanarSpec, RadialSpec, SylvesterSpec]
 every_spec = pytest.mark.parametrize("spec", SPECS)
 every_direction = pytest.mark.parametrize("closed", ["density", "sampling"])
-every_dtype_of_layers = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
 def _layers(spec: Spec, dim: int, *, context_dim: int = 0, spread: float = 0.0) -> Bijection:
-    generator = torch.Generator().manual_seed(3)
-    layers = spec.build(dim, generator, context_dim)
-    with torch.no_grad():
-        for parameter in layers.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=spread)
-    return layers.double()
-
-
-def _rows(rows: int, dim: int, *, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    layers = spec.build(dim, torch.Generator().manual_seed(3), context_dim)
+    return stirred(layers, spread).double()
 
 
 @every_spec
@@ -234,7 +215,7 @@ def _rows(rows: int, dim: int, *, seed: int = 0) -> Tensor:
 def test_strongly_bent_layers_are_inverted(spec, closed):
     for dim in (1, 2, 7):
         layers = _layers(spec(layers=8, closed=closed), dim, spread=2.0)
-        u = _rows(200, dim)
+        u = draw(200, dim)
         with torch.no_grad():
             x, log_det = layers.forward(u)
             back, log_det_back = layers.inverse(x)
@@ -246,10 +227,10 @@ def test_strongly_bent_layers_are_inverted(spec, closed):
 @every_direction
 def test_a_context_conditions_every_number_of_every_layer(spec, closed):
     layers = _layers(spec(layers=3, closed=closed), 4, context_dim=2)
-    context = _rows(30, 2, seed=1)
+    context = draw(30, 2, seed=1)
     for direction in (layers.forward, layers.inverse):
         layers.zero_grad()
-        moved, log_det = direction(_rows(30, 4), context)
+        moved, log_det = direction(draw(30, 4), context)
         (moved.square().sum() + log_det.sum()).backward()
         for name, parameter in layers.named_parameters():
             assert parameter.grad is not None, name
@@ -267,21 +248,21 @@ def test_the_closed_direction_searches_no_root(spec, closed, monkeypatch):
     layers = _layers(spec(layers=2, closed=closed), 3)
     directions = [layers.inverse, layers.forward]
     quick, slow = directions if closed == "density" else reversed(directions)
-    quick(_rows(4, 3))
+    quick(draw(4, 3))
     with pytest.raises(AssertionError, match="searched"):
-        slow(_rows(4, 3))
+        slow(draw(4, 3))
 
 
 @every_spec
 def test_new_flows_are_near_the_identity(spec):
-    x = _rows(500, 6)
+    x = draw(500, 6)
     with torch.no_grad():
         u, log_det = _layers(spec(), 6).inverse(x)
     gaussian = 0.5 * (u.square() - x.square()).sum(dim=1).mean() - log_det.mean()
     assert abs(float(gaussian)) < 1
 
 
-@every_dtype_of_layers
+@every_dtype
 def test_a_bend_is_undone_at_all_gains(dtype):
     gain = torch.logspace(-12, 6, 73, dtype=dtype)[:, None]
     size = torch.logspace(-9, 4, 53, dtype=dtype)
@@ -295,24 +276,24 @@ def test_a_bend_is_undone_at_all_gains(dtype):
 
 
 def test_a_bend_is_undone_as_by_the_general_search():
-    y, gain = 4 * _rows(50, 4), positive(3 * _rows(50, 4, seed=1))
+    y, gain = 4 * draw(50, 4), positive(3 * draw(50, 4, seed=1))
     torch.testing.assert_close(unbend(y, gain), invert(bend, y, gain), rtol=1e-10, atol=1e-10)
 
 
 def test_derivatives_of_an_undone_bend_equal_finite_differences():
-    inputs = [_rows(3, 2).requires_grad_(), positive(_rows(1, 2, seed=1)).requires_grad_()]
+    inputs = [draw(3, 2).requires_grad_(), positive(draw(1, 2, seed=1)).requires_grad_()]
     assert torch.autograd.gradcheck(unbend, inputs)
     assert torch.autograd.gradgradcheck(unbend, inputs)
 
 
 def test_undoing_a_bend_takes_few_steps(monkeypatch):
-    y, gain = 3 * _rows(50, 4), positive(2 * _rows(50, 4, seed=1))
+    y, gain = 3 * draw(50, 4), positive(2 * draw(50, 4, seed=1))
     expected = unbend(y, gain)[0]
     monkeypatch.setattr("flows.bijections.thin_layers.MAX_BEND_STEPS", 12)
     assert torch.equal(unbend(y, gain)[0], expected)
 
 
-@every_dtype_of_layers
+@every_dtype
 def test_the_slope_of_a_bend_keeps_its_digits_when_it_is_nearly_flat(dtype):
     gain = torch.tensor([1e-30, 1e-6, 1.0, 1e6], dtype=dtype)
     a = torch.tensor([0.0, 1e-4, 0.5, 20.0], dtype=dtype)[:, None]
@@ -323,8 +304,8 @@ def test_the_slope_of_a_bend_keeps_its_digits_when_it_is_nearly_flat(dtype):
 
 
 def test_the_slope_of_a_bend_is_autograds():
-    a = _rows(50, 1).squeeze(1).requires_grad_()
-    gain = positive(3 * _rows(50, 1, seed=1).squeeze(1))
+    a = draw(50, 1).squeeze(1).requires_grad_()
+    gain = positive(3 * draw(50, 1, seed=1).squeeze(1))
     value, log_slope = bend(a, gain)
     (slope,) = torch.autograd.grad(value.sum(), a)
     torch.testing.assert_close(log_slope.exp(), slope)

@@ -24,12 +24,40 @@ from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec
 from flows.bijections.compose import Chain
 from flows.preprocess import Preprocessing, Standardise
-from tests.flows.cases import CASES, Case, example_rows, find, trained_flow
+from tests.flows.cases import CASES, Case, draw, enlarged, example_rows, find, trained_flow
 
 
 @pytest.fixture
 def compiled():
     return compile_flow(trained_flow(find("maf"), 5))
+
+
+@pytest.mark.parametrize(
+    ("chunk_rows", "start"),
+    [(1, 0), (300, 0), (1000, 0), (100, 1), (100, 256), (100, 699), (100, 700)],
+)
+def test_the_rows_of_a_seed_are_the_same_whatever_the_chunks_and_from_any_one_on(
+    compiled, chunk_rows, start
+):
+    before, whole = torch.random.get_rng_state(), compiled.sample(700, seed=3)
+    pieces = list(compiled.iter_sample(700, seed=3, chunk_rows=chunk_rows, start=start))
+    assert all(0 < len(piece) <= chunk_rows for piece in pieces)
+    assert start or all(len(piece) == chunk_rows for piece in pieces[:-1])
+    np.testing.assert_array_equal(np.concatenate([*pieces, whole[:0]]), whole[start:])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_compiling_and_training_on_leave_each_other_as_they_are():
+    flow, x = trained_flow(find("realnvp"), 5).float().train(), example_rows(5, 5).numpy()
+    before = copy.deepcopy(flow.state_dict())
+    compiled = compile_flow(flow)
+    assert flow.training
+    assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())
+    scores = compiled.log_prob(x)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(1)
+    np.testing.assert_array_equal(compiled.log_prob(x), scores)
 
 
 def test_data_far_from_0_keep_their_digits():
@@ -42,28 +70,6 @@ def test_data_far_from_0_keep_their_digits():
     np.testing.assert_allclose(compiled.log_prob(rows.numpy()), expected, atol=1e-4)
     u, _ = compiled.inverse(rows.numpy())
     np.testing.assert_allclose(compiled.forward(u)[0], rows, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("start", [1, 256, 699, 700])
-def test_the_rows_of_a_seed_from_one_on_are_those_of_the_whole(compiled, start):
-    whole = compiled.sample(700, seed=3)
-    pieces = [*compiled.iter_sample(700, seed=3, chunk_rows=100, start=start), whole[:0]]
-    np.testing.assert_array_equal(np.concatenate(pieces), whole[start:])
-
-
-@pytest.mark.parametrize("chunk_rows", [1, 300, 1000])
-def test_the_same_seed_gives_the_same_rows_whatever_the_chunks(compiled, chunk_rows):
-    whole = compiled.sample(700, seed=3)
-    pieces = list(compiled.iter_sample(700, seed=3, chunk_rows=chunk_rows))
-    assert [len(piece) for piece in pieces[:-1]] == [chunk_rows] * (len(pieces) - 1)
-    assert 0 < len(pieces[-1]) <= chunk_rows
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
-
-
-def test_sampling_leaves_the_global_generator_alone(compiled):
-    before = torch.random.get_rng_state()
-    compiled.sample(5, seed=3)
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_it_takes_float32_read_only_and_strided_arrays(compiled):
@@ -87,25 +93,6 @@ def test_results_are_float64_and_empty_batches_give_empty_results(compiled):
     assert list(compiled.iter_sample(0, seed=1, chunk_rows=4)) == []
     assert compiled.sample(2, seed=1).dtype == np.float64
     assert compiled.log_prob(np.ones((1, 5), dtype=np.float32)).dtype == np.float64
-
-
-def test_compiling_leaves_the_flow_as_it_is():
-    flow = trained_flow(find("maf"), 5).train()
-    before = copy.deepcopy(flow.state_dict())
-    compile_flow(flow)
-    assert flow.training
-    assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())
-
-
-def test_training_on_does_not_change_a_compiled_flow():
-    flow = trained_flow(find("realnvp"), 5).float()
-    compiled = compile_flow(flow)
-    x = example_rows(5, 5).numpy()
-    before = compiled.log_prob(x)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(1)
-    np.testing.assert_array_equal(compiled.log_prob(x), before)
 
 
 class _Doubling(Bijection):
@@ -157,13 +144,10 @@ FAR = [10.0, 100.0, 1e6, 1e30, 1e39, 1e300]
 
 def far_rows(dim: int) -> Tensor:
     """Rows in all directions from the data, and rows of which one value alone is far."""
-    generator = torch.Generator().manual_seed(0)
-    around = torch.randn(20, dim, generator=generator, dtype=torch.float64)
-    single, axes = example_rows(dim, dim), torch.eye(dim, dtype=torch.float64)
-    rows = [around * far for far in FAR]
-    for far in FAR:
-        rows += [single + axes * far, single - axes * far]
-    return torch.cat(rows)
+    around, single = draw(20, dim), example_rows(dim, dim)
+    axes = torch.eye(dim, dtype=torch.float64)
+    rows = [(around * far, single + axes * far, single - axes * far) for far in FAR]
+    return torch.cat([one for some in rows for one in some])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -178,12 +162,8 @@ def test_no_finite_row_scores_nan(case: Case) -> None:
 
 def _wild(**fields: Any) -> Flow:
     """A flow of ReLU units and of weights so large that NaN is all that far rows would get."""
-    flow = build(MafSpec(layers=3, hidden=[16], activation="relu"), 3, seed=0, **fields)
-    with torch.no_grad():
-        for name, parameter in flow.named_parameters():
-            if "weight" in name:
-                parameter.mul_(30)
-    return flow.eval()
+    spec = MafSpec(layers=3, hidden=[16], activation="relu")
+    return enlarged(build(spec, 3, seed=0, **fields), 30)
 
 
 def test_a_far_row_has_quantile_0_and_a_row_that_lacks_a_value_none():
@@ -199,30 +179,33 @@ def test_a_far_row_has_quantile_0_and_a_row_that_lacks_a_value_none():
     parts = compile_flow(flow).log_prob_parts(rows.numpy())
     assert parts[0].tolist() == [0.0, -math.inf]
     assert np.isnan(parts[1]).all()
+    reached = evaluate(flow, torch.cat([torch.zeros(50, 3), rows[:1]]), row_loss_bound=30.0)
+    assert reached.mean == -math.inf
+    assert math.isfinite(reached.robust_mean)
 
 
-def test_a_far_context_is_no_reason_for_nan_but_a_missing_one_is():
-    moments = torch.zeros(2), torch.ones(2)
-    flow = _wild(context_dim=2, standardise_context=moments)
-    rows = torch.zeros(3, 5)
-    rows[0, 3:], rows[1, 4] = 1e30, math.nan
+LOGIT = build(
+    MafSpec(layers=1, hidden=[8]), 2, preprocessing=PreprocessingSpec(logit=1e-3), seed=0
+).eval()
+
+
+GIVEN = _wild(context_dim=2, standardise_context=(torch.zeros(2), torch.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("flow", "rows"),
+    [
+        (LOGIT, [[0.5, 0.5], [0.5, 3.0], [math.nan, 0.5]]),
+        (GIVEN, [[0] * 5, [0, 0, 0, 1e30, 1e30], [0, 0, 0, 0, math.nan]]),
+    ],
+    ids=["outside of a logit", "a far context"],
+)
+def test_what_is_too_far_has_density_0_and_what_lacks_a_value_none(flow, rows):
+    table = torch.tensor(rows)
     for scores in (
-        flow.log_prob_of_table(rows).detach(),
-        compile_flow(flow).log_prob(rows.numpy()),
+        flow.log_prob_of_table(table).detach(),
+        compile_flow(flow).log_prob(table.numpy()),
     ):
-        found = np.asarray(scores)
-        assert found[0] == -math.inf
-        assert np.isnan(found[1])
-        assert np.isfinite(found[2])
-
-
-def test_a_value_outside_of_a_logit_has_density_0():
-    flow = build(
-        MafSpec(layers=1, hidden=[8]), 2, preprocessing=PreprocessingSpec(logit=1e-3), seed=0
-    )
-    rows = torch.tensor([[0.5, 0.5], [0.5, 3.0], [math.nan, 0.5]])
-    flow.eval()
-    for scores in (flow.log_prob(rows).detach(), compile_flow(flow).log_prob(rows.numpy())):
         found = np.asarray(scores)
         assert np.isfinite(found[0])
         assert found[1] == -math.inf
@@ -238,25 +221,12 @@ def test_of_a_mixed_row_a_gap_that_training_had_is_a_value():
             if name.startswith("flow") and "weight" in name:
                 parameter.mul_(30)
     rows = torch.tensor(
-        [[1e3, 0, 1e3], [math.nan, 1, 1e30], [0, math.nan, 1e3], [1e3, 0, math.nan]],
-        dtype=torch.float64,
-    )
+        [[1e3, 0, 1e3], [math.nan, 1, 1e30], [0, math.nan, 1e3], [1e3, 0, math.nan]]
+    ).double()
     compiled = compile_flow(flow)
-    found = flow.log_prob(rows).detach().numpy(), compiled.log_prob(rows.numpy())
-    for scores in found:
+    for scores in (flow.log_prob(rows).detach().numpy(), compiled.log_prob(rows.numpy())):
         assert scores[0] == -math.inf
-        assert not np.isnan(scores[1])
-        assert np.isnan(scores[2:]).all()
-    for parts in (
-        flow.log_prob_parts(rows).detach().numpy(),
-        compiled.log_prob_parts(rows.numpy()),
-    ):
+        assert np.isnan(scores).tolist() == [False, False, True, True]
+    plain = flow.log_prob_parts(rows).detach().numpy()
+    for parts in (plain, compiled.log_prob_parts(rows.numpy())):
         assert np.isnan(parts).any(axis=1).tolist() == [False, False, True, True]
-
-
-def test_a_far_validation_row_does_not_ruin_the_robust_mean():
-    flow = _wild()
-    rows = torch.cat([torch.zeros(50, 3), torch.full((1, 3), 1e3)])
-    reached = evaluate(flow, rows, row_loss_bound=30.0)
-    assert reached.mean == -math.inf
-    assert math.isfinite(reached.robust_mean)

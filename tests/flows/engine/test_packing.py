@@ -2,9 +2,10 @@
 
 import copy
 import importlib
+import itertools
 import logging
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ from flows.engine.serving.networks import BLOCK_UNITS, HOT_UNITS
 from flows.engine.training.program import UnsupportedError
 from flows.engine.training.step import CompiledGradient
 from flows.preprocess import Preprocessing
-from tests.flows.cases import is_packed
+from tests.flows.cases import is_packed, stirred
 
 # More units than are computed at a time, and widths that no panel divides.
 SPECS: list[FlowSpec] = [
@@ -86,62 +87,61 @@ def _flow(spec: FlowSpec, dim: int, context_dim: int = 0) -> Flow:
     """A flow whose biases and batch norms are not what they are initialised to."""
     moments = torch.linspace(-3, 5, dim), torch.linspace(0.5, 2, dim)
     flow = build(spec, dim, standardise=moments, seed=1, context_dim=context_dim).eval()
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
-    return flow
+    return stirred(flow, 0.2, seed=2, biases_alone=True)
 
 
-def _without_kernels(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> CompiledFlow:
+def _pair(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> tuple[CompiledFlow, CompiledFlow]:
+    """The flow in the kernels, and without them."""
     with monkeypatch.context() as patch:
         patch.setattr(packing, "load_kernels", lambda: None)
-        return compile_flow(flow)
+        slow = compile_flow(flow)
+    fast = compile_flow(flow)
+    assert (is_packed(fast), is_packed(slow)) == (True, False)
+    return fast, slow
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=repr)
-@pytest.mark.parametrize("dim", [2, 5, 21])
+def _assert_alike(
+    fast: CompiledFlow, slow: CompiledFlow, rows: int, close: float, context_dim: int = 0
+) -> None:
+    context = np.random.default_rng(rows).normal(size=(rows, context_dim))
+    given = context if context_dim else None
+    x = slow.sample(rows, seed=rows, context=given)
+    drawn = fast.sample(rows, seed=rows, context=given)
+    np.testing.assert_allclose(drawn, x, rtol=1e-5, atol=close)
+    table, noise = np.hstack([x, context]), np.hstack([x[:, ::-1] * 0.3, context])
+    np.testing.assert_allclose(fast.log_prob(table), slow.log_prob(table), rtol=1e-5, atol=close)
+    for found, expected in zip(
+        (*fast.inverse(table), *fast.forward(noise)),
+        (*slow.inverse(table), *slow.forward(noise)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=close)
+
+
+@pytest.mark.parametrize(
+    ("spec", "dim"),
+    [
+        *itertools.product(SPECS, [2, 5, 21]),
+        *((MafSpec(layers=2, hidden=[12, 25]), dim) for dim in (1, BLOCK_UNITS + 9)),
+    ],
+    ids=repr,
+)
 def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
-    flow = _flow(spec, dim)
-    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert is_packed(fast)
-    assert not is_packed(slow)
+    pair = _pair(_flow(spec, dim), monkeypatch)
     for rows in ROWS:
-        x = slow.sample(rows, seed=rows)
-        np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
-        for found, expected in zip(fast.inverse(x), slow.inverse(x), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
-        noise = x[:, ::-1] * 0.3
-        for found, expected in zip(fast.forward(noise), slow.forward(noise), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
-        np.testing.assert_allclose(fast.sample(rows, seed=rows), x, rtol=1e-5, atol=2e-5)
+        _assert_alike(*pair, rows, 2e-5)
 
 
 @pytest.mark.parametrize(("spec", "context_dim", "close"), OTHER_SPECS, ids=repr)
 def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, monkeypatch):
-    flow = _flow(spec, 7, context_dim)
-    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert is_packed(fast)
+    pair = _pair(_flow(spec, 7, context_dim), monkeypatch)
     for rows in (1, TILE + 3):
-        context = np.random.default_rng(rows).normal(size=(rows, context_dim))
-        given = context if context_dim else None
-        x = slow.sample(rows, seed=rows, context=given)
-        drawn = fast.sample(rows, seed=rows, context=given)
-        np.testing.assert_allclose(drawn, x, rtol=1e-5, atol=close)
-        table = np.hstack([x, context])
-        np.testing.assert_allclose(fast.log_prob(table), slow.log_prob(table), atol=close)
-        for found, expected in zip(fast.inverse(table), slow.inverse(table), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=close)
-        noise = np.hstack([x[:, ::-1] * 0.3, context])
-        for found, expected in zip(fast.forward(noise), slow.forward(noise), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=close)
+        _assert_alike(*pair, rows, close, context_dim)
 
 
 def test_so_do_those_of_features_of_0_and_1(monkeypatch):
     flow = _flow(MadeSpec(conditional="bernoulli", hidden=[19]), 5, 2)
-    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert is_packed(fast)
+    fast, slow = _pair(flow, monkeypatch)
     for rows in (1, TILE + 3):
         context = np.random.default_rng(rows).normal(size=(rows, 2))
         x = slow.sample(rows, seed=rows, context=context)
@@ -160,19 +160,14 @@ def test_a_mixture_that_is_not_next_to_the_noise_is_a_map(monkeypatch):
         for spec in (MadeSpec(hidden=[9]), MadeSpec(conditional="mixture", hidden=[9]))
     )
     flow = Flow(Chain([outer, Reverse(4), inner]), Preprocessing()).eval()
-    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert is_packed(fast)
-    x = slow.sample(40, seed=0)
-    np.testing.assert_allclose(fast.sample(40, seed=0), x, atol=1e-4)
-    np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-4)
+    _assert_alike(*_pair(flow, monkeypatch), 40, 1e-4)
 
 
 def test_roots_far_from_the_data_are_found(monkeypatch):
     specs = [NafSpec(layers=1, hidden=[9], transformer=t, units=4) for t in ("dsf", "ddsf")]
+    noise = np.random.default_rng(3).normal(size=(30, 3)) * np.geomspace(1, 30, 30)[:, None]
     for spec in (*specs, OTHER_SPECS[-4][0]):
-        flow = _flow(spec, 3)
-        fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-        noise = np.random.default_rng(3).normal(size=(30, 3)) * np.geomspace(1, 30, 30)[:, None]
+        fast, slow = _pair(_flow(spec, 3), monkeypatch)
         rows, log_det = fast.forward(noise)
         expected, expected_log_det = slow.forward(noise)
         np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
@@ -180,35 +175,27 @@ def test_roots_far_from_the_data_are_found(monkeypatch):
         assert np.isnan(fast.forward(np.full((1, 3), np.inf))[0]).any()
 
 
-@pytest.mark.parametrize("dim", [1, BLOCK_UNITS + 9])
-def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
-    flow = _flow(MafSpec(layers=2, hidden=[12, 25]), dim)
-    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
-    assert is_packed(fast)
-    for rows in (1, 2 * TILE):
-        x = slow.sample(rows, seed=3)
-        np.testing.assert_allclose(fast.sample(rows, seed=3), x, rtol=1e-5, atol=2e-5)
-        np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
-
-
 def test_threads_run_in_one_packed_flow():
     compiled = compile_flow(_flow(SPECS[1], 8))
     x = compiled.sample(500, seed=0)
     expected = compiled.log_prob(x)
-    same: list[bool] = []
 
-    def score() -> None:
-        for _ in range(10):
-            rows = np.ascontiguousarray(x[:: len(same) % 2 + 1])
-            found = compiled.log_prob(rows)
-            same.append(np.array_equal(found, expected[:: 500 // len(rows)]))
+    def score(step: int) -> bool:
+        return np.array_equal(compiled.log_prob(x[::step]), expected[::step])
 
-    threads = [threading.Thread(target=score) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert same == [True] * 40
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(score, [1, 2] * 20))
+
+
+def test_layers_and_maps_that_no_kernel_knows_stay_with_pytorch():
+    for spec in (PlanarSpec(layers=2), MadeSpec(hidden=[4], direct=True)):
+        assert not is_packed(compile_flow(build(spec, 3, seed=0)))
+    conditioner = Conditioner([4], "tanh")
+    layer = Autoregressive(3, conditioner, _Unheard(), torch.Generator().manual_seed(0))
+    flow = Flow(layer, Preprocessing())
+    assert not is_packed(compile_flow(flow.eval()))
+    with pytest.raises(UnsupportedError, match="unheard-of"):
+        CompiledGradient(flow.train(), row_loss_bound=None)
 
 
 def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog):
@@ -227,25 +214,11 @@ def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog
     assert np.isfinite(first.log_prob(x)).all()
 
 
-@pytest.mark.parametrize("spec", [PlanarSpec(layers=2), MadeSpec(hidden=[4], direct=True)])
-def test_other_layers_stay_with_pytorch(spec):
-    assert not is_packed(compile_flow(build(spec, 3, seed=0)))
-
-
 class _Unheard(Affine):
     """An affine map by a name that no engine knows."""
 
     def map_spec(self) -> MapSpec:
         return MapSpec("unheard-of", 2)
-
-
-def test_maps_of_an_unknown_name_are_left_to_pytorch():
-    conditioner = Conditioner([4], "tanh")
-    layer = Autoregressive(3, conditioner, _Unheard(), torch.Generator().manual_seed(0))
-    flow = Flow(layer, Preprocessing())
-    assert not is_packed(compile_flow(flow.eval()))
-    with pytest.raises(UnsupportedError, match="unheard-of"):
-        CompiledGradient(flow.train(), row_loss_bound=None)
 
 
 def test_a_packed_flow_refuses_to_be_copied():

@@ -4,12 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
 
 from flows import (
     BatchNormSpec,
-    FitOptions,
-    Flow,
     FlowSpec,
     GaussianSpec,
     HafSpec,
@@ -20,7 +17,6 @@ from flows import (
     build,
     compile_flow,
     evaluate,
-    fit,
 )
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.compose import Permutation, Reverse
@@ -28,6 +24,7 @@ from flows.bijections.coupling.affine import Coupling
 from flows.bijections.transformers import bounded
 from flows.families.gaussian import Gaussian
 from flows.families.made import Made
+from tests.flows.cases import draw, enlarged, jacobian, trained
 
 
 def gaussian(dim: int, *, full: bool = True, context_dim: int = 0) -> Gaussian:
@@ -41,32 +38,43 @@ def gaussian(dim: int, *, full: bool = True, context_dim: int = 0) -> Gaussian:
 
 @pytest.mark.parametrize("full", [True, False])
 def test_the_density_is_that_of_torchs_gaussian(full):
-    layer = gaussian(4, full=full)
+    layer, x = gaussian(4, full=full), draw(9, 4, seed=1)
     root = layer.log_scale.exp().diag()
     if layer.lower is not None:
         triangle = torch.eye(4, dtype=torch.float64)
         triangle[tuple(torch.tril_indices(4, 4, offset=-1))] = layer.lower
         root = root @ triangle
     reference = torch.distributions.MultivariateNormal(layer.shift, scale_tril=root)
-    x = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     u, log_det = layer.inverse(x)
     base = torch.distributions.Normal(torch.zeros_like(u), 1.0)
     torch.testing.assert_close(base.log_prob(u).sum(dim=1) + log_det, reference.log_prob(x))
 
 
 def test_maximum_likelihood_finds_mean_and_covariance():
-    generator = torch.Generator().manual_seed(0)
     mix = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [-2.0, 1.0, 0.5]])
-    x = torch.randn(2000, 3, generator=generator) @ mix.t() + torch.tensor([5.0, 0.0, -1.0])
+    x = draw(2000, 3).float() @ mix.t() + torch.tensor([5.0, 0.0, -1.0])
     flow = build(GaussianSpec(), 3, standardise=(x.mean(dim=0), x.std(dim=0)), seed=0)
-    options = FitOptions(
-        learning_rate=0.1, batch_size=500, max_epochs=60, patience=None, schedule="cosine"
-    )
-    for _ in fit(flow, x, x, options=options):
-        pass
+    options = {"learning_rate": 0.1, "batch_size": 500, "max_epochs": 60, "schedule": "cosine"}
+    trained(flow, x, x, patience=None, **options)
     reference = torch.distributions.MultivariateNormal(x.mean(dim=0), x.t().cov(correction=0))
     best = float(reference.log_prob(x).mean())
     assert best - 1e-3 < evaluate(flow, x).mean < best + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("spec", "kinds"),
+    [
+        (
+            MafSpec(layers=3, hidden=[8]),
+            [Made, BatchNorm, Reverse, Made, BatchNorm, Reverse, Made, BatchNorm],
+        ),
+        (MafSpec(layers=2, hidden=[8], batch_norm=None), [Made, Reverse, Made]),
+        (RealNvpSpec(layers=2, hidden=[8]), [Coupling, BatchNorm, Coupling, BatchNorm]),
+    ],
+    ids=["maf", "maf-plain", "realnvp"],
+)
+def test_each_layer_has_a_batch_norm_on_its_noise_side_and_an_order_of_its_own(spec, kinds):
+    assert [type(part) for part in build(spec, 4, seed=0).transform.parts()] == kinds
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -92,29 +100,16 @@ def test_an_unknown_covariance_is_refused(unchecked):
         unchecked(GaussianSpec, covariance="spherical")
 
 
-def test_each_layer_has_a_batch_norm_on_its_noise_side_and_the_order_is_reversed_between():
-    parts = build(MafSpec(layers=3, hidden=[8]), 4, seed=0).transform.parts()
-    kinds = [type(part) for part in parts]
-    assert kinds == [Made, BatchNorm, Reverse, Made, BatchNorm, Reverse, Made, BatchNorm]
-
-
 def test_the_layer_next_to_the_data_has_the_natural_order():
     flow = build(MafSpec(layers=1, hidden=[32], batch_norm=None), 4, seed=0).double()
-    x = torch.randn(4, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(lambda r: flow.inverse(r[None])[0][0], x)
-    assert isinstance(jacobian, torch.Tensor)
-    assert torch.equal(jacobian, jacobian.tril())
+    found = jacobian(flow, draw(4))
+    assert torch.equal(found, found.tril())
 
 
 def test_a_random_order_is_drawn_before_each_following_layer():
     parts = build(MafSpec(layers=4, hidden=[8], order="random"), 9, seed=0).transform.parts()
     orders = [tuple(part.order.tolist()) for part in parts if isinstance(part, Permutation)]
     assert len(set(orders)) == 3
-
-
-def test_batch_norm_can_be_left_out():
-    parts = build(MafSpec(layers=2, hidden=[8], batch_norm=None), 4, seed=0).transform.parts()
-    assert not any(isinstance(part, BatchNorm) for part in parts)
 
 
 def test_batch_norm_specs_out_of_range_are_refused(unchecked):
@@ -124,28 +119,15 @@ def test_batch_norm_specs_out_of_range_are_refused(unchecked):
         unchecked(BatchNormSpec, statistics="batch")
 
 
-def _jacobian(layer: Coupling) -> Tensor:
-    x = torch.randn(layer.dim, dtype=torch.float64)
-    result = torch.autograd.functional.jacobian(lambda row: layer.inverse(row[None])[0][0], x)
-    assert isinstance(result, Tensor)
-    return result
-
-
 def test_layers_copy_even_and_odd_features_in_turn():
     flow = build(RealNvpSpec(layers=3, hidden=[8], batch_norm=None), 5, seed=0).double()
     for index, layer in enumerate(flow.transform.parts()):
-        assert isinstance(layer, Coupling)
         copied, moved = slice(index % 2, None, 2), slice(1 - index % 2, None, 2)
-        jacobian = _jacobian(layer)
-        assert torch.equal(jacobian[copied], torch.eye(5, dtype=torch.float64)[copied])
-        block = jacobian[moved][:, moved]
+        found = jacobian(layer, draw(5))
+        assert torch.equal(found[copied], torch.eye(5, dtype=torch.float64)[copied])
+        block = found[moved][:, moved]
         assert torch.equal(block, block.diag().diag())
-        assert bool((jacobian[moved][:, copied] != 0).all())
-
-
-def test_each_layer_has_a_batch_norm_on_its_noise_side():
-    parts = build(RealNvpSpec(layers=2, hidden=[8]), 4, seed=0).transform.parts()
-    assert [type(part) for part in parts] == [Coupling, BatchNorm, Coupling, BatchNorm]
+        assert bool((found[moved][:, copied] != 0).all())
 
 
 def test_scale_networks_are_smooth_and_shift_networks_piecewise_linear():
@@ -172,16 +154,6 @@ SPECS: list[FlowSpec] = [
 every_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.family)
 
 
-def _wild(spec: FlowSpec, *, context_dim: int = 0) -> Flow:
-    """A flow whose weights are many times those of a new one."""
-    flow = build(spec, 4, context_dim=context_dim, seed=1).eval()
-    with torch.no_grad():
-        for name, parameter in flow.named_parameters():
-            if "weight" in name:
-                parameter.mul_(80 if spec.family == "realnvp" else 20)
-    return flow
-
-
 def test_the_bound_is_never_reached_and_the_slope_at_0_is_1():
     raw = torch.tensor([-1e30, -4.0, 0.0, 4.0, 1e30], dtype=torch.float64, requires_grad=True)
     found = bounded(raw, 2.0)
@@ -194,24 +166,24 @@ def test_the_bound_is_never_reached_and_the_slope_at_0_is_1():
 
 @every_spec
 def test_scales_overflow_only_without_the_bound(spec):
-    rows = 30 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    rows = 30 * draw(200, 4).float()
     for bound in (BOUND, None):
-        flow = _wild(dataclasses.replace(spec, log_scale_bound=bound))
-        with torch.no_grad():
-            found = [flow.log_prob(rows), flow.forward(rows)[0]]
+        flow = build(dataclasses.replace(spec, log_scale_bound=bound), 4, seed=1)
+        flow = enlarged(flow, 80 if spec.family == "realnvp" else 20)
         compiled = compile_flow(flow)
-        found += [torch.tensor(compiled.log_prob(rows.numpy()))]
-        found += [torch.tensor(compiled.forward(rows.numpy())[0])]
-        finite = [bool(values.isfinite().all()) for values in found]
+        found = [
+            *(flow.log_prob(rows).detach(), flow.forward(rows)[0].detach()),
+            *(compiled.log_prob(rows.numpy()), compiled.forward(rows.numpy())[0]),
+        ]
+        finite = [bool(torch.as_tensor(values).isfinite().all()) for values in found]
         assert all(finite) if bound else not any(finite[:2])
 
 
 def test_a_context_far_off_makes_no_scale_overflow():
-    flow = _wild(IafSpec(layers=1, hidden=[8], log_scale_bound=BOUND), context_dim=2)
-    samples = flow.sample(
-        50, generator=torch.Generator().manual_seed(0), context=torch.tensor([[1e4, -1e4]])
-    )
-    assert bool(samples.isfinite().all())
+    spec = IafSpec(layers=1, hidden=[8], log_scale_bound=BOUND)
+    flow = enlarged(build(spec, 4, context_dim=2, seed=1), 20)
+    generator, context = torch.Generator().manual_seed(0), torch.tensor([[1e4, -1e4]])
+    assert bool(flow.sample(50, generator=generator, context=context).isfinite().all())
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("inf"), float("nan")])

@@ -10,21 +10,19 @@ import torch
 from torch import Tensor
 
 from flows import (
-    FitOptions,
     Flow,
     FlowError,
     MadeSpec,
     build,
     compile_flow,
     count_parameters,
-    fit,
 )
 from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble, choose_mask
 from flows.bijections.autoregressive.masked import MaskedLinear, made_masks, run_masked
 from flows.bijections.transformers import GaussianMixture
 from flows.families.made import Made
-from tests.flows.cases import CASES, example_rows, trained_flow
+from tests.flows.cases import CASES, draw, example_rows, jacobian, stirred, trained, trained_flow
 
 OPTIMISERS = ["adam", "adamw", "adagrad", "sgd"]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -43,20 +41,16 @@ def conditioner_jacobians(layer: Autoregressive, row: Tensor) -> list[Tensor]:
 
 
 def assert_strictly_triangular(layer: Autoregressive) -> None:
-    row = torch.randn(layer.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    for jacobian in conditioner_jacobians(layer, row):
-        assert torch.equal(jacobian, jacobian.tril(-1))
-        assert layer.dim == 1 or bool((jacobian != 0).any())
-
-
-def autoregressive_layers(flow: Flow) -> list[Autoregressive]:
-    return [module for module in flow.modules() if isinstance(module, Autoregressive)]
+    for found in conditioner_jacobians(layer, draw(layer.dim, seed=1)):
+        assert torch.equal(found, found.tril(-1))
+        assert layer.dim == 1 or bool((found != 0).any())
 
 
 @every_case
 def test_jacobians_of_conditioners_are_strictly_triangular(case):
-    for layer in autoregressive_layers(trained_flow(case, 5)):
-        assert_strictly_triangular(layer)
+    for layer in trained_flow(case, 5).modules():
+        if isinstance(layer, Autoregressive):
+            assert_strictly_triangular(layer)
 
 
 @pytest.mark.parametrize("conditional", ["gaussian", "bernoulli", "mixture"])
@@ -74,8 +68,8 @@ def test_jacobians_of_every_mask_are_strictly_triangular_in_its_own_order(condit
 
         jacobians = torch.autograd.functional.jacobian(outputs, row)
         assert isinstance(jacobians, Tensor)
-        for jacobian in jacobians:
-            ordered = jacobian[order][:, order]
+        for found in jacobians:
+            ordered = found[order][:, order]
             assert torch.equal(ordered, ordered.tril(-1))
             assert bool((ordered != 0).any())
 
@@ -84,60 +78,59 @@ def test_jacobians_of_every_mask_are_strictly_triangular_in_its_own_order(condit
 def test_no_optimiser_or_weight_decay_leaves_the_masks(optimiser):
     rows = example_rows(200, 5)
     flow = build(MadeSpec(hidden=[16, 16]), 5, standardise=(rows.mean(0), rows.std(0)), seed=0)
-    options = FitOptions(
-        optimiser=optimiser, learning_rate=0.01, weight_decay=0.1, batch_size=20, max_epochs=3
-    )
     before = copy.deepcopy(flow.state_dict())
-    for _ in fit(flow, rows[:150], rows[150:], options=options):
-        pass
+    trained(
+        flow, rows[:150], rows[150:], optimiser=optimiser, learning_rate=0.01, weight_decay=0.1,
+        batch_size=20, max_epochs=3,
+    )  # fmt: skip
     for name, layer in flow.named_modules():
         if isinstance(layer, MaskedLinear):
             assert bool((layer.weight[layer.mask == 0] == 0).all())
             assert not torch.equal(layer.weight, before[f"{name}.weight"])
 
 
-def test_an_optimiser_of_the_callers_own_stays_inside_the_masks():
+def made_of(flow: Flow) -> Made:
+    (made,) = flow.transform.parts()
+    assert isinstance(made, Made)
+    return made
+
+
+def test_masks_outlast_other_optimisers_loaded_weights_and_copies_of_another_precision():
     flow = build(MadeSpec(hidden=[16]), 4, seed=0).train()
     optimiser = torch.optim.RMSprop(flow.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
     for _ in range(5):
         optimiser.zero_grad()
         (-flow.log_prob(torch.randn(20, 4)).mean()).backward()
         optimiser.step()
-    flow.double()
-    (made,) = flow.transform.parts()
-    assert isinstance(made, Made)
-    assert_strictly_triangular(made)
-
-
-def test_loading_weights_masks_them():
-    flow = build(MadeSpec(hidden=[16]), 4, seed=0).double()
-    flow.load_state_dict({k: torch.randn_like(v) for k, v in flow.state_dict().items()})
-    (made,) = flow.transform.parts()
-    assert isinstance(made, Made)
-    assert_strictly_triangular(made)
+    exact = copy.deepcopy(flow).double()
+    assert_strictly_triangular(made_of(exact))
+    assert all(mask.dtype == torch.float64 for mask in made_of(exact).network()[2])
+    exact.load_state_dict({k: torch.randn_like(v) for k, v in exact.state_dict().items()})
+    assert_strictly_triangular(made_of(exact))
 
 
 def test_weights_that_were_changed_by_hand_cannot_leak():
     flow = build(MadeSpec(hidden=[16]), 4, seed=0).double().eval()
+    x = draw(1, 4)
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.normal_()
-    x = torch.randn(1, 4, dtype=torch.float64)
-    with torch.no_grad():
-        inverse = flow.inverse(x)[1]
-    flow.train()
-    jacobian = torch.autograd.functional.jacobian(lambda r: flow.inverse(r[None])[0][0], x[0])
-    assert isinstance(jacobian, Tensor)
-    assert torch.equal(jacobian, jacobian.tril())
-    torch.testing.assert_close(jacobian.slogdet().logabsdet, inverse[0])
+        log_det = flow.inverse(x)[1]
+    found = jacobian(flow.train(), x[0])
+    assert torch.equal(found, found.tril())
+    torch.testing.assert_close(found.slogdet().logabsdet, log_det[0])
 
 
-def test_masks_follow_a_copy_to_another_precision():
-    flow = copy.deepcopy(build(MadeSpec(hidden=[16]), 4, seed=0)).double()
-    (made,) = flow.transform.parts()
-    assert isinstance(made, Made)
-    assert all(mask.dtype == torch.float64 for mask in made.network()[2])
-    assert_strictly_triangular(made)
+def test_a_random_order_conditions_each_feature_on_those_before_it_in_that_order():
+    flow = build(MadeSpec(hidden=[32], order="random"), 5, seed=3).double()
+    order = flow.transform.parts()[0].get_buffer("order")
+    found = jacobian(flow, draw(5))[:, order]
+    assert torch.equal(found, found.tril())
+    assert order.tolist() != list(range(5))
+
+
+def flow_of(name, dim):
+    return stirred(build(SPECS[name], dim, seed=1), 0.3).double().eval()
 
 
 def test_going_to_evaluation_between_loss_and_gradient_is_allowed():
@@ -145,16 +138,6 @@ def test_going_to_evaluation_between_loss_and_gradient_is_allowed():
     loss = flow.log_prob(torch.randn(8, 4)).sum()
     flow.eval()
     loss.backward()
-
-
-def test_a_random_order_conditions_each_feature_on_those_before_it_in_that_order():
-    flow = build(MadeSpec(hidden=[32], order="random"), 5, seed=3).double()
-    order = flow.transform.parts()[0].get_buffer("order")
-    x = torch.randn(5, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(lambda r: flow.inverse(r[None])[0][0], x)
-    assert isinstance(jacobian, Tensor)
-    assert torch.equal(jacobian[:, order], jacobian[:, order].tril())
-    assert order.tolist() != list(range(5))
 
 
 SPECS = {
@@ -173,15 +156,6 @@ BINARY = [name for name in SPECS if name.startswith("bernoulli")]
 every_spec = pytest.mark.parametrize("name", SPECS)
 
 
-def flow_of(name, dim):
-    flow = build(SPECS[name], dim, seed=1)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
-    return flow.double().eval()
-
-
 def rows_of(name, rows, dim):
     if name in BINARY:
         generator = torch.Generator().manual_seed(2)
@@ -193,12 +167,9 @@ def every_vector(dim):
     return torch.tensor(list(itertools.product([0.0, 1.0], repeat=dim)), dtype=torch.float64)
 
 
-def test_bernoulli_conditionals_alone_are_binary():
-    assert [name for name, spec in SPECS.items() if spec.is_binary] == BINARY
-
-
 @pytest.mark.parametrize("name", BINARY)
 def test_probabilities_of_all_binary_vectors_sum_to_1(name):
+    assert [one for one, spec in SPECS.items() if spec.is_binary] == BINARY
     for dim in (1, 2, 5, 10):
         with torch.no_grad():
             total = float(flow_of(name, dim).log_prob(every_vector(dim)).exp().sum())
@@ -305,21 +276,6 @@ def test_units_know_their_mask_by_a_bias_of_its_own():
     torch.testing.assert_close(ensemble.parameters_of(x, None, 1)[0], out)
 
 
-def test_untrained_mask_weights_change_nothing():
-    plain = MadeSpec(hidden=[9], masks=2)
-    x = rows_of("gaussian-masks", 5, 4)
-    scores = [
-        build(spec, 4, seed=0).double().eval().log_prob(x)
-        for spec in (plain, dataclasses.replace(plain, mask_weights=True))
-    ]
-    assert torch.equal(*scores)
-
-
-def test_mask_weights_without_several_masks_are_refused():
-    with pytest.raises(ValueError, match="mask_weights needs masks above 1"):
-        MadeSpec(mask_weights=True)
-
-
 def test_a_value_that_is_neither_0_nor_1_has_no_probability():
     flow = flow_of("bernoulli", 3)
     x = torch.tensor([[0.0, 1.0, 0.5], [0.0, 1.0, 1.0]], dtype=torch.float64)
@@ -330,17 +286,15 @@ def test_a_value_that_is_neither_0_nor_1_has_no_probability():
 
 
 def test_bernoulli_made_learns_a_dependence():
-    generator = torch.Generator().manual_seed(0)
-    first = torch.randint(0, 2, (1000, 1), generator=generator).float()
+    first = torch.randint(0, 2, (1000, 1), generator=torch.Generator().manual_seed(0)).float()
     rows = torch.cat([first, 1 - first], dim=1)
     flow = build(MadeSpec(conditional="bernoulli", hidden=[8]), 2, seed=0)
-    options = FitOptions(learning_rate=0.05, max_epochs=30)
-    *_, last = fit(flow, rows[:800], rows[800:], options=options)
+    last = trained(flow, rows[:800], rows[800:], learning_rate=0.05, max_epochs=30)
     assert last.best_validation_log_likelihood == pytest.approx(-np.log(2), abs=0.02)
 
 
 def test_what_is_left_of_the_noise_is_gaussian_and_independent_of_the_mask():
-    u = torch.randn(50_000, 2, generator=torch.Generator().manual_seed(0))
+    u = draw(50_000, 2).float()
     chosen, left = choose_mask(u, 5)
     assert torch.bincount(chosen).min() > 9_500
     for mask in range(5):
@@ -351,10 +305,9 @@ def test_what_is_left_of_the_noise_is_gaussian_and_independent_of_the_mask():
 
 
 def test_a_mixture_keeps_its_noise_far_outside_the_data():
-    parameters = torch.tensor([[0.3, -0.2], [-1.0, 2.0], [0.1, -0.5]], dtype=torch.float64)
-    parameters = parameters.reshape(6, 1)
+    parameters = torch.tensor([0.3, -0.2, -1.0, 2.0, 0.1, -0.5], dtype=torch.float64)
     x = torch.tensor([-200.0, -30.0, 0.0, 25.0, 300.0], dtype=torch.float64)
-    wide = parameters.expand(6, 5).clone().requires_grad_()
+    wide = parameters[:, None].repeat(1, 5).requires_grad_()
     u, log_det = GaussianMixture(2).inverse(x, wide)
     assert bool((u.diff() > 0).all())
     expected = GaussianMixture(2).log_density(x, wide)
@@ -363,3 +316,11 @@ def test_a_mixture_keeps_its_noise_far_outside_the_data():
     torch.testing.assert_close(back, x, rtol=1e-8, atol=1e-8)
     (grad,) = torch.autograd.grad(u.sum(), wide)
     assert bool(grad.isfinite().all())
+
+
+def test_untrained_mask_weights_change_nothing_and_need_several_masks():
+    plain, x = MadeSpec(hidden=[9], masks=2), rows_of("gaussian-masks", 5, 4)
+    specs = plain, dataclasses.replace(plain, mask_weights=True)
+    assert torch.equal(*(build(spec, 4, seed=0).double().eval().log_prob(x) for spec in specs))
+    with pytest.raises(ValueError, match="mask_weights needs masks above 1"):
+        MadeSpec(mask_weights=True)

@@ -4,19 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import FitOptions, NsfSpec, SpecError, build, check_dim, fit
+from flows import NsfSpec, build
 from flows.families.nsf import MAX_BINS, RationalQuadratic
+from tests.flows.cases import draw, trained
 
 BINS = 8
 SPLINE = RationalQuadratic(BINS, 5.0)
-DTYPES = [torch.float32, torch.float64]
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
 def parameters(numbers: int, *, scale: float = 1.0, bins: int = BINS) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(3 * bins - 1, numbers, generator=generator, dtype=torch.float64)
-    return scale * noise
+    return scale * draw(3 * bins - 1, numbers)
 
 
 @pytest.mark.parametrize("bins", [2, 3, 8, MAX_BINS])
@@ -103,26 +101,16 @@ def test_coupling_layers_swap_their_halves():
 
 def test_linear_maps_take_up_what_splines_do_not_reach():
     """Features that are all but the same: given the first, the others vary by a hundredth."""
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(3000, 1, generator=generator).repeat(1, 4)
-    rows += 0.01 * torch.randn(rows.shape, generator=generator)
-    wanted = -torch.distributions.MultivariateNormal(
-        torch.zeros(4), torch.ones(4, 4) + 1e-4 * torch.eye(4)
-    ).entropy()
-    reached = []
+    rows = (draw(3000, 1).repeat(1, 4) + 0.01 * draw(3000, 4, seed=1)).float()
+    covariance, reached = torch.ones(4, 4) + 1e-4 * torch.eye(4), []
+    wanted = -torch.distributions.MultivariateNormal(torch.zeros(4), covariance).entropy()
+    options = {"learning_rate": 3e-2, "max_epochs": 20, "schedule": "cosine"}
     for linear in (False, True):
         flow = build(NsfSpec(layers=1, hidden=[16], bins=4, linear=linear), 4, seed=0)
-        options = FitOptions(learning_rate=3e-2, max_epochs=20, schedule="cosine")
-        *_, last = fit(flow, rows[:2000], rows[2000:], options=options)
+        last = trained(flow, rows[:2000], rows[2000:], **options)
         reached.append(last.best_validation_log_likelihood)
     assert reached[0] < float(wanted) - 0.7
     assert reached[1] == pytest.approx(float(wanted), abs=0.3)
-
-
-def test_coupling_needs_two_features_and_autoregressive_layers_do_not():
-    check_dim(NsfSpec(), 1)
-    with pytest.raises(SpecError, match="nsf with coupling needs at least 2 features"):
-        check_dim(NsfSpec(coupling=True), 1)
 
 
 def test_bins_out_of_range_are_refused(unchecked):

@@ -3,7 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flows import (
     BatchNormSpec,
+    CompiledFlow,
     FitInterrupted,
     FitOptions,
     Flow,
@@ -37,7 +38,7 @@ from flows.families.family import FamilySpec
 from flows.mixed import hidden as summed
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import explain
-from tests.flows.cases import CASES, Case, example_rows, trained_flow
+from tests.flows.cases import CASES, Case, assert_same, example_rows, trained_flow
 
 COLUMNS = [
     MixedColumn(missing=True, spikes=[-9.0, 0.0], transform="quantiles"),
@@ -67,9 +68,7 @@ def trained(spec: MixedSpec = SPEC, *, epochs: int = 3) -> Flow:
     rows = rows_with_gaps()
     flow = build(spec, rows.shape[1], seed=1)
     fit_encoding(flow, rows[:300])
-    options = replace(OPTIONS, max_epochs=epochs)
-    for _ in fit(flow, rows[:300], rows[300:], options=options):
-        pass
+    list(fit(flow, rows[:300], rows[300:], options=replace(OPTIONS, max_epochs=epochs)))
     return flow.double().eval()
 
 
@@ -124,18 +123,13 @@ def test_all_states_and_values_have_probability_1_together():
     ids=lambda spec: spec.family,
 )
 def test_every_family_that_can_has_a_density_of_each_pattern(family):
-    flow = trained(replace(SPEC, flow=family))
-    rows = rows_with_gaps()[:60]
-    scores = flow.log_prob(rows)
+    flow, rows = trained(replace(SPEC, flow=family)).float(), rows_with_gaps()[:60]
+    scores, compiled = flow.log_prob(rows).detach(), compile_flow(flow)
     assert torch.isfinite(scores).all()
-    compiled = compile_flow(flow.float())
-    with torch.no_grad():
-        expected = flow.log_prob(rows)
-    assert np.allclose(compiled.log_prob(rows.numpy()), expected, atol=2e-3)
-    samples = compiled.sample(64, seed=2)
+    assert np.allclose(compiled.log_prob(rows.numpy()), scores, atol=2e-3)
     plain = flow.sample(64, generator=torch.Generator().manual_seed(2)).numpy()
-    assert np.array_equal(np.isnan(samples), np.isnan(plain))
-    assert np.allclose(np.nan_to_num(samples), np.nan_to_num(plain), rtol=0.02, atol=0.02)
+    samples = compiled.sample(64, seed=2)
+    assert np.allclose(samples, plain, rtol=0.02, atol=0.02, equal_nan=True)
 
 
 def test_a_family_that_cannot_is_refused_with_those_that_can():
@@ -146,16 +140,60 @@ def test_a_family_that_cannot_is_refused_with_those_that_can():
 def test_samples_have_gaps_and_spikes_as_often_as_the_rows():
     rows = rows_with_gaps()
     samples = trained(epochs=40).sample(4000, generator=torch.Generator().manual_seed(1))
-    for known in (
-        lambda x: x[:, 0].isnan(),
-        lambda x: x[:, 0] == 0,
-        lambda x: x[:, 0] == -9,
-        lambda x: x[:, 2].isnan(),
-        lambda x: x[:, 1] == 3,
-    ):
-        share, expected = known(samples).double().mean(), known(rows[:300]).double().mean()
+    for column, value in ((0, math.nan), (0, 0), (0, -9), (2, math.nan), (1, 3)):
+        share, expected = (
+            float(
+                torch.isclose(one[:, column], torch.tensor(value).double(), equal_nan=True)
+                .double()
+                .mean()
+            )
+            for one in (samples, rows[:300])
+        )
         assert abs(share - expected) < 0.07
     assert set(samples[:, 1].tolist()) == {3.0, 5.0}
+
+
+def explained_by_sums(compiled: CompiledFlow, rows: Tensor) -> np.ndarray:
+    """What the category adds: its density over the sum over all levels, the last never seen."""
+    scores = []
+    for level in (3.0, 5.0, 4.0):
+        other = rows.clone()
+        other[:, 1] = level
+        scores.append(compiled.log_prob(other.numpy()))
+    return np.asarray(compiled.log_prob(rows.numpy()) - np.logaddexp.reduce(scores))
+
+
+def test_explanations_are_what_each_column_adds():
+    flow, rows = trained_any().float(), whole_rows()[:30]
+    compiled = compile_flow(flow)
+    assert compiled.explained_kinds == ["learnt", "exact", "learnt"]
+    found = compiled.explain(rows.numpy())
+    model, terms = encoding_of(flow).encode(rows)
+    with torch.no_grad():
+        whole = flow.log_prob(model, space="model").double()
+        for column in (0, 2):
+            hidden = encoding_of(flow).without(model, column)
+            rest = flow.log_prob(hidden, space="model").double()
+            assert np.allclose(found[:, column], whole - rest + terms[:, column], atol=1e-3)
+    rows[::2, 1] = math.nan
+    found = compiled.explain(rows.numpy())[:, 1]
+    assert (found[::2] == 0).all()
+    assert np.allclose(found[1::2], explained_by_sums(compiled, rows)[1::2], atol=1e-3)
+
+
+def test_without_hidden_cells_categories_are_explained_exactly():
+    compiled, rows = compile_flow(trained().float()), rows_with_gaps(30)
+    assert compiled.explained_kinds == ["unavailable", "exact", "unavailable"]
+    found = compiled.explain(rows.numpy())
+    assert np.isnan(found[:, [0, 2]]).all()
+    assert np.allclose(found[:, 1], explained_by_sums(compiled, rows), atol=1e-3)
+
+
+def test_training_with_hidden_cells_goes_on_bit_for_bit():
+    steps = itertools.count()
+    with pytest.raises(FitInterrupted) as caught:
+        trained_any(interrupted=lambda: next(steps) == 20)
+    assert_same(trained_any(state=caught.value.state), trained_any())
 
 
 ANY = replace(SPEC, missing="any", columns=[*COLUMNS[:2], MixedColumn(transform="asinh")])
@@ -166,13 +204,11 @@ def whole_rows() -> Tensor:
     return rows[~rows[:, 2].isnan()]
 
 
-def trained_any(*, epochs: int = 3) -> Flow:
-    rows = whole_rows()
-    flow = build(ANY, 3, seed=1)
+def trained_any(*, epochs: int = 3, **given: Any) -> Flow:
+    rows, flow = whole_rows(), build(ANY, 3, seed=1)
     fit_encoding(flow, rows)
     options = replace(OPTIONS, max_epochs=epochs, patience=None)
-    for _ in fit(flow, rows[:700], rows[700:], options=options):
-        pass
+    list(fit(flow, rows[:700], rows[700:], options=options, **given))
     return flow.double().eval()
 
 
@@ -229,79 +265,11 @@ def test_the_learnt_marginal_is_near_that_of_the_density():
     assert float((learnt_levels - exact_levels).abs().mean()) < 0.7
 
 
-def test_explanations_are_what_each_column_adds():
-    flow, rows = trained_any().float(), whole_rows()[:30]
-    compiled = compile_flow(flow)
-    assert compiled.explained_kinds == ["learnt", "exact", "learnt"]
-    found = compiled.explain(rows.numpy())
-    model, terms = encoding_of(flow).encode(rows)
-    with torch.no_grad():
-        whole = flow.log_prob(model, space="model").double()
-        for column in (0, 2):
-            hidden = encoding_of(flow).without(model, column)
-            rest = flow.log_prob(hidden, space="model").double()
-            expected = whole - rest + terms[:, column]
-            assert np.allclose(found[:, column], expected, atol=1e-3)
-
-
-def test_a_hidden_category_is_explained_by_nothing_and_the_others_by_sums():
-    flow, rows = trained_any().float(), whole_rows()[:30]
-    rows[::2, 1] = math.nan
-    compiled = compile_flow(flow)
-    found = compiled.explain(rows.numpy())[:, 1]
-    assert (found[::2] == 0).all()
-    scores = []
-    for level in (3.0, 5.0, 4.0):  # the last is a level that training never saw
-        other = rows.clone()
-        other[:, 1] = level
-        scores.append(compiled.log_prob(other.numpy()))
-    expected = compiled.log_prob(rows.numpy()) - np.logaddexp.reduce(scores)
-    assert np.allclose(found[1::2], expected[1::2], atol=1e-3)
-
-
-def test_without_hidden_cells_categories_are_explained_exactly():
-    flow, rows = trained().float(), rows_with_gaps(30)
-    compiled = compile_flow(flow)
-    assert compiled.explained_kinds == ["unavailable", "exact", "unavailable"]
-    found = compiled.explain(rows.numpy())
-    assert np.isnan(found[:, [0, 2]]).all()
-    scores = []
-    for level in (3.0, 5.0, 4.0):
-        other = rows.clone()
-        other[:, 1] = level
-        scores.append(compiled.log_prob(other.numpy()))
-    expected = compiled.log_prob(rows.numpy()) - np.logaddexp.reduce(scores)
-    assert np.allclose(found[:, 1], expected, atol=1e-3)
-
-
 def test_other_families_explain_nothing():
     compiled = compile_flow(build(MafSpec(layers=1, hidden=[4]), 2, seed=0))
     assert compiled.explained_kinds == ["unavailable", "unavailable"]
     with pytest.raises(FlowError):
         compiled.explain(np.zeros((1, 2)))
-
-
-def test_training_with_hidden_cells_goes_on_bit_for_bit():
-    rows = whole_rows()
-    flows = [build(ANY, 3, seed=1) for _ in range(3)]
-    for flow in flows:
-        fit_encoding(flow, rows)
-    for _ in fit(flows[0], rows[:700], rows[700:], options=OPTIONS):
-        pass
-    steps = itertools.count()
-    with pytest.raises(FitInterrupted) as caught:
-        list(
-            fit(
-                flows[1],
-                rows[:700],
-                rows[700:],
-                options=OPTIONS,
-                interrupted=lambda: next(steps) == 20,
-            )
-        )
-    list(fit(flows[2], rows[:700], rows[700:], options=OPTIONS, state=caught.value.state))
-    for name, tensor in flows[0].state_dict().items():
-        assert torch.equal(tensor, flows[2].state_dict()[name]), name
 
 
 def test_half_of_the_rows_stay_whole_and_one_cell_is_hidden_of_half_of_the_others():
@@ -335,20 +303,16 @@ def test_evaluation_spreads_values_of_a_grid():
 @pytest.mark.parametrize("missing", ["observed", "any"])
 def test_the_passes_that_are_promised_are_those_that_are_computed(missing):
     columns = [MixedColumn(levels=3), MixedColumn(levels=2, missing=True), MixedColumn()]
-    spec = MixedSpec(
-        columns=columns, flow=MafSpec(layers=1, hidden=[8], batch_norm=None), missing=missing
-    )
-    compiled = compile_flow(build(spec, 3, seed=0).eval(), device=torch.device("cpu"))
-    calls = []
+    flow = MafSpec(layers=1, hidden=[8], batch_norm=None)
+    spec, calls = MixedSpec(columns=columns, flow=flow, missing=missing), []
+    built = build(spec, 3, seed=0).eval()
 
     def log_density(rows):
         calls.append(len(rows))
         return torch.zeros(len(rows), dtype=torch.float64)
 
-    encoding = compiled._space.preprocessing
-    assert isinstance(encoding, TableEncoding)
-    explain(encoding, torch.from_numpy(np.zeros((4, 3))), log_density)
-    assert len(calls) == compiled.explaining_passes
+    explain(encoding_of(built), torch.zeros(4, 3).double(), log_density)
+    assert len(calls) == compile_flow(built, device=torch.device("cpu")).explaining_passes
 
 
 EXACT = [case for case in CASES if case.spec.exact_marginals]
@@ -387,8 +351,7 @@ def mixed_flow(case: Case) -> Flow:
     )
     flow = build(spec, len(MARGINAL_COLUMNS), seed=0)
     fit_encoding(flow, rows)
-    for _ in fit(flow, rows, rows[:200], options=FitOptions(max_epochs=3, seed=1)):
-        pass
+    list(fit(flow, rows, rows[:200], options=FitOptions(max_epochs=3, seed=1)))
     return flow.double().eval()
 
 

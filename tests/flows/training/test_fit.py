@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import time
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from flows import (
     BatchNormSpec,
@@ -27,9 +29,16 @@ from flows import (
     rank_among,
 )
 from flows.bijections.batch_norm import set_dataset_statistics
-from flows.training import fit as fitting
+from flows.preprocess import Standardise
 from flows.training.steps import CompiledSteps
-from tests.flows.cases import assert_same, example_rows, find, through_bytes, trained_flow
+from tests.flows.cases import (
+    assert_same,
+    example_rows,
+    find,
+    numbers,
+    through_bytes,
+    trained_flow,
+)
 
 ROWS = example_rows(240, 4).float()
 TRAIN, VALIDATION = ROWS[:200], ROWS[200:]
@@ -49,50 +58,30 @@ def with_options(**fields: Any) -> FitOptions:
     return FitOptions(**{**vars(OPTIONS), **fields})
 
 
-def numbers(report: EpochReport) -> tuple[object, ...]:
-    return (
-        report.epoch,
-        report.train_log_likelihood,
-        report.validation_log_likelihood,
-        report.best_epoch,
-        report.best_validation_log_likelihood,
-        report.stop_reason,
-    )
-
-
 def test_training_raises_the_likelihood():
     flow = new_flow()
     before = evaluate(flow, VALIDATION).mean
     reports = train(flow, with_options(max_epochs=20))
     assert reports[-1].best_validation_log_likelihood > before + 0.3
     assert [report.epoch for report in reports] == list(range(1, 21))
-    assert reports[-1].stop_reason == "max_epochs"
-    assert all(report.stop_reason is None for report in reports[:-1])
+    assert [report.stop_reason for report in reports] == [None] * 19 + ["max_epochs"]
 
 
-def test_the_same_seed_gives_the_same_flow_and_reports():
+def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
     first, second, other = new_flow(), new_flow(), new_flow()
-    assert [numbers(r) for r in train(first)] == [numbers(r) for r in train(second)]
+    assert numbers(*train(first)) == numbers(*train(second))
     assert_same(first, second)
     train(other, with_options(seed=8))
     with pytest.raises(AssertionError):
         assert_same(first, other)
-
-
-def test_training_leaves_the_global_generator_alone():
-    before = torch.random.get_rng_state()
-    train(new_flow())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluation_mode():
     flow = new_flow()
-    options = with_options(learning_rate=0.05, max_epochs=30, patience=3)
-    for report in fit(flow, TRAIN, VALIDATION, options=options):
-        if report.stop_reason is not None:
-            break
-    assert report.stop_reason == "patience"
-    assert report.epoch == report.best_epoch + 3
+    report = train(flow, with_options(learning_rate=0.05, max_epochs=30, patience=3))[-1]
+    assert (report.stop_reason, report.epoch) == ("patience", report.best_epoch + 3)
     assert not flow.training
     found = evaluate(flow, VALIDATION).mean
     assert found == pytest.approx(report.best_validation_log_likelihood, abs=1e-5)
@@ -100,8 +89,7 @@ def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluat
 
     recomputed = copy.deepcopy(flow)
     assert recomputed.preprocessing.standardise is not None
-    rows = recomputed.preprocessing.standardise.inverse(TRAIN)[0].float()
-    pieces = [(rows, None, None)]
+    pieces = [(recomputed.preprocessing.standardise.inverse(TRAIN)[0].float(), None, None)]
     set_dataset_statistics(recomputed.transform, lambda: iter(pieces))
     for name, tensor in flow.state_dict().items():
         torch.testing.assert_close(tensor, recomputed.state_dict()[name], msg=name)
@@ -125,47 +113,48 @@ def test_resuming_from_any_epoch_gives_the_same_flow_to_the_bit(spec, optimiser)
     options = with_options(optimiser=optimiser, schedule="cosine")
     undisturbed, states, reports = new_flow(spec), [], []
     for report in fit(undisturbed, TRAIN, VALIDATION, options=options):
-        reports.append(numbers(report))
+        reports += numbers(report)
         states.append(through_bytes(report.snapshot()))
     for epoch, state in enumerate(states, start=1):
         resumed = build(spec, 4, standardise=(torch.zeros(4), torch.ones(4)), seed=99)
         resumed.load_state_dict(new_flow(spec).state_dict())
-        rest = [numbers(report) for report in train(resumed, options, state=state)]
+        rest = numbers(*train(resumed, options, state=state))
         assert rest == (reports[epoch:] or reports[-1:])
         assert_same(resumed, undisturbed)
 
 
 def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one():
-    undisturbed = new_flow()
-    train(undisturbed)
-    state, runs, flow = None, 0, new_flow()
-    while True:
+    undisturbed, flow, state, runs = new_flow(), new_flow(), None, 0
+    reports: list[EpochReport] = []
+    expected = numbers(*train(undisturbed))
+    while not (reports and reports[-1].stop_reason):
         flow, runs = new_flow(), runs + 1
+        steps = fit(flow, TRAIN, VALIDATION, options=OPTIONS, state=state, interrupted=lambda: True)
         try:
-            train(flow, state=state, interrupted=lambda: True)
+            reports += steps
         except FitInterrupted as stop:
             state = through_bytes(stop.state)
-        else:
-            break
     assert runs == 4 * 7 + 1
+    assert numbers(*reports) == expected
     assert_same(flow, undisturbed)
 
 
-def test_an_interrupted_evaluation_is_repeated(monkeypatch):
+def test_an_interrupted_evaluation_is_repeated():
     """A crash in the midst of the validation rows costs their scores alone."""
-    undisturbed, kept = new_flow(), []
+    undisturbed, resumed, kept, calls = new_flow(), new_flow(), [], itertools.count(1)
     expected = train(undisturbed)
 
-    def crash(*_args: object, **_named: object) -> None:
-        raise KeyboardInterrupt
+    def crash_behind_the_last_batch(*_args: object) -> None:
+        if next(calls) == 8:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting, "evaluate", crash)
     with pytest.raises(KeyboardInterrupt):
-        train(new_flow(), on_state=lambda state: kept.append(through_bytes(state())))
-    monkeypatch.undo()
-    resumed = new_flow()
-    found = train(resumed, state=kept[-1])
-    assert [numbers(report) for report in found] == [numbers(report) for report in expected]
+        train(
+            new_flow(),
+            on_batch=crash_behind_the_last_batch,
+            on_state=lambda state: kept.append(through_bytes(state())),
+        )
+    assert numbers(*train(resumed, state=kept[-1])) == numbers(*expected)
     assert_same(resumed, undisturbed)
 
 
@@ -180,27 +169,25 @@ def test_a_snapshot_of_an_epoch_that_has_passed_is_refused():
 def test_a_finished_training_goes_on_with_more_epochs():
     longer, flow = new_flow(), new_flow()
     expected = train(longer, with_options(max_epochs=6))
-    state = train(flow)[-1].snapshot()
-    rest = train(flow, with_options(max_epochs=6), state=state)
-    assert [numbers(r) for r in rest] == [numbers(r) for r in expected[4:]]
+    rest = train(flow, with_options(max_epochs=6), state=train(flow)[-1].snapshot())
+    assert numbers(*rest) == numbers(*expected[4:])
     assert_same(flow, longer)
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("spec", "fields"),
     [
-        {"flow": MafSpec(layers=3, hidden=[12])},
-        {"options": with_options(optimiser="sgd")},
-        {"options": with_options(batch_size=20)},
-        {"options": with_options(seed=8)},
+        (MafSpec(layers=3, hidden=[12]), {}),
+        (SPEC, {"optimiser": "sgd"}),
+        (SPEC, {"batch_size": 20}),
+        (SPEC, {"seed": 8}),
     ],
     ids=["flow", "optimiser", "batches", "seed"],
 )
-def test_a_state_of_another_training_is_refused(other):
+def test_a_state_of_another_training_is_refused(spec, fields):
     state = next(fit(new_flow(), TRAIN, VALIDATION, options=OPTIONS)).snapshot()
-    flow = new_flow(other.get("flow", SPEC))
     with pytest.raises(FitError, match="the state belongs to"):
-        train(flow, other.get("options", OPTIONS), state=state)
+        train(new_flow(spec), with_options(**fields), state=state)
 
 
 @pytest.mark.parametrize("rows", [33, 65, 97, 2])
@@ -253,20 +240,12 @@ def test_a_validation_likelihood_that_is_not_finite_is_divergence():
 
 def test_time_is_up_within_an_epoch_and_counted_over_resumptions():
     flow = new_flow()
-    (report,) = list(
-        fit(
-            flow,
-            TRAIN,
-            VALIDATION,
-            options=with_options(max_seconds=0.05, max_epochs=100),
-            on_batch=lambda *_: time.sleep(0.03),
-        )
-    )
-    assert report.stop_reason == "max_seconds"
-    assert report.epoch == 1
+    options = with_options(max_seconds=0.05, max_epochs=100)
+    (report,) = train(flow, options, on_batch=lambda *_: time.sleep(0.03))
+    assert (report.stop_reason, report.epoch) == ("max_seconds", 1)
     assert report.seconds >= 0.05
     again = train(flow, with_options(max_seconds=0.05), state=through_bytes(report.snapshot()))
-    assert [numbers(r) for r in again] == [numbers(report)]
+    assert numbers(*again) == numbers(report)
     (later,) = train(flow, with_options(max_seconds=1e-9), state=report.snapshot())
     assert later.seconds == report.seconds
 
@@ -281,45 +260,48 @@ def test_seconds_go_on_from_those_of_the_state():
 
 
 def test_a_gradient_longer_than_the_bound_is_shortened_to_it():
-    steps = {}
+    steps, fields = {}, {"optimiser": "sgd", "weight_decay": 0.0, "max_epochs": 1}
     for bound in (None, 1e-3, 1e9):
-        options = with_options(
-            optimiser="sgd", weight_decay=0.0, max_epochs=1, batch_size=200, max_gradient_norm=bound
-        )
         flow = new_flow()
-        before = torch.cat([p.detach().flatten().clone() for p in flow.parameters()])
-        train(flow, options)
-        after = torch.cat([p.detach().flatten() for p in flow.parameters()])
-        steps[bound] = float((after - before).norm())
+        before = parameters_to_vector(flow.parameters()).detach()
+        train(flow, with_options(batch_size=200, max_gradient_norm=bound, **fields))
+        steps[bound] = float((parameters_to_vector(flow.parameters()).detach() - before).norm())
     assert steps[1e-3] == pytest.approx(OPTIONS.learning_rate * 1e-3, rel=0.05)
     assert steps[1e9] == steps[None] > 10 * steps[1e-3]
 
 
 def test_likelihoods_are_in_the_units_of_the_data():
-    plain = build(SPEC, 4, seed=1)
-    scaled = new_flow()
-    assert scaled.preprocessing.standardise is not None
-    rows = [scaled.preprocessing.standardise.inverse(x)[0].float() for x in (TRAIN, VALIDATION)]
-    reports = list(fit(plain, rows[0], rows[1], options=OPTIONS))
-    constant = float(scaled.preprocessing.standardise.std.log().sum())
-    for report, other in zip(train(scaled), reports, strict=True):
-        gap = other.train_log_likelihood - report.train_log_likelihood
-        assert gap == pytest.approx(constant, abs=1e-4)
-        gap = other.validation_log_likelihood - report.validation_log_likelihood
-        assert gap == pytest.approx(constant, abs=1e-4)
+    plain, scaled = build(SPEC, 4, seed=1), new_flow()
+    standardise = Standardise(TRAIN.mean(dim=0), TRAIN.std(dim=0))
+    rows = [standardise.inverse(x)[0].float() for x in (TRAIN, VALIDATION)]
+    constant = float(standardise.std.log().sum())
+    for report, other in zip(train(scaled), fit(plain, *rows, options=OPTIONS), strict=True):
+        for name in ("train_log_likelihood", "validation_log_likelihood"):
+            gap = getattr(other, name) - getattr(report, name)
+            assert gap == pytest.approx(constant, abs=1e-4)
+
+
+def test_an_evaluation_gives_the_mean_and_two_standard_errors_and_tells_each_chunk():
+    flow, x, told = trained_flow(find("maf"), 3), example_rows(101, 3, seed=1), []
+    scores = flow.log_prob(x).detach()
+    result = evaluate(flow, x, chunk_rows=10, on_chunk=lambda: told.append(1))
+    assert (result.rows, len(told)) == (101, 11)
+    assert result.mean == pytest.approx(float(scores.mean()))
+    assert result.two_standard_errors == pytest.approx(2 * float(scores.std()) / math.sqrt(101))
+    assert math.isfinite(evaluate(flow, x[:1]).mean)
+    assert math.isnan(evaluate(flow, x[:1]).two_standard_errors)
+    with pytest.raises(FitError, match="no rows"):
+        evaluate(flow, x[:0])
 
 
 def test_weight_decay_of_adam_is_an_l2_term_of_the_gradient():
-    flow, other = new_flow(MadeSpec(hidden=[8])), new_flow(MadeSpec(hidden=[8]))
+    flow, other = new_flow(MadeSpec(hidden=[8])), new_flow(MadeSpec(hidden=[8])).train()
     options = with_options(weight_decay=0.3, batch_size=200, max_epochs=1)
     train(flow, options)
-    assert other.preprocessing.standardise is not None
-    rows = other.preprocessing.standardise.inverse(TRAIN)[0].float()
-    other.train()
+    rows = Standardise(TRAIN.mean(dim=0), TRAIN.std(dim=0)).inverse(TRAIN)[0].float()
     penalty = sum(parameter.square().sum() for parameter in other.parameters())
     (-other.log_prob(rows, space="model").mean() + 0.15 * penalty).backward()
-    optimiser = torch.optim.Adam(other.parameters(), lr=options.learning_rate)
-    optimiser.step()
+    torch.optim.Adam(other.parameters(), lr=options.learning_rate).step()
     for parameter, expected in zip(flow.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-4)
 
@@ -358,17 +340,6 @@ def test_training_on_a_gpu_resumes_where_it_stopped():
         torch.testing.assert_close(parameter, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_it_gives_the_mean_and_two_standard_errors():
-    flow = trained_flow(find("maf"), 3)
-    x = example_rows(101, 3, seed=1)
-    with torch.no_grad():
-        scores = flow.log_prob(x)
-    result = evaluate(flow, x, chunk_rows=10)
-    assert result.rows == 101
-    assert result.mean == pytest.approx(float(scores.mean()))
-    assert result.two_standard_errors == pytest.approx(2 * float(scores.std()) / math.sqrt(101))
-
-
 def test_sums_are_taken_in_float64():
     flow = trained_flow(find("maf"), 3).float()
     x = example_rows(20_000, 3, seed=1).float()
@@ -385,28 +356,6 @@ def test_the_mode_of_the_flow_is_kept_and_not_used():
     assert flow.training
     evaluate(flow.eval(), x)
     assert not flow.training
-
-
-def test_one_row_has_no_standard_error():
-    result = evaluate(trained_flow(find("made"), 3), example_rows(1, 3))
-    assert math.isfinite(result.mean)
-    assert math.isnan(result.two_standard_errors)
-
-
-def test_no_rows_are_refused():
-    with pytest.raises(FitError, match="no rows"):
-        evaluate(trained_flow(find("made"), 3), torch.empty(0, 3))
-
-
-def test_each_chunk_is_told():
-    told = []
-    evaluate(
-        trained_flow(find("made"), 3),
-        example_rows(25, 3),
-        chunk_rows=10,
-        on_chunk=lambda: told.append(1),
-    )
-    assert len(told) == 3
 
 
 HELD_OUT = np.random.default_rng(0).normal(size=5_000)
@@ -470,8 +419,5 @@ def test_rows_without_a_density_count_as_the_least_likely():
     assert np.isfinite(quantiles).all()
     ranks = rank_among(np.array([-50.0, -np.inf]), quantiles, rows=4)
     assert ranks == pytest.approx([3 / 5, 3 / 5])
-
-
-def test_no_rows_have_no_quantiles():
     with pytest.raises(FlowError):
         quantiles_of(np.array([]))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,18 +24,17 @@ from flows import (
     fit,
     fit_encoding,
 )
-
-OPTIONS = FitOptions(max_epochs=500, seed=2)
+from tests.flows.cases import assert_same, draw, through_bytes, trained
 
 
 def clusters(rows: int, *, seed: int = 0) -> Tensor:
     """Three clusters of different covariances in three dimensions."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
-    kind = torch.randint(3, (rows,), generator=generator)
-    turns = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(9)).double()
+    kind = torch.randint(3, (rows,), generator=torch.Generator().manual_seed(seed))
     centres = torch.tensor([[0, 0, 0], [6, -4, 2], [-5, 5, 5]], dtype=torch.float64)
-    return torch.einsum("bij,bj->bi", turns[kind], noise) + centres[kind]
+    return (
+        torch.einsum("bij,bj->bi", draw(3, 3, 3, seed=9)[kind], draw(rows, 3, seed=seed))
+        + centres[kind]
+    )
 
 
 def fitted(
@@ -42,8 +42,8 @@ def fitted(
 ) -> tuple[Flow, list[EpochReport]]:
     moments = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-9)
     flow = build(spec, rows.shape[1], standardise=moments, seed=1)
-    tables = given.pop("tables", (rows, held_out))
-    return flow, list(fit(flow, *tables, options=OPTIONS, **given))  # type: ignore[arg-type, misc]
+    options = FitOptions(max_epochs=500, seed=2)
+    return flow, list(fit(flow, rows, held_out, options=options, **given))  # type: ignore[arg-type]
 
 
 def test_it_reaches_the_likelihood_of_scikit_learn_and_finds_the_number_of_clusters():
@@ -80,42 +80,28 @@ def test_more_components_than_rows_are_refused():
         fitted(GaussianMixtureSpec(components=30), clusters(20), clusters(5))
 
 
-def test_an_interrupted_fit_resumes_to_the_same_weights_to_the_bit():
-    spec, train, held_out = GaussianMixtureSpec(), clusters(500), clusters(100, seed=1)
-    whole, reports = fitted(spec, train, held_out)
-    left = [7]
-
-    def interrupted() -> bool:
-        left[0] -= 1
-        return left[0] == 0
-
-    with pytest.raises(FitInterrupted) as caught:
-        fitted(spec, train, held_out, interrupted=interrupted)
-    state = caught.value.state
-    copy = FitState({name: part.clone() for name, part in state.tensors.items()}, state.meta)
-    resumed, rest = fitted(spec, train, held_out, state=copy)
-    assert len(rest) == len(reports) - 7
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-    assert fitted(spec, train, held_out, state=reports[-1].snapshot())[1][-1].epoch == len(reports)
-
-
-def copied(state: FitState) -> FitState:
-    return FitState({name: part.clone() for name, part in state.tensors.items()}, state.meta)
-
-
 def test_a_fit_that_is_interrupted_at_every_iteration_ends_as_an_undisturbed_one() -> None:
-    spec, train, held_out = GaussianMixtureSpec(components=2), clusters(300), clusters(150, seed=1)
+    spec, train, held_out = GaussianMixtureSpec(), clusters(300), clusters(150, seed=1)
     whole, reports = fitted(spec, train, held_out)
     state, attempts, resumed = None, 0, None
     while resumed is None:
         try:
             resumed, _ = fitted(spec, train, held_out, state=state, interrupted=lambda: True)
         except FitInterrupted as interruption:
-            state, attempts = copied(interruption.state), attempts + 1
+            state, attempts = through_bytes(interruption.state), attempts + 1
     assert attempts == len(reports) - 1
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert_same(whole, resumed)
+    assert fitted(spec, train, held_out, state=reports[-1].snapshot())[1][-1].epoch == len(reports)
+
+
+def mixed_table(spec: GaussianMixtureSpec, **fields: Any) -> tuple[Flow, Tensor]:
+    rows = clusters(600)
+    rows[:, 2] = (rows[:, 2] > 2).double()
+    columns = [MixedColumn(), MixedColumn(), MixedColumn(levels=2)]
+    mixed = MixedSpec(columns=columns, flow=spec, hidden=[8], rows=600, **fields)
+    flow = build(mixed, 3, seed=0)
+    fit_encoding(flow, rows)
+    return flow, rows
 
 
 def test_a_time_limit_keeps_the_mixture_so_far():
@@ -151,44 +137,27 @@ def test_a_marginal_and_a_conditional_are_those_of_the_gaussians():
 
 @pytest.mark.parametrize(("limit", "iterations"), [(1e-6, 1), (None, 10)])
 def test_in_a_mixed_table_the_limit_of_time_counts_the_fit_of_the_mixture(limit, iterations):
-    rows = clusters(600)
-    rows[:, 2] = (rows[:, 2] > 2).double()
-    columns = [MixedColumn(), MixedColumn(), MixedColumn(levels=2)]
-    spec = MixedSpec(columns=columns, flow=GaussianMixtureSpec(), hidden=[8], rows=600)
-    flow, states = build(spec, 3, seed=0), list[FitState]()
-    fit_encoding(flow, rows)
+    (flow, rows), states = mixed_table(GaussianMixtureSpec()), list[FitState]()
     options = FitOptions(max_epochs=1, batch_size=100, max_seconds=limit)
-    for _ in fit(
-        flow, rows[:500], rows[500:], options=options, on_state=lambda make: states.append(make())
-    ):
-        pass
+    keep = lambda make: states.append(make())  # noqa: E731
+    list(fit(flow, rows[:500], rows[500:], options=options, on_state=keep))
     fitting = [state for state in states if "mixture" in state.meta]
     assert len(fitting) == iterations if limit else len(fitting) > iterations
     assert bool(flow.log_prob(rows).isfinite().all())
 
 
 def test_in_a_mixed_table_hidden_numbers_have_the_exact_marginal():
-    rows = clusters(600)
-    rows[:, 2] = (rows[:, 2] > 2).double()
-    columns = [MixedColumn(), MixedColumn(), MixedColumn(levels=2)]
-    spec = MixedSpec(
-        columns=columns, flow=GaussianMixtureSpec(components=3), hidden=[8], missing="any", rows=600
-    )
-    flow = build(spec, 3, seed=0)
-    fit_encoding(flow, rows)
-    options = FitOptions(max_epochs=2, batch_size=100, seed=1)
+    flow, rows = mixed_table(GaussianMixtureSpec(components=3), missing="any")
     before = flow.log_prob(rows).mean()
-    for _ in fit(flow, rows[:500], rows[500:], options=options):
-        pass
+    trained(flow, rows[:500], rows[500:], max_epochs=2, batch_size=100, seed=1)
+    gap = rows[:1].clone()
+    gap[:, 0] = math.nan
+    filled = gap.repeat(4001, 1)
+    filled[:, 0] = torch.linspace(-40, 40, 4001, dtype=torch.float64)
     with torch.no_grad():
         assert flow.log_prob(rows).mean() > before + 0.5
-        gap = rows[:5].clone()
-        gap[:, 0] = math.nan
-        axis = torch.linspace(-40, 40, 4001, dtype=torch.float64)
-        filled = gap[:1].expand(4001, -1).clone()
-        filled[:, 0] = axis
         parts = flow.log_prob_parts(filled)[:, 1].double()
-        total = torch.logsumexp(parts, dim=0) + math.log(80 / 4000)
-    found = compile_flow(flow).log_prob_parts(gap[:1].numpy())[0, 1]
-    assert found == pytest.approx(float(total), abs=0.02)
-    assert np.isfinite(compile_flow(flow).sample(20, seed=0)[:, :2]).all()
+    total = torch.logsumexp(parts, dim=0) + math.log(80 / 4000)
+    compiled = compile_flow(flow)
+    assert compiled.log_prob_parts(gap.numpy())[0, 1] == pytest.approx(float(total), abs=0.02)
+    assert np.isfinite(compiled.sample(20, seed=0)[:, :2]).all()

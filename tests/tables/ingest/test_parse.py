@@ -1,6 +1,5 @@
 """What is stored, what is said about it, and what a caller is warned of."""
 
-import errno
 import io
 import os
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
+from numpy.typing import NDArray
 
 from tabular.errors import TableError
 from tabular.formats import TableFormat, TableSummary, WarningCode
@@ -38,6 +38,67 @@ def warned(summary: TableSummary, code: WarningCode) -> list[str | None]:
 
 def normal(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return np.random.default_rng(0).normal(size=(rows, columns))
+
+
+def moved(table: NDArray[np.float64], **cells: float) -> NDArray[np.float64]:
+    """The table with other numbers: in the column of a name, plus what is said."""
+    for name, plus in cells.items():
+        table[:, int(name[1:]) - 1] += plus
+    return table
+
+
+RARE = normal(60, 2)
+
+
+RARE[:, 0] = np.arange(60) == 7
+
+
+RARE[3, 1] = -1e6
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "columns"),
+    [
+        (b"1.5,2\n2.5,3\n3,7\n", "numeric_header", [None]),
+        (b"a,2\n2.5,3\n3,7\n", "numeric_header", []),
+        (normal(99, 2), "few_rows", [None]),
+        (normal(100, 2), "few_rows", []),
+        (normal(199, 20), "few_rows", [None]),
+        (moved(normal(1000, 2), x1=1e6), "precision", ["x1"]),
+        (RARE, "outlier", ["x2"]),  # a rare event is none
+    ],
+)
+def test_a_warning_names_its_column(accept, data, code, columns):
+    assert warned(accept(data), code) == columns
+    assert accept(normal(1000, 5)).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "slug", "enough"),
+    [
+        ({"room": 2**20}, "quota-storage", {"room": 2**21}),
+        ({"reserve": 10**18}, "storage-full", {"reserve": 1}),
+    ],
+)
+def test_numbers_are_written_up_to_the_room_and_while_the_disk_has_as_much(
+    accept, bounds, slug, enough
+):
+    table = normal(20_000, 10)
+    with pytest.raises(TableError) as caught:
+        accept(table, **bounds)
+    assert caught.value.slug == slug
+    assert accept(table, **enough).rows == 20_000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_and_a_source_that_is_not_there_are_not_the_files_fault(tmp_path):
+    np.save(tmp_path / "upload.npy", normal(100_000, 2))
+    full = tmp_path / "table.npy"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space"):
+        parse_table(tmp_path / "upload.npy", full, format=TableFormat.NPY)
+    with pytest.raises(FileNotFoundError):
+        parse_table(tmp_path / "none", full, format=TableFormat.CSV)
 
 
 def test_a_csv_file_is_stored_row_by_row_with_its_statistics(accept, tmp_path):
@@ -106,11 +167,8 @@ def test_parquet_nulls_are_missing_in_every_type(accept, tmp_path, kind):
     data = columns_parquet(a=pa.array([1.5, 2.5, 3.5, 7.0]), b=column)
     with pytest.raises(TableError) as caught:
         accept(data, missing="error")
-    assert (caught.value.slug, caught.value.column, caught.value.row) == (
-        "dataset-nonfinite",
-        "b",
-        2,
-    )
+    error = caught.value
+    assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 2)
     kept = accept(data).columns[1]
     assert (kept.column.missing, kept.missing_count) == (True, 1)
     assert np.isnan(np.load(tmp_path / "table.npy")[1, 1])
@@ -190,12 +248,6 @@ def test_distinct_values_are_exact_up_to_a_thousand_and_then_null(accept):
     assert [c.distinct for c in accept(table).columns] == [1000, None, 7]
 
 
-def test_few_rows_are_a_warning(accept):
-    assert warned(accept(normal(99, 2)), "few_rows") == [None]
-    assert warned(accept(normal(100, 2)), "few_rows") == []
-    assert warned(accept(normal(199, 20)), "few_rows") == [None]
-
-
 def test_a_running_row_number_is_a_warning(accept):
     table = normal(300_000, 2)
     table[:, 0] = np.arange(300_000)
@@ -221,23 +273,6 @@ def test_whole_numbers_beyond_float64_are_a_warning(accept, first, power):
     summary = accept(table)
     assert warned(summary, "precision") == ["a"]
     assert "2^53" in next(w["detail"] for w in summary.warnings if w["code"] == "precision")
-
-
-def test_a_spread_that_float32_cannot_see_is_a_warning(accept):
-    table = normal(1000, 2)
-    table[:, 0] += 1e6
-    assert warned(accept(table), "precision") == ["x1"]
-
-
-def test_an_ordinary_table_has_no_warning(accept):
-    assert accept(normal(1000, 5)).warnings == []
-
-
-def test_a_rare_event_is_no_outlier_and_a_lone_giant_among_few_rows_is_one(accept):
-    table = normal(60, 2)
-    table[:, 0] = np.arange(60) == 7
-    table[3, 1] = -1e6
-    assert warned(accept(table), "outlier") == ["x2"]
 
 
 def test_dependence_on_several_columns_names_them(accept):
@@ -291,18 +326,3 @@ def test_a_full_disk_refuses_a_table_only_where_some_of_it_is_to_stay_free(
     with pytest.raises(TableError) as caught:
         accept(table, reserve=reserve)
     assert caught.value.slug == "storage-full"
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
-def test_a_full_disk_is_not_the_files_fault(tmp_path):
-    np.save(tmp_path / "upload.npy", normal(100_000, 2))
-    full = tmp_path / "table.npy"
-    full.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space"):
-        parse_table(tmp_path / "upload.npy", full, format=TableFormat.NPY)
-
-
-def test_a_source_that_is_not_there_is_not_the_files_fault(tmp_path):
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - told apart by its number
-        parse_table(tmp_path / "none", tmp_path / "table.npy", format=TableFormat.CSV)
-    assert caught.value.errno == errno.ENOENT

@@ -1,5 +1,6 @@
 """Types of columns: numbers and dates that all cells have in one form, and text where they have not."""
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -115,10 +116,8 @@ def test_texts_that_stand_for_no_value_are_gaps_that_a_warning_counts(accept, ga
     assert (column.column.type, column.missing_count) == ("number", 810)
     assert any("810 of 900 cells" in one["detail"] for one in summary.warnings)
     assert np.isnan(encode_cells(pa.array([gap]), column.column)).all()
-
-
-def test_the_first_row_may_be_a_gap(accept):
-    assert accept(b"a,b\n-,1\n" + b"".join(b"%d.5,%d\n" % (i, i * i) for i in range(20))).rows == 21
+    first = accept(b"a,b\n-,1\n" + b"".join(b"%d.5,%d\n" % (i, i * i) for i in range(20)))
+    assert first.rows == 21
 
 
 def test_a_comma_that_may_be_of_thousands_or_of_decimals_is_told_by_the_table():
@@ -153,21 +152,19 @@ DATES = (
 
 @pytest.mark.parametrize("form", DATES)
 def test_dates_of_common_formats_are_found_and_come_back(form):
-    moments = [
-        datetime(2011, 3, 25, 13, 45, 20, tzinfo=UTC) + timedelta(hours=31 * i) for i in range(60)
-    ]
-    cells = [moment.strftime(form) for moment in moments]
+    start = datetime(2011, 3, 25, 13, 45, 20, tzinfo=UTC)
+    cells = [(start + timedelta(hours=31 * i)).strftime(form) for i in range(60)]
     found = column_of(cells)
     assert (found.column.type, found.column.datetime_format) == ("datetime", form)
     numbers = encode_cells(pa.array(cells), found.column)
     assert decode_cells(numbers, found.column).to_pylist() == cells
     expected = datetime.strptime(cells[0], form).replace(tzinfo=UTC)
-    assert (
-        numbers[0]
-        == (
-            expected - datetime(1900 if form == "%H:%M" else 1970, 1, 1, tzinfo=UTC)
-        ).total_seconds()
-    )
+    epoch = datetime(1900 if form == "%H:%M" else 1970, 1, 1, tzinfo=UTC)
+    assert numbers[0] == (expected - epoch).total_seconds()
+
+
+def two_columns(name: str, cells: Iterable[str]) -> bytes:
+    return (f"{name},b\n" + "".join(f"{c},{i}.5\n" for i, c in enumerate(cells))).encode()
 
 
 def test_dates_of_iso_8601_may_have_zones_and_parts_of_seconds():
@@ -179,63 +176,50 @@ def test_dates_of_iso_8601_may_have_zones_and_parts_of_seconds():
 
 def test_days_and_months_that_could_be_each_other_are_text_until_a_format_is_stated():
     cells = [f"{i % 12 + 1:02}/{i * 5 % 12 + 1:02}/2020" for i in range(90)]
-    found = column_of(cells)
-    assert found.column.type == "category"
+    summary = read(two_columns("a", cells))[0]
+    assert summary.columns[0].column.type == "category"
+    assert any(one["code"] == "ambiguous_dates" for one in summary.warnings)
     assert column_of(cells, datetime_format="%m/%d/%Y").column.type == "datetime"
-    warnings = read(("a,b\n" + "".join(f"{c},{i}.5\n" for i, c in enumerate(cells))).encode())[
-        0
-    ].warnings
-    assert any(one["code"] == "ambiguous_dates" for one in warnings)
     assert column_of([*cells, "25/12/2020"]).column.datetime_format == "%d/%m/%Y"
-
-
-def test_days_that_no_month_has_are_no_dates():
     assert column_of([f"{i % 3 + 29}/02/2021" for i in range(30)]).column.type == "category"
 
 
 def test_years_of_two_digits_are_the_newest_that_give_no_date_in_the_future():
     births = [date(1940 + i, 1 + i % 12, 13 + i % 15) for i in range(61)]
     cells = [day.strftime("%m/%d/%y") for day in births]
-    found = column_of(cells)
-    this = datetime.now(UTC).year
+    summary, this = read(two_columns("a", cells))[0], datetime.now(UTC).year
+    found = summary.columns[0]
     assert found.column.first_year == this - 99
     assert f"{this - 99} to {this}" in found.reason
-    epoch = date(1970, 1, 1)
-    assert encode_cells(pa.array(cells), found.column).tolist() == [
-        (day - epoch).total_seconds() for day in births
-    ]
+    assert any(one["code"] == "ambiguous_dates" for one in summary.warnings)
+    days = [(day - date(1970, 1, 1)).total_seconds() for day in births]
+    assert encode_cells(pa.array(cells), found.column).tolist() == days
     tomorrow = (datetime.now(UTC) + timedelta(days=2)).date()
-    later = [f"{tomorrow:%m/%d/%y}", *cells]
     if tomorrow.year == this:
+        later = [f"{tomorrow:%m/%d/%y}", *cells]
         assert column_of(later).column.first_year == this - 100
-    data = "a,b\n" + "".join(f"{c},{i}.5\n" for i, c in enumerate(cells))
-    assert any(one["code"] == "ambiguous_dates" for one in read(data.encode())[0].warnings)
 
 
 def test_row_numbers_are_told_from_years_and_from_columns_without_names():
     assert column_of([str(1950 + i) for i in range(ROWS)]).column.type == "integer"
-    nameless = b",b\n" + b"".join(b"%d,%d.5\n" % (3 * i + 7, i * i) for i in range(ROWS))
-    assert read(nameless)[0].columns[0].column.type == "ignored"
-    ids = "user_id,b\n" + "".join(f"{1000 + i * 7919 % 5000},{i * i}.5\n" for i in range(ROWS))
-    assert read(ids.encode())[0].columns[0].column.type == "ignored"
+    for name, step in (("", 3), ("user_id", 7919)):
+        numbers = [str(1000 + i * step % 5000) for i in range(ROWS)]
+        assert read(two_columns(name, numbers))[0].columns[0].column.type == "ignored"
 
 
 def test_names_that_few_rows_share_are_kept_and_not_modelled_until_a_type_is_stated():
-    players = "player,b\n" + "".join(f"player {i % 500},{i}.5\n" for i in range(3000))
-    found = read(players.encode())[0].columns[0]
+    players = two_columns("player", (f"player {i % 500}" for i in range(3000)))
+    found = read(players)[0].columns[0]
     assert found.column.type == "ignored"
     assert "500 values" in found.reason
     assert "category" in found.reason
-    stated = read(players.encode(), types={"player": "category"})[0].columns[0].column
+    stated = read(players, types={"player": "category"})[0].columns[0].column
     assert (stated.type, stated.other) == ("category", True)
-    towns = "town,b\n" + "".join(f"town {i % 120},{i}.5\n" for i in range(3000))  # 25 rows each
-    assert read(towns.encode())[0].columns[0].column.type == "category"
-
-
-def test_rare_texts_are_one_level_of_the_model():
-    found = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
-    assert (found.column.levels, found.column.other) == (("c",), True)
-    assert list(found.level_counts) == [50, 20]
+    towns = two_columns("town", (f"town {i % 120}" for i in range(3000)))  # 25 rows each
+    assert read(towns)[0].columns[0].column.type == "category"
+    rare = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
+    assert (rare.column.levels, rare.column.other) == (("c",), True)
+    assert list(rare.level_counts) == [50, 20]
 
 
 @pytest.mark.parametrize(("slip", "has_levels"), [(None, True), (6, True), (50, False)])
@@ -246,14 +230,19 @@ def test_a_slip_far_from_the_other_values_is_no_level(slip, has_levels):
 
 
 def test_levels_of_megabytes_are_refused_before_the_table_is_stored():
-    cells = [f"{'x' * 120}{row % 4000}" for row in range(40_000)]
-    data = (
-        ",".join(f"c{i}" for i in range(12)) + "\n" + "\n".join(",".join([c] * 12) for c in cells)
+    names, cells = (
+        [f"c{i}" for i in range(12)],
+        [f"{'x' * 120}{row % 4000}" for row in range(40_000)],
     )
-    types = {f"c{i}": "category" for i in range(12)}
+    data = "\n".join([",".join(names), *(",".join([cell] * 12) for cell in cells)])
     with pytest.raises(TableError, match="`max_levels`") as refused:
-        read(data.encode(), types=types, max_levels=4096)
+        read(data.encode(), types=dict.fromkeys(names, "category"), max_levels=4096)
     assert refused.value.slug == "limit-metadata"
+
+
+def amounts(name: str, cell: Callable[[int], object]) -> str:
+    """A file of 90 cells, and numbers beside them."""
+    return f"{name},b\n" + "".join(f"{cell(i)},{i * i}.5\n" for i in range(90))
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -314,26 +303,18 @@ def test_rows_to_score_have_merged_levels_in_any_spelling() -> None:
 REMEDIES = [
     ("a,b\n" + "1,2.5\n" * 30, "constant", ("exclude", ["a"])),
     ("1,2\n" + "1.5,2.5\n" * 30, "numeric_header", ("header", False)),
+    (amounts("a", lambda i: 2 * i * i + 0.25), "collinear", ("exclude", ["b"])),
     (
-        "a,b\n" + "".join(f"{i * i}.25,{2 * i * i}.5\n" for i in range(90)),
-        "collinear",
-        ("exclude", ["b"]),
-    ),
-    (
-        "a,b\n" + "".join(f"{i * i}.25,{-999 if i % 9 == 0 else i}.5\n" for i in range(90)),
+        amounts("a", lambda i: -999.5 if i % 9 == 0 else f"{i}.5"),
         "sentinel",
         ("na_values", ["-999.5"]),
     ),
     (
-        "d,b\n" + "".join(f"0{i % 9 + 1}/0{i % 7 + 1}/2021,{i * i}.5\n" for i in range(90)),
+        amounts("d", lambda i: f"0{i % 9 + 1}/0{i % 7 + 1}/2021"),
         "ignored",
         ("datetime_format", "%m/%d/%Y"),
     ),
-    (
-        "d,b\n" + "".join(f"note {i},{i * i}.5\n" for i in range(90)),
-        "ignored",
-        ("types", {"d": "category"}),
-    ),
+    (amounts("d", lambda i: f"note {i}"), "ignored", ("types", {"d": "category"})),
 ]
 
 
