@@ -243,7 +243,7 @@ def test_an_array_cut_anywhere_is_refused():
         ("*/*", JSON),
         ("application/json;q=0.2, application/x-npy;q=0.9", NPY),
         ("application/*, application/json;q=0", TableFormat.NDJSON),
-        ("text/*", TableFormat.CSV),
+        ("Text/*", TableFormat.CSV),
         (", ,", JSON),
         ('text/html; a="\\", text/csv", application/x-npy;q=0.1', NPY),
     ],
@@ -252,7 +252,10 @@ def test_the_answer_has_the_format_that_the_caller_likes_best(accept, expected):
     assert response_codec(accept).format is expected
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "application/x-npy;q=nan"])
+@pytest.mark.parametrize(
+    "accept",
+    ["text/html", "application/json;q=0", "application/x-npy;q=nan", "application/json;q=x"],
+)
 def test_a_caller_who_takes_none_of_the_formats_is_told_which_there_are(accept):
     with pytest.raises(Problem) as caught:
         response_codec(accept)
