@@ -109,10 +109,6 @@ class Spec(ABC):
             context_dim: Numbers per row that the layers are conditioned on, after any encoder.
         """
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Return the number of trainable parameters, masked ones included."""
-        return self.cost(dim, context_dim).parameters
-
     @abstractmethod
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """Return the untrained bijection between the model space and the noise.
