@@ -25,8 +25,8 @@ _POWERS, _OWN_POWERS = 1 - np.arange(15) / 20, np.arange(11) / 20
 _PRIOR = 0.5 * (((_POWERS - 0.6) / 0.25) ** 2 + ((_OWN_POWERS[:, None] - 0.3) / 0.15) ** 2)
 # Powers of the weights of draws, of which one below 1 must gain a part of the squared error.
 _DRAWN_POWERS, _GAIN = (1.0, 0.75, 0.5), 0.01
-# Rows that intervals are calibrated on, most cells of them, and part of the cells that is hidden.
-_HIDDEN_ROWS, _HIDDEN_CELLS, _HIDDEN = 1500, 2**16, 0.2
+# Most rows with hidden cells, most cells of these and most times that a row is taken; part of the cells that is hidden.
+_HIDDEN_ROWS, _HIDDEN_CELLS, _REPEATED, _HIDDEN = 1500, 2**14, 4, 0.2
 # Cells of all columns count for a column as much as this many rows of its own, and a tail is narrowed to half.
 _POOLED, _NARROWED = 100.0, 2.0
 
@@ -125,7 +125,7 @@ class _Hidden(NamedTuple):
 def _hidden(asks: Questions, rows: Doubles, seed: int) -> Iterator[_Hidden]:
     """Yield answers for some cells of rows, of which a few are taken several times, with other cells hidden."""
     random = np.random.default_rng(seed)
-    count = min(_HIDDEN_ROWS, max(1, _HIDDEN_CELLS // asks.flow.dim))
+    count = min(_HIDDEN_ROWS, _REPEATED * len(rows), max(1, _HIDDEN_CELLS // asks.flow.dim))
     many = random.permutation(np.resize(rows, (max(count, len(rows)), rows.shape[1])))[:count]
     there = np.isfinite(many)
     asked = there & (random.random(many.shape) < _HIDDEN)
