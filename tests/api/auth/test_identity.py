@@ -108,6 +108,14 @@ def test_keys_work_while_the_issuer_is_away_and_its_known_keys_do_too(settings, 
         assert client.get("/v1/me", headers=bearer(issuer.token(sub="bob"))).status_code == 200
 
 
+def test_keys_of_a_page_that_names_another_issuer_are_not_used(settings, issuer):
+    other = f"{issuer.url}/"  # whose page is that of the issuer
+    signing_in = settings.model_copy(update={"oidc_issuer": other, "oidc_audience": AUDIENCE})
+    with keyed(signing_in) as (client, _):
+        me = client.get("/v1/me", headers=bearer(issuer.token(iss=other)))
+        assert_refused(me, 503, "issuer-away")
+
+
 def test_a_service_with_an_issuer_serves_nobody_else_on_loopback(settings, issuer):
     signing_in = settings.model_copy(update={"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE})
     with keyed(signing_in, first=False) as (client, _):

@@ -100,7 +100,11 @@ def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
         assert upload({**mine, **key}).json() == first.json()
         assert upload(other).status_code == 201
         assert client.delete(first.headers["location"], headers=mine).status_code == 204
-        assert upload(mine).status_code == 201
+        again = upload(mine)
+        assert again.status_code == 201
+        # A table with other types takes the place of the old one.
+        types = {"types": {"weight": "category"}}
+        assert client.patch(again.headers["location"], json=types, headers=mine).is_success
 
 
 @pytest.mark.parametrize("setting_values", [{"max_project_bytes": 500_000}])

@@ -99,13 +99,14 @@ def test_npy_and_parquet_files_become_datasets_of_their_type(client):
     assert [column["name"] for column in from_parquet["columns"]] == ["a", "b"]
 
 
-def test_a_content_type_may_say_that_there_is_no_header(client):
+def test_a_content_type_may_say_that_there_is_no_header(client, blobs):
     body, content_type = b"1,2\n4,5\n3,9\n", 'TEXT/CSV;Header="Absent"'
     keyed = {"Content-Type": content_type, "Idempotency-Key": "k"}
     dataset = upload(client, body, keyed).json()
     assert (dataset["rows"], [column["name"] for column in dataset["columns"]]) == (3, ["x1", "x2"])
     same = upload(client, body, {**CSV, "Idempotency-Key": "k"}, header="false")
     assert same.json() == dataset, "the same bytes, read in the same way"
+    assert all(dataset["id"] in key for key in blobs.keys("datasets")), "nothing is stored twice"
     part = {"file": ("t.csv", body, content_type)}
     assert client.post("/v1/datasets", files=part).json()["rows"] == 3
 

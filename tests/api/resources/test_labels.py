@@ -1,5 +1,6 @@
 """Descriptions, tags, filters and orders of lists, ETags of what they describe."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -176,6 +177,9 @@ def test_lists_are_bounded_in_time_and_go_both_ways(client):
     assert pages == [ids[:2], ids[2:4], ids[4:]]
     listed = client.get("/v1/jobs", params={"created_at[gt]": future})
     assert listed.json()["items"] == []
+    day = made[0].created_at.date().isoformat()  # of which its midnight counts
+    listed = client.get("/v1/jobs", params={"created_at[gte]": day})
+    assert len(listed.json()["items"]) == len(ids)
     listed = client.get("/v1/jobs", params={"created_at[lt]": future})
     assert [job["id"] for job in listed.json()["items"]] == ids[::-1]
 
@@ -201,6 +205,7 @@ def test_datasets_and_models_are_found_by_name_and_hash(client, places):
     shown = client.get(places["dataset"]).json()
     for query, found in {
         f"sha256={shown['sha256']}": 1,
+        f"sha256={hashlib.sha256(TABLE).hexdigest()}": 1,
         "sha256=" + "0" * 64: 0,
         "name_prefix=peo": 1,
         "name_prefix=Peo": 0,

@@ -151,6 +151,7 @@ def test_a_part_without_enough_rows_is_refused() -> None:
         (3, {"validation": 0.999}),
         (1000, {"validation": 0.0}),
         (1000, {"train": 0.001}),
+        (1000, {"train": 0.85}),
     ):
         error = refusal(dataset(rows=rows), split=split)
         assert error.slug in {"split-too-small", "split-invalid"}
