@@ -38,8 +38,8 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, Version
 from models_store.registry import Registry
-from models_store.requests.accept_bulk import accept_sampling, accept_scoring
-from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.accept_bulk import accept_imputation, accept_sampling, accept_scoring
+from models_store.requests.bulk import ImputationRequest, SamplingRequest, ScoringRequest
 from tests.store.makers import (
     LEASE_S,
     PROJECT,
@@ -419,14 +419,21 @@ def test_the_context_of_a_conditional_model_is_part_of_its_columns(version, data
     ) as error:
         accept_scoring(request, version, less, max_bytes=1_600)
     assert (error.value.slug, error.value.pointer) == ("unknown-column", "/dataset_id")
+    gaps = ImputationRequest(model="shuttle", dataset_id=dataset.id)
+    with pytest.raises(RequestError, match="context columns") as error:
+        accept_imputation(gaps, version, dataset, max_bytes=10**9)
+    assert (error.value.slug, error.value.pointer) == ("question-unavailable", "/model")
 
 
 def test_a_result_that_is_too_large_is_refused(version: Version, dataset: Dataset) -> None:
-    request = ScoringRequest(model="shuttle", dataset_id=dataset.id, include_rows=True)
-    accept_scoring(request, version, dataset, max_bytes=100 * 6 * 8)
-    with pytest.raises(RequestError) as error:
-        accept_scoring(request, version, dataset, max_bytes=100 * 6 * 8 - 1)
-    assert error.value.slug == "limit-result"
+    for parts, width in ((False, 6), (True, 8)):
+        request = ScoringRequest(
+            model="shuttle", dataset_id=dataset.id, include_rows=True, parts=parts
+        )
+        accept_scoring(request, version, dataset, max_bytes=100 * width * 8)
+        with pytest.raises(RequestError) as error:
+            accept_scoring(request, version, dataset, max_bytes=100 * width * 8 - 1)
+        assert error.value.slug == "limit-result"
     draw = SamplingRequest(model="shuttle", n=100)
     with pytest.raises(RequestError) as error:
         accept_sampling(draw, version, [[1.0]], max_bytes=100 * 2 * 8 - 1)

@@ -284,9 +284,10 @@ def test_three_crashes_without_progress_fail_the_job(jobs, work, database):
         state = work.release(job.id, job.attempt, failed=CRASHED)
         assert state is (JobState.FAILED if attempt == OWN_LIMIT else JobState.QUEUED)
     error = jobs.get(PROJECT, poison.id).error
-    assert error is not None
-    assert error["code"] == "crash_loop"
-    assert error["detail"].startswith("3 attempts in a row, on one worker,")
+    assert error == {
+        "code": "crash_loop",
+        "detail": "3 attempts in a row, on one worker, ended without any progress (crashed); the job's events tell each.",
+    }
     assert claimed(work).id == healthy.id
 
 
@@ -298,11 +299,13 @@ def test_what_comes_from_outside_counts_apart_and_ends_later(jobs, crash, ending
     for _ in range(OWN_LIMIT - 1):
         crash()
     assert jobs.get(PROJECT, job.id).state is JobState.QUEUED
-    crash(ending=ending, code="storage_full")
+    crash("another", ending=ending, code="storage_full")
     now = jobs.get(PROJECT, job.id)
     assert now.state is JobState.FAILED
     assert now.error is not None
     assert now.error["code"] == "storage_full"
+    kind = ending.replace("_", " ")
+    assert f"on 2 workers, ended without any progress ({kind});" in now.error["detail"]
 
 
 def test_a_failed_attempt_waits_by_the_databases_clock_and_others_go_first(

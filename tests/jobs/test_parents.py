@@ -25,6 +25,7 @@ from models_store.plans.plan import Child, Finish, Start
 from models_store.plans.search import SCORE, search_step
 from models_store.quotas import stored_bytes
 from models_store.registry import Registry
+from models_store.webhooks.webhooks import Webhooks
 from tests.store.makers import (
     LEASE_S,
     PROJECT,
@@ -58,6 +59,8 @@ def storage(database: Database) -> int:
 
 
 def test_a_search_trains_all_then_the_best_and_makes_one_version(database, jobs, work):
+    webhooks = Webhooks(database)
+    hook = webhooks.create(PROJECT, "https://example.org/", events=["job.succeeded"])
     parent = a_parent(jobs)
     first = [claimed(work) for _ in range(3)]
     assert all(job.parent_id == parent.id and job.role is JobRole.CHILD for job in first)
@@ -80,6 +83,8 @@ def test_a_search_trains_all_then_the_best_and_makes_one_version(database, jobs,
     assert done.metrics["seconds"] == 8.0
     told = [event for event in jobs.events(PROJECT, parent.id) if event.event is EventKind.CHILD]
     assert [event.data["number"] for event in told] == [0, 1, 2, 1]
+    [delivery] = webhooks.deliveries(PROJECT, hook.id, limit=9).items
+    assert delivery.data["id"] == parent.id
     assert storage(database) == 4 * a_version(best).checkpoint_bytes, "until they are forgotten"
 
 
@@ -114,15 +119,17 @@ def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(j
 
 
 def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
-    parent = a_parent(jobs)
-    one, two = claimed(work), claimed(work)
+    parent = a_parent(jobs, trials=4)
+    one, two, _silent = (claimed(work, lease_s=lease_s) for lease_s in (LEASE_S, LEASE_S, 0))
     ended(work, one, 1.0)
     assert jobs.cancel(PROJECT, parent.id).state is JobState.RUNNING
     with pytest.raises(CancelledInsteadError):
         ended(work, two, 1.0)
-    states = Counter(child.state for child in children_of(jobs, parent))
-    assert states == {JobState.SUCCEEDED: 1, JobState.CANCELLED: 2}
     assert work.claim("w1", lease_s=LEASE_S) is None
+    states = Counter(child.state for child in children_of(jobs, parent))
+    assert states == {JobState.SUCCEEDED: 1, JobState.CANCELLED: 3}
+    told = [event.event for event in jobs.events(PROJECT, parent.id)]
+    assert told.count(EventKind.CHILD) == 4
     assert jobs.get(PROJECT, parent.id).state is JobState.CANCELLED
     jobs.cancel(PROJECT, parent.id)
 

@@ -275,7 +275,10 @@ def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(database):
     other = work.claim("w", lease_s=LEASE_S, accelerator=False, memory_bytes=2**29)
     assert other is not None
     assert other.model_name == "b1"
-    assert not give_way(second), "both projects run one job"
+    submit(jobs, "b2", project="b")
+    let_wait(database)
+    set_turn(database, "b", 1)
+    assert not give_way(second, memory_bytes=2**29), "both projects run one job"
     again = jobs.get("a", first.id)
     assert (again.state, again.not_before) == ("queued", None)
     assert "another project" in jobs.events("a", first.id)[-2].data["text"]

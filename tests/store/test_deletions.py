@@ -152,6 +152,9 @@ def test_a_version_stays_while_a_job_uses_it(jobs: Jobs, work: JobWork, registry
         registry.delete_version(PROJECT, NAME, 1)
     jobs.cancel(PROJECT, job.id)
     work.cancelled(held.id, held.attempt)
+    registry.add_version("theirs", NAME, a_version(job))
+    uses = {"project": "theirs", "model_name": NAME, "model_version": 1}
+    submitted(jobs, kind=JobKind.SAMPLING, **uses)  # that of its own project
     registry.delete_version(PROJECT, NAME, 1)
     with pytest.raises(NotFoundError):
         jobs.resume(PROJECT, job.id)

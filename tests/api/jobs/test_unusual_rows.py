@@ -156,6 +156,7 @@ def test_thresholds_count_all_rows_and_those_a_month(client, dataset):
     flagged = unusual(client, limit=100, max_rank=0.05)["rows"]
     assert len(flagged) == below["rows"] > 0
     assert all(row["rank"] <= 0.05 for row in flagged)
+    assert unusual(client, limit=100, max_rank=flagged[-1]["rank"])["rows"] == flagged
     assert found["thresholds"][-1]["rows"] == ROWS
     assert found["period"]["column"] == "day"
     assert 10 < found["period"]["months"] < 12
@@ -226,13 +227,16 @@ def test_two_versions_are_compared_on_rows_that_neither_has_seen(client, supervi
 
 
 def test_refusals_say_what_to_do(client, supervisor, dataset):
-    other = uploaded(client, TABLE.replace(b"A0,", b"B0,"))
+    other = uploaded(client, TABLE.replace(b"\nA", b"\nB"))
     refused = client.get(f"/v1/models/sales:1/unusual?dataset_id={other}")
     assert_refused(refused, 409, "unusual-not-scored")
     job = started(client, "scoring", model="sales:1", dataset_id=other)
     assert_refused(client.get(f"/v1/jobs/{job}/rows"), 409, "result-not-ready")
     assert supervisor.run_next()
-    assert unusual(client, dataset_id=other)["job_id"] == job
+    found = unusual(client, dataset_id=other)
+    assert found["job_id"] == job
+    own = {row["row"]: row["digest"] for row in unusual(client, limit=100)["rows"]}
+    assert {own[row["row"]] for row in found["rows"]} == {row["digest"] for row in found["rows"]}
     assert_refused(client.get("/v1/models/sales:1/unusual?limit=101"), 422, "validation")
     brief = {"model_name": "orphan", "optimisation": {"max_epochs": 1}}
     gone = trained(client, supervisor, uploaded(client), **brief)

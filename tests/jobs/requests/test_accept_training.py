@@ -118,9 +118,9 @@ def test_an_accepted_request_survives_the_job_row() -> None:
 def test_gradients_are_bounded_unless_they_are_asked_not_to_be() -> None:
     table = dataset()
     for wanted, norm in ((None, 5.0), (2.5, 2.5), ("none", None)):
-        body = request(table, optimisation={"max_gradient_norm": wanted})
+        body = request(table, optimisation={"max_gradient_norm": wanted, "weight_decay": 0.5})
         chosen = accept_training(body, table, limits=LIMITS).optimisation
-        assert chosen.max_gradient_norm == norm
+        assert (chosen.max_gradient_norm, chosen.weight_decay) == (norm, 0.5)
 
 
 def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:
