@@ -75,11 +75,7 @@ def test_drawn_rows_are_a_frame_with_the_columns_of_the_data(service: Service) -
 
 @pytest.mark.parametrize(
     ("method", "option"),
-    [
-        (Client.fit, "quality"),
-        (Client.fit, "optimisation"),
-        (Client.log_prob, "extra"),
-    ],
+    [(Client.fit, "quality"), (Client.fit, "optimisation"), (Client.log_prob, "extra")],
 )
 def test_options_are_named_arguments(method: object, option: str) -> None:
     parameters = inspect.signature(method).parameters  # type: ignore[arg-type] # a method

@@ -10,7 +10,6 @@ from sqlalchemy.exc import StatementError
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobEventRow, JobRow, ModelVersionRow
-from models_store.errors import FencedError, NotFoundError
 from models_store.job_states import Checkpoint, EventKind, Job, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -26,54 +25,21 @@ from tests.store.makers import (
     claimable,
     claimed,
     no_wait,
+    record,
     submitted,
 )
-
-
-def epoch(number: int) -> dict[str, float]:
-    return {"epoch": number, "validation_log_likelihood": -1.5}
-
-
-def record(work: JobWork, job: Job, number: int, *, lease_s: float = LEASE_S) -> list[str]:
-    return work.record_epoch(
-        job.id,
-        job.attempt,
-        lease_s=lease_s,
-        metrics=epoch(number),
-        progress={"epoch": number, "fraction": number / 10},
-        checkpoint=a_checkpoint(job, number),
-    )
 
 
 def test_epochs_that_are_recorded_together_are_events_of_their_own(jobs, work):
     submitted(jobs)
     job = claimed(work)
     record(work, job, 1)
-    work.record_epoch(
-        job.id,
-        job.attempt,
-        lease_s=LEASE_S,
-        metrics={},
-        progress={},
-        earlier=[epoch(number) for number in (1, 2, 3)],
-    )
+    earlier = [{"epoch": number} for number in (1, 2, 3)]
+    record(work, job, 3, metrics={}, earlier=earlier)
     events = jobs.events(PROJECT, job.id, limit=99)
     told = [event.data["epoch"] for event in events if event.event is EventKind.EPOCH]
     assert told == [1, 2, 3]
-    assert jobs.get(PROJECT, job.id).metrics == epoch(3)
-
-
-EVERY_WRITE: dict[str, Callable[[JobWork, Job], object]] = {
-    "renew": lambda work, job: work.renew(job.id, job.attempt, lease_s=LEASE_S, progress={"a": 1}),
-    "record_epoch": lambda work, job: record(work, job, 1),
-    "add_message": lambda work, job: work.add_message(job.id, job.attempt, "text"),
-    "finish": lambda work, job: work.finish(
-        job.id, job.attempt, metrics={}, version=a_version(job)
-    ),
-    "fail": lambda work, job: work.fail(job.id, job.attempt, code="diverged", detail="NaN"),
-    "cancelled": lambda work, job: work.cancelled(job.id, job.attempt),
-    "release": lambda work, job: work.release(job.id, job.attempt, failed=CRASHED),
-}
+    assert jobs.get(PROJECT, job.id).metrics == {"epoch": 3}
 
 
 def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(jobs, work, database):
@@ -116,30 +82,6 @@ def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(jobs, work)
     assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
 
 
-def test_a_zombies_writes_are_refused_and_change_nothing(jobs, work, registry):
-    submitted(jobs)
-    zombie = claimed(work, lease_s=0)
-    owner = claimed(work)
-    before = jobs.events(PROJECT, owner.id)
-    for write in EVERY_WRITE.values():
-        with pytest.raises(FencedError, match=f"Attempt 1 of job {zombie.id}"):
-            write(work, zombie)
-    assert jobs.get(PROJECT, owner.id) == owner
-    assert jobs.events(PROJECT, owner.id) == before
-    with pytest.raises(NotFoundError):
-        registry.model(PROJECT, owner.model_name)
-
-
-def test_a_number_that_is_not_finite_is_refused_on_both_databases(jobs, work):
-    submitted(jobs)
-    job = claimed(work)
-    with pytest.raises((ValueError, StatementError), match="JSON"):
-        work.record_epoch(
-            job.id, job.attempt, lease_s=1, metrics={"epoch": 1, "x": float("nan")}, progress={}
-        )
-    assert jobs.get(PROJECT, job.id).metrics is None
-
-
 def test_the_newest_two_checkpoints_stay_named(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     job = claimed(work)
@@ -151,51 +93,13 @@ def test_the_newest_two_checkpoints_stay_named(jobs: Jobs, work: JobWork) -> Non
     assert [saved["epoch"] for saved in jobs.get(PROJECT, job.id).checkpoints] == [4, 3]
 
 
-def test_a_resumed_attempt_repeats_no_epoch_event(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    first = claimed(work)
-    for number in (1, 2, 3):
-        record(work, first, number)
-    work.release(first.id, first.attempt)
-    second = claimed(work)
-    for number in (2, 3, 4):
-        record(work, second, number)
-    told = [e.data["epoch"] for e in jobs.events(PROJECT, first.id) if e.event is EventKind.EPOCH]
-    assert told == [1, 2, 3, 4]
-
-
 def test_a_checkpoint_before_the_first_epoch_is_named_without_an_event(jobs, work):
     submitted(jobs)
     job = claimed(work)
-    work.record_epoch(
-        job.id,
-        job.attempt,
-        lease_s=LEASE_S,
-        metrics={},
-        progress={"fraction": 0.0},
-        checkpoint=a_checkpoint(job, 0),
-    )
+    record(work, job, 0, metrics={})
     now = jobs.get(PROJECT, job.id)
     assert (now.metrics, now.checkpoints) == (None, [a_checkpoint(job, 0)])
     assert len(jobs.events(PROJECT, job.id)) == 2
-
-
-def test_events_have_no_gaps_over_a_long_life(jobs: Jobs, work: JobWork) -> None:
-    job = submitted(jobs)
-    for attempt in range(4):
-        job = claimed(work, lease_s=0)
-        record(work, job, attempt + 1, lease_s=0)
-        work.add_message(job.id, job.attempt, "still here")
-    jobs.cancel(PROJECT, job.id)
-    assert work.claim("w", lease_s=LEASE_S) is None
-    jobs.resume(PROJECT, job.id)
-    job = claimed(work)
-    work.finish(job.id, job.attempt, metrics=epoch(4), version=a_version(job))
-    events = jobs.events(PROJECT, job.id)
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert [event.event for event in events].count(EventKind.END) == 2
-    assert events[-1].data == {"state": "succeeded"}
-    assert [event.created_at for event in events] == sorted(event.created_at for event in events)
 
 
 def test_finishing_registers_the_version_and_ends_the_job(jobs, work, registry):
@@ -203,15 +107,11 @@ def test_finishing_registers_the_version_and_ends_the_job(jobs, work, registry):
     job = claimed(work)
     record(work, job, 1)
     new = a_version(job)
-    assert work.finish(job.id, job.attempt, metrics=epoch(1), version=new) == 1
-    version = registry.version(PROJECT, "shuttle", 1)
-    assert (version.job_id, version.checkpoint_key, version.seed) == (
-        job.id,
-        new.checkpoint_key,
-        2**40,
-    )
+    assert work.finish(job.id, job.attempt, metrics={"epoch": 1}, version=new) == 1
+    made = registry.version(PROJECT, "shuttle", 1)
+    assert (made.job_id, made.checkpoint_key, made.seed) == (job.id, new.checkpoint_key, 2**40)
     now = jobs.get(PROJECT, job.id)
-    assert (now.state, now.model_version, now.metrics) == (JobState.SUCCEEDED, 1, epoch(1))
+    assert (now.state, now.model_version, now.metrics) == (JobState.SUCCEEDED, 1, {"epoch": 1})
     assert (now.checkpoints, now.lease_expires_at) == ([], None)
     assert now.finished_at is not None
     assert [event.event for event in jobs.events(PROJECT, job.id)][-2:] == ["state", "end"]
@@ -337,14 +237,8 @@ def test_a_newer_checkpoint_is_progress_also_within_an_epoch(jobs, work, databas
     for step in range(1, 2 * OWN_LIMIT):
         no_wait(database, job.id)
         held = claimed(work)
-        work.record_epoch(
-            held.id,
-            held.attempt,
-            lease_s=LEASE_S,
-            metrics={},
-            progress={"epoch": 0, "fraction": 0.01 * step},
-            checkpoint=Checkpoint(key=f"k{step}", sha256="d" * 64, epoch=0, step=step),
-        )
+        at = Checkpoint(key=f"k{step}", sha256="d" * 64, epoch=0, step=step)
+        record(work, held, 0, metrics={}, progress={"fraction": 0.01 * step}, checkpoint=at)
         assert work.release(held.id, held.attempt, failed=CRASHED) is JobState.QUEUED
     assert jobs.get(PROJECT, job.id).not_before is not None
     told = "Progress so far: 5.0%. It is tried again in 1 s, from its last checkpoint;"
@@ -363,31 +257,6 @@ def test_the_events_say_where_the_next_attempt_begins(jobs, work, database):
     texts = [event.data["text"] for event in events if event.event is EventKind.MESSAGE]
     assert texts[0].endswith(". It is tried again in 1 s.")
     assert texts[1].endswith("so far: 30.0%. It is tried again in 2 s, from the beginning.")
-
-
-def test_a_checkpoint_at_an_old_position_is_no_progress(jobs, work, database):
-    submitted(jobs)
-    job = claimed(work)
-    record(work, job, 5)
-    states = [work.release(job.id, job.attempt, failed=CRASHED)]
-    while states[-1] is JobState.QUEUED:
-        no_wait(database, job.id)
-        job = claimed(work)
-        record(work, job, 5)
-        states.append(work.release(job.id, job.attempt, failed=CRASHED))
-    assert len(states) == OWN_LIMIT
-
-
-def test_resuming_a_crash_loop_gives_it_three_attempts_more(jobs, work, crash):
-    job = submitted(jobs)
-    for _ in range(OWN_LIMIT):
-        crash()
-    assert work.claim("w", lease_s=LEASE_S) is None
-    jobs.resume(PROJECT, job.id)
-    assert jobs.get(PROJECT, job.id).run_seconds == 0
-    for _ in range(OWN_LIMIT):
-        assert crash().id == job.id
-    assert jobs.get(PROJECT, job.id).state is JobState.FAILED
 
 
 def test_running_time_adds_up_over_attempts_until_the_end_of_the_lease(jobs, work, database):

@@ -10,12 +10,7 @@ from models_store.computed import Usage
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
-from models_store.errors import (
-    CancelledInsteadError,
-    ConflictError,
-    LimitError,
-    NotFoundError,
-)
+from models_store.errors import CancelledInsteadError, ConflictError, LimitError, NotFoundError
 from models_store.job_states import EventKind, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -411,8 +406,7 @@ def test_a_mixture_is_fitted_to_its_end_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mixture", "second"),
-    [(9.0, [(1, 3)]), (2.5, [(1, 3)]), (0.5, [(1, 3), (1, 2)])],
+    ("mixture", "second"), [(9.0, [(1, 3)]), (2.5, [(1, 3)]), (0.5, [(1, 3), (1, 2)])]
 )
 def test_a_mixture_is_fitted_once_and_competes_to_the_end(mixture, second):
     search, children = with_mixture(), first_stage(mixture, stop_reason="converged")
@@ -446,12 +440,7 @@ REQUEST = {"total_rows": 25, "part_rows": 10}
 
 def a_part(number: int, state: JobState) -> Child:
     return Child(
-        id=f"job_{number}",
-        kind=JobKind.SCORING,
-        stage=0,
-        number=number,
-        state=state,
-        metrics={},
+        id=f"job_{number}", kind=JobKind.SCORING, stage=0, number=number, state=state, metrics={}
     )
 
 

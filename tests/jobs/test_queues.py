@@ -7,15 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from models_store.database.database import Database
-from models_store.job_states import (
-    Accelerator,
-    EventKind,
-    Job,
-    JobKind,
-    JobRole,
-    JobState,
-    NewJob,
-)
+from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRole, JobState, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers

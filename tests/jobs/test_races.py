@@ -1,12 +1,13 @@
 """Jobs under contention: real threads and processes on both databases, every race many times."""
 
+import operator
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from threading import Barrier
-from typing import TypeVar
+from typing import Any
 
 from models_store.database.database import Database
 from models_store.errors import (
@@ -38,15 +39,14 @@ from tests.store.makers import (
     submitted,
 )
 
-T = TypeVar("T")
 URL = "https://example.org/hook"
 
 
-def race(*racers: Callable[[], T]) -> list[T | StoreError]:
+def race(*racers: Callable[[], Any]) -> list[Any]:
     """Start all at one moment; return what each returned or raised."""
     barrier = Barrier(len(racers))
 
-    def run(racer: Callable[[], T]) -> T | StoreError:
+    def run(racer: Callable[[], Any]) -> Any:
         barrier.wait()
         try:
             return racer()
@@ -55,6 +55,10 @@ def race(*racers: Callable[[], T]) -> list[T | StoreError]:
 
     with ThreadPoolExecutor(len(racers)) as pool:
         return list(pool.map(run, racers))
+
+
+def finish(work: JobWork, job: Job) -> Callable[[], object]:
+    return partial(work.finish, job.id, job.attempt, metrics={}, version=a_version(job))
 
 
 def test_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jobs: Jobs) -> None:
@@ -94,15 +98,6 @@ def test_a_job_is_submitted_or_a_dataset_of_it_gets_other_types(jobs, registry):
         assert sorted(refused) == [False, True], (accepted, retyped)
 
 
-def test_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
-    for _ in range(10):
-        job = submitted(jobs)
-        results = race(*[lambda: work.claim("w", lease_s=LEASE_S)] * 2)
-        winners = [result for result in results if isinstance(result, Job)]
-        assert [winner.id for winner in winners] == [job.id]
-        assert winners[0].attempt == 1
-
-
 def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> None:
     wanted = sorted(submitted(jobs).id for _ in range(24))
 
@@ -123,14 +118,7 @@ def test_cancel_against_finish_ends_in_exactly_one_of_them(jobs, work, registry)
     for _ in range(12):
         submitted(jobs)
         job = claimed(work)
-
-        def cancel(job: Job = job) -> object:
-            return jobs.cancel(PROJECT, job.id)
-
-        def finish(job: Job = job) -> object:
-            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-
-        cancelled, finished = race(cancel, finish)
+        cancelled, finished = race(partial(jobs.cancel, PROJECT, job.id), finish(work, job))
         state = jobs.get(PROJECT, job.id).state
         outcomes[state] += 1
         if state is JobState.SUCCEEDED:
@@ -150,15 +138,11 @@ def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):
         zombie = claimed(work, lease_s=0)
 
         def take_over() -> object:
-            job = work.claim("owner", lease_s=LEASE_S)
-            if job is None:
+            if (job := work.claim("owner", lease_s=LEASE_S)) is None:
                 return None
-            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+            return finish(work, job)()
 
-        def wake(zombie: Job = zombie) -> object:
-            return work.finish(zombie.id, zombie.attempt, metrics={}, version=a_version(zombie))
-
-        owner, woken = race(take_over, wake)
+        owner, woken = race(take_over, finish(work, zombie))
         assert isinstance(woken, FencedError) != (owner is None)
         assert registry.model(PROJECT, "shuttle").latest_version == number
         assert jobs.get(PROJECT, zombie.id).state is JobState.SUCCEEDED
@@ -167,16 +151,10 @@ def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):
 def test_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
     for number in range(4):
         key = Idempotency(key=f"key-{number}", fingerprint="f")
-
-        def submit(key: Idempotency = key) -> tuple[str, bool]:
-            submission = jobs.submit(a_job(), idempotency=key)
-            return submission.job.id, submission.replayed
-
-        results = race(*[submit] * 6)
-        answers = [result for result in results if isinstance(result, tuple)]
-        assert len(answers) == 6
-        assert len({job_id for job_id, _ in answers}) == 1
-        assert Counter(replayed for _, replayed in answers) == {True: 5, False: 1}
+        results = race(*[partial(jobs.submit, a_job(), idempotency=key)] * 6)
+        answers = [result for result in results if not isinstance(result, StoreError)]
+        assert len({answer.job.id for answer in answers}) == 1
+        assert Counter(answer.replayed for answer in answers) == {True: 5, False: 1}
         assert len(jobs.list(PROJECT, limit=100).items) == number + 1
 
 
@@ -197,14 +175,10 @@ def test_versions_that_race_have_no_gap_and_no_double(jobs, work, registry):
 def test_deleting_a_dataset_against_a_submission_lets_one_win(jobs, registry):
     for _ in range(10):
         dataset = added(registry)
-
-        def submit(dataset_id: str = dataset.id) -> object:
-            return submitted(jobs, dataset_id=dataset_id)
-
-        def delete(dataset_id: str = dataset.id) -> object:
-            return registry.delete_dataset(PROJECT, dataset_id)
-
-        accepted, deleted = race(submit, delete)
+        accepted, deleted = race(
+            partial(submitted, jobs, dataset_id=dataset.id),
+            partial(registry.delete_dataset, PROJECT, dataset.id),
+        )
         if isinstance(accepted, Job):
             assert slug_of(deleted) == "dataset-in-use"
             assert registry.dataset(PROJECT, dataset.id) == dataset
@@ -215,22 +189,12 @@ def test_deleting_a_dataset_against_a_submission_lets_one_win(jobs, registry):
 
 def test_an_alias_moved_by_two_at_once_has_one_winner(jobs, work, aliases):
     for _ in range(2):
-        submitted(jobs)
-        job = claimed(work)
-        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+        _trained(jobs, work)
     seen: int | None = None
     for _ in range(6):
-
-        def move(version: int, seen: int | None = seen) -> object:
-            return aliases.set(
-                PROJECT,
-                "shuttle",
-                "production",
-                version=version,
-                condition=lambda found: found == seen,
-            )
-
-        results = race(lambda: move(1), lambda: move(2))
+        unmoved = partial(operator.eq, seen)
+        move = partial(aliases.set, PROJECT, "shuttle", "production", condition=unmoved)
+        results = race(partial(move, version=1), partial(move, version=2))
         losers = [result for result in results if isinstance(result, StoreError)]
         assert [type(loser) for loser in losers] == [ConflictError]
         seen = aliases.get(PROJECT, "shuttle", "production").revision
@@ -246,21 +210,11 @@ def _trained(jobs: Jobs, work: JobWork) -> Version:
 def test_deleting_a_version_against_a_submission_lets_one_win(jobs, work, registry):
     for number in range(1, 13):
         version = _trained(jobs, work)
-
-        def submit(version: Version = version) -> object:
-            return submitted(
-                jobs,
-                kind=JobKind.SAMPLING,
-                model_version=version.version,
-                request={"model": version.ref},
-            )
-
-        def delete(version: Version = version, whole: bool = number % 2 == 0) -> object:
-            if whole:
-                return registry.delete_model(PROJECT, "shuttle")
-            return registry.delete_version(PROJECT, "shuttle", version.version)
-
-        accepted, deleted = race(submit, delete)
+        submit = partial(submitted, jobs, kind=JobKind.SAMPLING, model_version=version.version)
+        delete = partial(registry.delete_version, PROJECT, "shuttle", version.version)
+        if number % 2 == 0:
+            delete = partial(registry.delete_model, PROJECT, "shuttle")
+        accepted, deleted = race(partial(submit, request={"model": version.ref}), delete)
         if isinstance(accepted, Job):
             assert slug_of(deleted) == "version-in-use"
             assert registry.version(PROJECT, "shuttle", number) == version
@@ -276,12 +230,8 @@ def test_deleting_a_model_against_a_new_version_repeats_no_number(jobs, work, re
     for _ in range(12):
         seen.append(_trained(jobs, work).version)
         submitted(jobs)
-        held = claimed(work)
-
-        def finish(job: Job = held) -> object:
-            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-
-        made, deleted = race(finish, lambda: registry.delete_model(PROJECT, "shuttle"))
+        delete = partial(registry.delete_model, PROJECT, "shuttle")
+        made, deleted = race(finish(work, claimed(work)), delete)
         assert isinstance(deleted, list)
         assert isinstance(made, int)
         seen.append(made)
@@ -296,16 +246,9 @@ def test_jobs_that_end_while_webhooks_are_deleted_end(database: Database, jobs: 
     for _ in range(15):
         urls = [webhooks.create(PROJECT, URL, events=["job.cancelled"]) for _ in range(3)]
         ending = [submitted(jobs).id for _ in range(3)]
-
-        def cancel(job_id: str) -> object:
-            return jobs.cancel(PROJECT, job_id)
-
-        def delete(webhook_id: str) -> object:
-            return webhooks.delete(PROJECT, webhook_id)
-
         results = race(
-            *(partial(cancel, job_id) for job_id in ending),
-            *(partial(delete, webhook.id) for webhook in urls),
+            *(partial(jobs.cancel, PROJECT, job_id) for job_id in ending),
+            *(partial(webhooks.delete, PROJECT, webhook.id) for webhook in urls),
         )
         assert [type(result) for result in results] == [Job] * 3 + [type(None)] * 3
         assert {jobs.get(PROJECT, job_id).state for job_id in ending} == {JobState.CANCELLED}

@@ -134,10 +134,19 @@ def checkpointed(work: JobWork, blobs: Blobs, job: Job, epoch: int) -> StoredBlo
     """Store and record a checkpoint of a running job."""
     stored = put(blobs, f"jobs/{job.id}/{job.attempt}-{epoch}.safetensors", b"%d" % epoch)
     at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch, step=epoch)
-    work.record_epoch(
-        job.id, job.attempt, lease_s=LEASE_S, metrics={"epoch": epoch}, progress={}, checkpoint=at
-    )
+    record(work, job, epoch, checkpoint=at)
     return stored
+
+
+def record(work: JobWork, job: Job, epoch: int, **changes: Any) -> list[str]:
+    """Record an epoch of a running job and a checkpoint of it."""
+    values = {
+        "lease_s": LEASE_S,
+        "metrics": {"epoch": epoch},
+        "progress": {"epoch": epoch, "fraction": epoch / 10},
+        "checkpoint": a_checkpoint(job, epoch),
+    }
+    return work.record_epoch(job.id, job.attempt, **{**values, **changes})
 
 
 def submitted(jobs: Jobs, **changes: Any) -> Job:

@@ -45,10 +45,7 @@ def test_every_kind_of_file_that_a_row_names_is_checked(database, registry, jobs
     job = taken(jobs, work)
     model = put(blobs, f"models/{job.id}/1.safetensors")
     version = a_version(
-        job,
-        checkpoint_key=model.key,
-        checkpoint_sha256=model.sha256,
-        checkpoint_bytes=model.bytes,
+        job, checkpoint_key=model.key, checkpoint_sha256=model.sha256, checkpoint_bytes=model.bytes
     )
     work.finish(job.id, job.attempt, metrics={}, version=version)
     job = taken(jobs, work, kind=JobKind.SCORING, model_version=1)

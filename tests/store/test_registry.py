@@ -11,14 +11,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, DatasetSummary, Version
 from models_store.registry import Registry
-from tests.store.makers import (
-    PROJECT,
-    a_dataset,
-    added,
-    claimed,
-    finished,
-    submitted,
-)
+from tests.store.makers import PROJECT, a_dataset, added, claimed, finished, submitted
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
 

@@ -102,10 +102,7 @@ def test_a_device_that_is_not_there_is_a_problem(monkeypatch):
             "postgresql://host/db?user=u&password=***&x=1",
         ),
         ("unix:///data/redis.sock", "unix:///data/redis.sock"),
-        pytest.param(
-            "postgresql://u:s3/cr et@host/db",
-            "postgresql://u:***@host/db",
-        ),
+        pytest.param("postgresql://u:s3/cr et@host/db", "postgresql://u:***@host/db"),
     ],
 )
 def test_passwords_are_masked(url: str, masked: str) -> None:

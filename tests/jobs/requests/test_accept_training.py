@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
-from flows import (
-    MadeSpec,
-    MafSpec,
-    NsfSpec,
-    RealNvpSpec,
-)
+from flows import MadeSpec, MafSpec, NsfSpec, RealNvpSpec
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
 from models_store.plans.search import trial_training
@@ -262,10 +257,7 @@ def test_a_bernoulli_made_takes_columns_of_0_and_1_as_they_are() -> None:
     assert not accepted.preprocessing.standardise
     assert accepted.preprocessing.dequantise is None
     error = refusal(table, flow=flow, preprocessing={"standardise": True})
-    assert (error.slug, error.pointer) == (
-        "preprocessing-unsuitable",
-        "/preprocessing/standardise",
-    )
+    assert (error.slug, error.pointer) == ("preprocessing-unsuitable", "/preprocessing/standardise")
     other = replace(table, columns=[*table.columns[:2], {**table.columns[2], "max": 2.0}])
     assert refusal(other, flow=flow).slug == "preprocessing-unsuitable"
 

@@ -30,10 +30,7 @@ MIB = 2**20
 # What Python, the allocator and a first call keep beside what a flow takes.
 SLACK = 8 * MIB
 LIMITS = TrainingLimits(
-    max_parameters=1_000_000,
-    max_layers=64,
-    max_memory_bytes=192 * MIB,
-    max_model_bytes=96 * MIB,
+    max_parameters=1_000_000, max_layers=64, max_memory_bytes=192 * MIB, max_model_bytes=96 * MIB
 )
 # One of each way to be trained: in compiled loops, by autograd, without gradients.
 MEASURED = ("maf", "nsf", "gaussian_mixture")

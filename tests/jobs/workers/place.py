@@ -169,12 +169,7 @@ class Place:
         return self._submit_bulk(JobKind.SAMPLING, version, accepted, dataset_id=None)
 
     def _submit_bulk(
-        self,
-        kind: JobKind,
-        version: Version,
-        accepted: BaseModel,
-        *,
-        dataset_id: str | None,
+        self, kind: JobKind, version: Version, accepted: BaseModel, *, dataset_id: str | None
     ) -> str:
         new = NewJob(
             project=PROJECT,

@@ -53,11 +53,7 @@ class Sick:
 
     def __init__(self, place: Place, **changes: str) -> None:
         self.ended = threading.Event()
-        self.supervisor = Supervisor(
-            place.database,
-            place.with_settings(**changes),
-            worker="sick",
-        )
+        self.supervisor = Supervisor(place.database, place.with_settings(**changes), worker="sick")
         self.thread = threading.Thread(target=self._work)
         self.thread.start()
 

@@ -23,14 +23,7 @@ from models_store.splits import split_rows
 from tabular.columns import Column
 from tests.jobs.workers.place import EPOCHS, Place, epochs, ref, result, run, split_of, task_of
 from workers.errors import TrainingError, UnfitError
-from workers.protocol import (
-    CheckpointRef,
-    EpochDone,
-    Interrupted,
-    Message,
-    Note,
-    Tick,
-)
+from workers.protocol import CheckpointRef, EpochDone, Interrupted, Message, Note, Tick
 from workers.trainer.checkpoints import Checkpoints
 from workers.trainer.devices import training_device
 from workers.trainer.progress import Teller

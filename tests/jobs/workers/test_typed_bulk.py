@@ -137,13 +137,7 @@ def imputation(
     own = scoring_with_ids(place, [f"id {number}" for number in range(len(ROWS))]).dataset
     common = typed(place, flow=answering(), **changes)
     accepted = AcceptedImputation(
-        model="m:1",
-        dataset_id=own.id,
-        output=output,
-        given=given,
-        fill="draw",
-        level=0.9,
-        seed=3,
+        model="m:1", dataset_id=own.id, output=output, given=given, fill="draw", level=0.9, seed=3
     )
     return ImputationTask(request=accepted.model_dump(), dataset=own, **common)
 

@@ -14,11 +14,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from models_store.database.database import Database, migrate
-from models_store.errors import (
-    DatabaseBusyError,
-    DatabaseUnavailableError,
-    LimitsIgnoredError,
-)
+from models_store.errors import DatabaseBusyError, DatabaseUnavailableError, LimitsIgnoredError
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.store.makers import LEASE_S, submitted

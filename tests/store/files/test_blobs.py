@@ -234,9 +234,7 @@ def test_a_new_file_under_an_old_key_replaces_it_at_once(folder: Blobs) -> None:
     assert folder.path(KEY).read_bytes() == b"new"
 
 
-def test_a_file_beyond_the_largest_that_there_may_be_finds_no_room(
-    folder: Blobs,
-) -> None:
+def test_a_file_beyond_the_largest_that_there_may_be_finds_no_room(folder: Blobs) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:

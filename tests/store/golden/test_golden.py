@@ -91,10 +91,7 @@ def _client(folder: Path) -> TestClient:
 
 # Each import starts a process with torch: one of each kind and of each model tells most.
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-@pytest.mark.parametrize(
-    ("model", "kind"),
-    [("people", "checkpoint"), ("cars", "export")],
-)
+@pytest.mark.parametrize(("model", "kind"), [("people", "checkpoint"), ("cars", "export")])
 def test_a_file_of_a_released_format_is_imported(client, folder, kind, model):
     content = (folder / f"{model}.{kind}.safetensors").read_bytes()
     with client:
