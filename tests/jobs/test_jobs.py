@@ -17,6 +17,7 @@ from models_store.database.schema import IdempotencyRow
 from models_store.errors import (
     BlobCorruptError,
     BlobMissingError,
+    CancelledInsteadError,
     CheckpointMismatchError,
     ConflictError,
     LimitError,
@@ -330,6 +331,14 @@ def test_the_newest_scoring_of_a_dataset_by_a_version_is_found(served, work, reg
         scored[dataset_id] = job.id
     assert [served.scored(version, dataset_id) for dataset_id in scored] == [*scored.values()]
     assert served.scored(registry.version(PROJECT, "shuttle", 2), dataset_id) is None
+
+
+def test_a_cancel_request_comes_before_a_result(served: Jobs, work: JobWork) -> None:
+    job = a_bulk_job(served, work)
+    served.cancel(PROJECT, job.id)
+    with pytest.raises(CancelledInsteadError):
+        work.finish(job.id, job.attempt, metrics={}, result=a_result(job))
+    assert served.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
 def test_a_list_of_parts_is_read_back_only_if_it_is_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import select, update
@@ -10,6 +11,7 @@ from sqlalchemy.exc import StatementError
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobEventRow, JobRow, ModelVersionRow
+from models_store.errors import FencedError
 from models_store.job_states import Checkpoint, EventKind, Job, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -82,6 +84,26 @@ def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(jobs, work)
     assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
 
 
+def test_a_zombies_writes_are_refused_and_change_nothing(jobs, work, registry):
+    submitted(jobs)
+    zombie, owner = claimed(work, lease_s=0), claimed(work)
+    before = jobs.events(PROJECT, owner.id)
+    at = zombie.id, zombie.attempt
+    for write in (
+        partial(work.renew, *at, lease_s=LEASE_S, progress={"a": 1}),
+        partial(record, work, zombie, 1),
+        partial(work.add_message, *at, "text"),
+        partial(work.finish, *at, metrics={}, version=a_version(zombie)),
+        partial(work.fail, *at, code="diverged", detail="NaN"),
+        partial(work.cancelled, *at),
+        partial(work.release, *at, failed=CRASHED),
+    ):
+        with pytest.raises(FencedError, match=f"Attempt 1 of job {zombie.id}"):
+            write()
+    assert (jobs.get(PROJECT, owner.id), jobs.events(PROJECT, owner.id)) == (owner, before)
+    assert registry.models(PROJECT, limit=1).items == []
+
+
 def test_the_newest_two_checkpoints_stay_named(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     job = claimed(work)
@@ -91,6 +113,17 @@ def test_the_newest_two_checkpoints_stay_named(jobs: Jobs, work: JobWork) -> Non
     # The answer was lost, the worker says it again.
     assert record(work, job, 4) == []
     assert [saved["epoch"] for saved in jobs.get(PROJECT, job.id).checkpoints] == [4, 3]
+
+
+def test_a_resumed_attempt_repeats_no_epoch_event(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    for numbers in ((1, 2, 3), (2, 3, 4)):
+        job = claimed(work)
+        for number in numbers:
+            record(work, job, number)
+        work.release(job.id, job.attempt)
+        told = [e.data for e in jobs.events(PROJECT, job.id) if e.event is EventKind.EPOCH]
+    assert [data["epoch"] for data in told] == [1, 2, 3, 4]
 
 
 def test_a_checkpoint_before_the_first_epoch_is_named_without_an_event(jobs, work):

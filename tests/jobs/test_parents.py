@@ -1,6 +1,7 @@
 """Jobs whose work their children do: steps, claims, cancelling, resuming, deletion, storage."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.store.makers import (
     a_version,
     claimed,
     no_wait,
+    record,
     submitted,
 )
 
@@ -132,14 +134,7 @@ def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> 
 def test_a_parent_whose_children_wait_is_cancelled_at_once_and_goes_on_where_it_was(jobs, work):
     parent = a_parent(jobs)
     first = claimed(work)
-    work.record_epoch(
-        first.id,
-        first.attempt,
-        lease_s=LEASE_S,
-        metrics={"epoch": 1},
-        progress={},
-        checkpoint=a_checkpoint(first, 1),
-    )
+    record(work, first, 1)
     work.release(first.id, first.attempt)
     assert jobs.cancel(PROJECT, parent.id).state is JobState.CANCELLED
     assert work.claim("w1", lease_s=LEASE_S) is None
@@ -290,10 +285,24 @@ def a_child(
     )
 
 
-def started(search: dict[str, Any], children: list[Child]) -> list[tuple[int, int]]:
+def next_of(search: dict[str, Any], children: list[Child]) -> list[Any]:
+    """The children that a search starts next."""
     step = search_step(search, children)
     assert isinstance(step, Start), step
-    return [(child.stage, child.number) for child in step.children]
+    return [*step.children]
+
+
+def started(search: dict[str, Any], children: list[Child]) -> list[tuple[int, int]]:
+    return [(child.stage, child.number) for child in next_of(search, children)]
+
+
+def members(search: dict[str, Any], children: list[Child]) -> list[int]:
+    (ensemble,) = next_of(search, children)
+    return [member["trial"] for member in ensemble.request["members"]]
+
+
+def options(search: dict[str, Any], children: list[Child], name: str) -> list[Any]:
+    return [child.request["optimisation"][name] for child in next_of(search, children)]
 
 
 def limited(max_seconds: float, **changes: Any) -> dict[str, Any]:
@@ -301,11 +310,9 @@ def limited(max_seconds: float, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_limited_search_trains_the_default_alone_for_all_of_the_time_first() -> None:
-    step = search_step(limited(30.0), [])
-    assert isinstance(step, Start)
-    (first,) = step.children
-    limits = first.request["optimisation"]
-    assert (first.number, limits["max_seconds"], limits["max_epochs"]) == (0, 30.0, 40)
+    assert started(limited(30.0), []) == [(0, 0)]
+    assert options(limited(30.0), [], "max_seconds") == [30.0]
+    assert options(limited(30.0), [], "max_epochs") == [40]
 
 
 def test_a_limit_that_the_default_uses_up_gives_the_default() -> None:
@@ -315,10 +322,8 @@ def test_a_limit_that_the_default_uses_up_gives_the_default() -> None:
 
 def test_the_others_share_what_the_default_leaves() -> None:
     default = a_child(0, 0, 1.0, epochs=40, seconds=10.0)
-    step = search_step(limited(30.0), [default])
-    assert isinstance(step, Start)
-    assert [child.number for child in step.children] == [1, 2, 3]
-    slices = [child.request["optimisation"]["max_seconds"] for child in step.children]
+    assert started(limited(30.0), [default]) == [(1, 1), (1, 2), (1, 3)]
+    slices = options(limited(30.0), [default], "max_seconds")
     assert sum(slices) == pytest.approx(20.0 * 1.0 / 3.0)
 
 
@@ -338,19 +343,14 @@ def test_the_default_competes_with_what_was_trained_after_it() -> None:
     others = [a_child(1, n, 1.0, epochs=10, seconds=1.0) for n in (1, 2, 3)]
     last = a_child(2, 1, 5.0, epochs=40, seconds=4.0)
     assert search_step(limited(60.0), [default, *others, last]) == Finish(default)
-    step = search_step(limited(60.0, ensemble=2), [default, *others, last])
-    assert isinstance(step, Start)
-    (ensemble,) = step.children
-    assert [member["trial"] for member in ensemble.request["members"]] == [0, 1]
+    assert members(limited(60.0, ensemble=2), [default, *others, last]) == [0, 1]
 
 
 def test_without_a_limit_all_trainings_take_six_times_the_default() -> None:
     search = a_search(trials=4, stages=LIMITED)
     default = a_child(0, 0, 1.0, epochs=40, seconds=10.0)
     assert started(search, []) == [(0, 0)]
-    step = search_step(search, [default])
-    assert isinstance(step, Start)
-    slices = [child.request["optimisation"]["max_seconds"] for child in step.children]
+    slices = options(search, [default], "max_seconds")
     assert sum(slices) == pytest.approx(50.0 * 1.0 / 3.0)
     others = [a_child(1, number, 9.0 - number, epochs=10, seconds=2.5) for number in (1, 2, 3)]
     assert started(search, [default, *others]) == [(2, 1), (2, 2)]
@@ -359,26 +359,16 @@ def test_without_a_limit_all_trainings_take_six_times_the_default() -> None:
 def test_the_default_is_among_those_that_an_ensemble_is_chosen_of() -> None:
     children = [a_child(0, 0, -9.0), *(a_child(1, n, 0.0) for n in (1, 2, 3))]
     children += [a_child(2, n, float(n)) for n in (1, 2, 3)]
-    step = search_step(a_search(trials=4, stages=LIMITED, ensemble=2), children)
-    assert isinstance(step, Start)
-    assert [member["trial"] for member in step.children[0].request["members"]] == [3, 0]
+    assert members(a_search(trials=4, stages=LIMITED, ensemble=2), children) == [3, 0]
 
 
 def test_a_default_that_fails_leaves_the_search_to_the_others() -> None:
-    failed = Child(
-        id="job",
-        kind=JobKind.TRAINING,
-        stage=0,
-        number=0,
-        state=JobState.FAILED,
-        metrics={"seconds": 1.0},
-    )
+    failed = replace(a_child(0, 0, 1.0), state=JobState.FAILED, metrics={"seconds": 1.0})
     assert started(limited(30.0), [failed]) == [(1, 1), (1, 2), (1, 3)]
 
 
 def test_a_search_without_a_limit_begins_with_all() -> None:
-    search = a_search(trials=3)
-    assert started(search, []) == [(0, 0), (0, 1), (0, 2)]
+    assert started(a_search(trials=3), []) == [(0, 0), (0, 1), (0, 2)]
 
 
 MIXTURE = 1
@@ -391,18 +381,13 @@ def with_mixture(**changes: Any) -> dict[str, Any]:
     return search
 
 
-def epochs_of(step: Any) -> list[int]:
-    assert isinstance(step, Start), step
-    return [child.request["optimisation"]["max_epochs"] for child in step.children]
-
-
 def first_stage(mixture: float, **of_mixture: Any) -> list[Child]:
     others = [a_child(0, number, float(number)) for number in (0, 2, 3)]
     return [*others, a_child(0, MIXTURE, mixture, **of_mixture)]
 
 
 def test_a_mixture_is_fitted_to_its_end_at_once() -> None:
-    assert epochs_of(search_step(with_mixture(), [])) == [10, 40, 10, 10]
+    assert options(with_mixture(), [], "max_epochs") == [10, 40, 10, 10]
 
 
 @pytest.mark.parametrize(
@@ -423,11 +408,8 @@ def test_a_mixture_is_fitted_once_and_competes_to_the_end(mixture, second):
 
 
 def test_a_mixture_is_a_member_of_the_ensemble_as_it_was_fitted() -> None:
-    search = with_mixture(ensemble=2)
     children = [*first_stage(9.0, stop_reason="converged"), a_child(1, 3, 3.0)]
-    step = search_step(search, children)
-    assert isinstance(step, Start)
-    assert [member["trial"] for member in step.children[0].request["members"]] == [MIXTURE, 3]
+    assert members(with_mixture(ensemble=2), children) == [MIXTURE, 3]
 
 
 def test_a_mixture_that_ran_out_of_time_goes_on_in_the_next_stage() -> None:
@@ -438,18 +420,9 @@ def test_a_mixture_that_ran_out_of_time_goes_on_in_the_next_stage() -> None:
 REQUEST = {"total_rows": 25, "part_rows": 10}
 
 
-def a_part(number: int, state: JobState) -> Child:
-    return Child(
-        id=f"job_{number}", kind=JobKind.SCORING, stage=0, number=number, state=state, metrics={}
-    )
-
-
 def test_rows_of_parts_follow_from_the_request() -> None:
-    parts = [
-        a_part(0, JobState.SUCCEEDED),
-        a_part(1, JobState.RUNNING),
-        a_part(2, JobState.SUCCEEDED),
-    ]
+    states = JobState.SUCCEEDED, JobState.RUNNING, JobState.SUCCEEDED
+    parts = [replace(a_child(0, at, 0.0), state=state) for at, state in enumerate(states)]
     metrics, progress = parts_account(REQUEST, parts, elapsed_s=9.0)
     assert metrics == {"rows": 15}
     assert progress["children_ended"] == 2

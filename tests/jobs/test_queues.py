@@ -2,12 +2,13 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from models_store.database.database import Database
-from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRole, JobState, NewJob
+from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
@@ -20,33 +21,17 @@ from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from tests.jobs.test_jobs import a_result
-from tests.store.makers import LEASE_S, a_dataset, claimed
+from tests.store.makers import LEASE_S, a_dataset, a_search, claimed, submitted
 
 
-def submit(
-    jobs: Jobs,
-    name: str,
-    *,
-    project: str = "p",
-    kind: JobKind = JobKind.VARIATIONAL,
-    priority: int = 0,
-    accelerator: Accelerator = Accelerator.NONE,
-    memory_bytes: int | None = None,
-    estimate_s: float | None = None,
-) -> Job:
-    return jobs.submit(
-        NewJob(
-            project=project,
-            kind=kind,
-            model_name=name,
-            dataset_id=None,
-            request={},
-            priority=priority,
-            accelerator=accelerator,
-            memory_bytes=memory_bytes,
-            estimate_s=estimate_s,
-        )
-    ).job
+def submit(jobs: Jobs, name: str, **changes: Any) -> Job:
+    values = {"project": "p", "kind": JobKind.VARIATIONAL, "model_name": name, "request": {}}
+    return submitted(jobs, **{**values, **changes})
+
+
+@pytest.fixture
+def workers(database: Database) -> Workers:
+    return Workers(database)
 
 
 def taken(work: JobWork, *, accelerator: bool | None = None) -> str | None:
@@ -54,8 +39,7 @@ def taken(work: JobWork, *, accelerator: bool | None = None) -> str | None:
     return None if job is None else job.model_name
 
 
-def test_projects_take_turns_and_in_each_priorities_come_first_then_age(database):
-    jobs, work = Jobs(database), JobWork(database)
+def test_projects_take_turns_and_in_each_priorities_come_first_then_age(jobs, work):
     for name in ("a1", "a2", "a3"):
         submit(jobs, name, project="a")
     submit(jobs, "b1", project="b")
@@ -66,8 +50,7 @@ def test_projects_take_turns_and_in_each_priorities_come_first_then_age(database
     assert jobs.list("a", limit=1).items[0].priority == 5
 
 
-def test_short_jobs_come_before_longer_ones_of_their_project_alone(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_short_jobs_come_before_longer_ones_of_their_project_alone(jobs, work):
     submit(jobs, "training", project="a")
     submit(jobs, "long", project="a", estimate_s=90.0)
     submit(jobs, "short", project="a", estimate_s=4.0)
@@ -77,8 +60,7 @@ def test_short_jobs_come_before_longer_ones_of_their_project_alone(database: Dat
     assert order == ["urgent", "other", "short", "training", "long"]
 
 
-def test_a_job_that_waits_knows_its_place(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_a_job_that_waits_knows_its_place(jobs, work):
     submit(jobs, "ended", project="a")
     ended = claimed(work)
     waiting = {
@@ -105,8 +87,7 @@ def test_a_job_that_waits_knows_its_place(database: Database) -> None:
     assert place.starts_in_s >= 0
 
 
-def test_the_pace_of_trainings_follows_from_those_that_ended(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_the_pace_of_trainings_follows_from_those_that_ended(jobs, work):
     submit(jobs, "other", estimate_s=1e-9)
     ended = claimed(work)
     work.finish(ended.id, ended.attempt, metrics={}, result=a_result(ended))
@@ -129,8 +110,7 @@ def set_turn(database: Database, project: str, second: int) -> None:
         )
 
 
-def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(database):
-    jobs, work = Jobs(database), JobWork(database)
+def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(jobs, work, database):
     submit(jobs, "a1", project="a")
     assert taken(work) == "a1"
     submit(jobs, "b1", project="b")
@@ -143,8 +123,7 @@ def test_a_project_that_runs_fewer_jobs_comes_first_though_its_turn_was_later(da
     assert [taken(work), taken(work)] == ["b2", "a2"]
 
 
-def test_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_a_job_that_is_resumed_or_deleted_wins_no_turn(jobs, work, database):
     submit(jobs, "a0", project="a")
     for number in range(4):
         submit(jobs, f"b{number}", project="b")
@@ -162,8 +141,14 @@ def test_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> No
     assert order == ["a", "b", "a", "b", "a"]
 
 
-def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def let_wait(database: Database) -> None:
+    """Let the time pass that a job waits for until a running one gives way to it."""
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+
+
+def test_a_job_that_requires_an_accelerator_waits_for_one(jobs, work):
     submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
     assert taken(work, accelerator=False) is None
     assert taken(work, accelerator=True) == "gpu"
@@ -172,16 +157,15 @@ def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) ->
 @pytest.mark.parametrize(
     ("wanted", "better"), [(Accelerator.PREFERRED, True), (Accelerator.NONE, False)]
 )
-def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(database, wanted, better):
-    jobs, work, workers = Jobs(database), JobWork(database), Workers(database)
+def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(
+    jobs, work, workers, database, wanted, better
+):
     submit(jobs, "first", accelerator=wanted)
     assert taken(work, accelerator=not better) == "first"  # no better worker is at work
     submit(jobs, "second", accelerator=wanted)
     workers.beat("better", accelerator=better)
     assert taken(work, accelerator=not better) is None
-    with database.write() as session:
-        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
-        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
+    let_wait(database)
     assert taken(work, accelerator=not better) == "second"
     submit(jobs, "third", accelerator=wanted)
     workers.beat("better", accelerator=better, unfit="It has no store.")
@@ -191,8 +175,7 @@ def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(database, wanted,
     assert taken(work, accelerator=better) == "fourth"
 
 
-def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(jobs, work):
     submit(jobs, "large", memory_bytes=3 * 2**30)
     submit(jobs, "small", memory_bytes=2**30)
     submit(jobs, "unknown")
@@ -218,18 +201,14 @@ def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(database: Da
         (Accelerator.REQUIRED, 2**20, "No worker that is at work has the GPU"),
     ],
 )
-def test_a_job_that_no_worker_at_work_can_take_says_so(database, wanted, needed, told):
-    jobs, workers = Jobs(database), Workers(database)
+def test_a_job_that_no_worker_at_work_can_take_says_so(jobs, workers, wanted, needed, told):
     alone = submit(jobs, "x", accelerator=wanted, memory_bytes=needed)
     workers.beat("a", accelerator=False, memory_bytes=2**29)
     workers.beat("b", accelerator=False, memory_bytes=2**30)
     job = submit(jobs, "y", accelerator=wanted, memory_bytes=needed)
     for one, expected in ((alone, None), (job, told)):
-        texts = [
-            event.data["text"]
-            for event in jobs.events("p", one.id)
-            if event.event is EventKind.MESSAGE
-        ]
+        events = jobs.events("p", one.id)
+        texts = [one.data["text"] for one in events if one.event is EventKind.MESSAGE]
         assert len(texts) == (expected is not None)
         assert expected is None or expected in texts[0]
     jobs.cancel("p", job.id)
@@ -237,15 +216,7 @@ def test_a_job_that_no_worker_at_work_can_take_says_so(database, wanted, needed,
     assert len(jobs.events("p", job.id)) == (4 if told is None else 6), "told again"
 
 
-def let_wait(database: Database) -> None:
-    """Let the time pass that a job waits for until a running one gives way to it."""
-    with database.write() as session:
-        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
-        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
-
-
-def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(database):
-    jobs, work = Jobs(database), JobWork(database)
+def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(jobs, work, database):
     give_way = partial(work.should_give_way, accelerator=False)
     for name in ("a1", "a2", "a3"):
         submit(jobs, name, project="a", priority=100)
@@ -276,8 +247,7 @@ def test_a_running_job_gives_way_to_the_project_whose_turn_it_is(database):
     assert "another project" in jobs.events("a", first.id)[-2].data["text"]
 
 
-def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_the_only_place_of_a_worker_goes_round(jobs, work, database):
     submit(jobs, "a1", project="a")
     submit(jobs, "b1", project="b")
     let_wait(database)
@@ -291,43 +261,24 @@ def test_the_only_place_of_a_worker_goes_round(database: Database) -> None:
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(database):
+def test_a_job_gives_way_to_a_search_whose_first_step_nobody_took(jobs, work, database):
     """Check that a look for work takes the steps of parents, which nobody else does then."""
-    jobs, work = Jobs(database), JobWork(database)
     submit(jobs, "a1", project="a")
     job = claimed(work)
-    search = {
-        "trials": [{"flow": {"family": "maf"}, "optimisation": {"max_epochs": 1, "patience": 1}}],
-        "stages": [{"trials": 1, "share": 1}],
-        "ensemble": 1,
-        "max_seconds": None,
-        "mixed": None,
-    }
-    new = NewJob(
+    submit(
+        jobs,
+        "search",
         project="b",
         kind=JobKind.TRAINING,
-        model_name="search",
-        dataset_id=None,
-        request=search,
         role=JobRole.PARENT,
+        request=a_search(trials=1),
     )
-    jobs.submit(new)
     assert not work.should_give_way(job), "an idle worker may take it"
     let_wait(database)
     assert work.should_give_way(job)
 
 
-def lose_worker(database: Database, worker: str) -> None:
-    """Let the leases of a worker run out, long ago."""
-    with database.write() as session:
-        session.execute(
-            text("UPDATE job SET lease_expires_at = :at, queued_at = :at WHERE worker = :worker"),
-            {"at": "2026-01-01T00:00:00.000Z", "worker": worker},
-        )
-
-
-def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database) -> None:
-    jobs, work = Jobs(database), JobWork(database)
+def test_a_running_job_gives_way_to_one_whose_worker_is_gone(jobs, work, database):
     for name in ("a1", "b1"):
         submit(jobs, name, project=name[0])
     job = claimed(work)
@@ -350,13 +301,10 @@ def test_a_running_job_gives_way_to_one_whose_worker_is_gone(database: Database)
     ("cancels", "state"), [(False, JobState.QUEUED), (True, JobState.CANCELLED)]
 )
 def test_a_job_whose_worker_is_gone_waits_or_ends_though_no_worker_suits_it(
-    database, cancels, state
+    jobs, work, cancels, state
 ):
-    jobs, work = Jobs(database), JobWork(database)
     gpu = submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
-    lost = work.claim("gone", lease_s=LEASE_S, accelerator=True)
-    assert lost is not None
-    lose_worker(database, "gone")
+    assert work.claim("gone", lease_s=-30.0, accelerator=True) is not None
     if cancels:
         jobs.cancel("p", gpu.id)
 
@@ -372,18 +320,8 @@ LIMITS = TrainingLimits(
 
 @pytest.fixture
 def dataset(registry: Registry) -> Dataset:
-    columns = [
-        {
-            "name": name,
-            "dtype": "float64",
-            "mean": 0.0,
-            "std": 1.0,
-            "min": -1.0,
-            "max": 1.0,
-            "distinct": 900,
-        }
-        for name in "abcd"
-    ]
+    moments = {"dtype": "float64", "mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
+    columns = [moments | {"name": name, "distinct": 900} for name in "abcd"]
     return registry.add_dataset(a_dataset(rows=1000, columns=columns))
 
 
