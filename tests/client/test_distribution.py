@@ -131,9 +131,7 @@ print(json.dumps([names, scored.log_prob, refused.type_]))
 @pytest.mark.skipif(
     not (GENERATOR / "openapi-python-client").exists(), reason="`make slow` installs it"
 )
-def test_a_generated_client_has_every_operation_and_calls_the_service(
-    tmp_path: Path, service: Service
-) -> None:
+def test_a_generated_client_has_every_operation_and_calls_the_service(tmp_path, service):
     document = openapi_document()
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     options: list[str | Path] = [

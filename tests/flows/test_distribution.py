@@ -8,13 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.test_distribution import (
-    ROOT,
-    declared,
-    link_installed,
-    requirements_of,
-    run,
-)
+from tests.client.test_distribution import ROOT, declared, link_installed, requirements_of, run
 
 SOURCE = ROOT / "flows"
 _USE = """

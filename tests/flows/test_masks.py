@@ -8,12 +8,7 @@ from torch import Tensor
 
 from flows import BatchNormSpec, FlowError, build
 from flows.bijections.base import Bijection
-from flows.bijections.batch_norm import (
-    EPS,
-    LEAST_OBSERVED,
-    BatchNorm,
-    set_dataset_statistics,
-)
+from flows.bijections.batch_norm import EPS, LEAST_OBSERVED, BatchNorm, set_dataset_statistics
 from flows.bijections.compose import Chain
 from tests.flows.cases import CASES, RUNNING, Case, example_rows, find
 

@@ -544,9 +544,7 @@ def _no_wait_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     ("examples", "steps"), [(8, 25), pytest.param(30, 50, marks=pytest.mark.slow)]
 )
 @pytest.mark.timeout(900)
-def test_the_protocol_keeps_its_promises_in_any_order(
-    database: Database, examples: int, steps: int
-) -> None:
+def test_the_protocol_keeps_its_promises_in_any_order(database, examples, steps):
     # Always the same examples: what is found here must not come and go.
     run_state_machine_as_test(
         lambda: ProtocolMachine(database),  # type: ignore[arg-type]  # a factory does

@@ -118,9 +118,7 @@ def contents(database: Database, blobs: Blobs) -> tuple[dict[str, list[Any]], di
     return rows, files
 
 
-def test_what_is_restored_is_what_was_backed_up_bit_for_bit(
-    database: Database, blobs: Blobs, store: Blobs, tmp_path: Path
-) -> None:
+def test_what_is_restored_is_what_was_backed_up_bit_for_bit(database, blobs, store, tmp_path):
     """From each database into the SQLite file of the back-up, and from there into each."""
     adopt(database, blobs)
     change = Change("default", None, "POST", "/v1/keys", "req-1")
@@ -181,9 +179,7 @@ def test_a_checkpoint_that_is_gone_is_not_named_and_what_is_not_empty_is_refused
         restore(tmp_path / "backup", target, store, tell=quiet)
 
 
-def test_an_installation_moves_into_another_and_counts_on(
-    database: Database, blobs: Blobs, target: Database, store: Blobs
-) -> None:
+def test_an_installation_moves_into_another_and_counts_on(database, blobs, target, store):
     """From SQLite and a folder to PostgreSQL and a bucket, and to what is the same."""
     a_table(target, store)
     registered(target, store, name="people")
@@ -217,9 +213,7 @@ def test_a_restore_that_was_broken_off_goes_on_and_a_store_with_other_files_is_r
 
 
 @pytest.mark.usefixtures("sqlite_url")  # in the folder
-def test_a_data_directory_that_nobody_runs_is_restored_as_it_is(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
+def test_a_data_directory_that_nobody_runs_is_restored_as_it_is(target, store, tmp_path):
     laptop = Database(f"sqlite:///{tmp_path / 'densityd.sqlite3'}")
     a_table(laptop, Blobs.in_folder(tmp_path / "blobs"))
     laptop.dispose()
@@ -228,9 +222,7 @@ def test_a_data_directory_that_nobody_runs_is_restored_as_it_is(
     check_whole(target, store)
 
 
-def test_what_is_deleted_during_a_back_up_is_not_in_it(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
+def test_what_is_deleted_during_a_back_up_is_not_in_it(target, store, tmp_path):
     tables = [a_table(target, store) for _ in range(3)]
     late: list[str] = []
 
@@ -252,9 +244,7 @@ def test_what_is_deleted_during_a_back_up_is_not_in_it(
     check_whole(*opened(tmp_path / "backup"))
 
 
-def test_a_damaged_file_is_told_and_the_rest_is_copied(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_told_and_the_rest_is_copied(target, store, tmp_path):
     bad, good = a_table(target, store), a_table(target, store)
     store.path(table_key(bad)).write_bytes(b"flipped")
 
@@ -265,9 +255,7 @@ def test_a_damaged_file_is_told_and_the_rest_is_copied(
     assert [file.key for file in kept.files()] == [table_key(good)]
 
 
-def test_what_is_no_whole_back_up_is_refused(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
+def test_what_is_no_whole_back_up_is_refused(target, store, tmp_path):
     folder = tmp_path / "backup"
     back_up(target, store, folder, tell=quiet)
     (folder / "rows.sqlite3").write_bytes(b"no database")
@@ -278,9 +266,7 @@ def test_what_is_no_whole_back_up_is_refused(
         restore(folder, target, store, tell=quiet)
 
 
-def test_a_folder_of_something_else_is_left_alone(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
+def test_a_folder_of_something_else_is_left_alone(target, store, tmp_path):
     adopt(target, store)
     a_table(target, store)
     (tmp_path / "live").mkdir()
@@ -291,9 +277,7 @@ def test_a_folder_of_something_else_is_left_alone(
     check_whole(target, live)
 
 
-def test_a_list_of_parts_of_which_one_is_gone_is_no_checkpoint(
-    target: Database, store: Blobs, tmp_path: Path
-) -> None:
+def test_a_list_of_parts_of_which_one_is_gone_is_no_checkpoint(target, store, tmp_path):
     registered(target, store)
     job = submitted(Jobs(target), kind=JobKind.SCORING, model_name="people", model_version=1)
     work = JobWork(target)

@@ -7,11 +7,7 @@ import torch
 from torch import Tensor
 
 from flows import BatchNormSpec, Flow, MafSpec, RealNvpSpec, build
-from flows.bijections.autoregressive.masked import (
-    Conditioner,
-    hidden_degrees,
-    made_masks,
-)
+from flows.bijections.autoregressive.masked import Conditioner, hidden_degrees, made_masks
 from flows.bijections.batch_norm import EPS, BatchNorm, set_dataset_statistics
 from flows.bijections.compose import Chain, Permutation, Reverse
 from flows.bijections.tails import Tails

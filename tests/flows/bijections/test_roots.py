@@ -6,11 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from flows import (
-    PlanarSpec,
-    RadialSpec,
-    SylvesterSpec,
-)
+from flows import PlanarSpec, RadialSpec, SylvesterSpec
 from flows.bijections.base import Bijection
 from flows.bijections.roots import MAX_EVALUATIONS, TOLERANCE, invert
 from flows.bijections.thin_layers import LayerParameters, bend, bend_log_slope, positive, unbend
@@ -56,10 +52,7 @@ def _mixture(dtype: torch.dtype, shape: tuple[int, ...] = (50,), *, seed: int = 
 
 @every_dtype
 @settings(deadline=None)
-@given(
-    root=st.floats(-1e6, 1e6, width=32),
-    depth=st.floats(-0.9375, 0.9375, width=32),
-)
+@given(root=st.floats(-1e6, 1e6, width=32), depth=st.floats(-0.9375, 0.9375, width=32))
 def test_a_root_is_found_to_the_stated_tolerance(dtype, root, depth):
     expected = torch.tensor([root], dtype=torch.float64)
     y, _ = wiggle(expected, torch.tensor(depth, dtype=torch.float64))

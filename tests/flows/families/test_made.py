@@ -9,14 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import (
-    Flow,
-    FlowError,
-    MadeSpec,
-    build,
-    compile_flow,
-    count_parameters,
-)
+from flows import Flow, FlowError, MadeSpec, build, compile_flow, count_parameters
 from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble, choose_mask
 from flows.bijections.autoregressive.masked import MaskedLinear, made_masks, run_masked

@@ -72,10 +72,7 @@ def trained(spec: MixedSpec = SPEC, context: Tensor | None = None, **given: Any)
 
 @pytest.mark.parametrize(
     ("value", "same"),
-    [
-        *((value, -1.0) for value in (3.0, 0.5, -2.0, 1e30, -1e300)),
-        (math.inf, math.nan),
-    ],
+    [*((value, -1.0) for value in (3.0, 0.5, -2.0, 1e30, -1e300)), (math.inf, math.nan)],
 )
 def test_what_is_no_level_counts_as_unseen_and_what_is_infinite_as_a_gap(value, same):
     rows = example_rows(3)

@@ -31,14 +31,7 @@ from flows import (
 from flows.bijections.batch_norm import set_dataset_statistics
 from flows.preprocess import Standardise
 from flows.training.steps import CompiledSteps
-from tests.flows.cases import (
-    assert_same,
-    example_rows,
-    find,
-    numbers,
-    through_bytes,
-    trained_flow,
-)
+from tests.flows.cases import assert_same, example_rows, find, numbers, through_bytes, trained_flow
 
 ROWS = example_rows(240, 4).float()
 TRAIN, VALIDATION = ROWS[:200], ROWS[200:]

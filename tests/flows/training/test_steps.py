@@ -69,10 +69,7 @@ STEP = StepSchedule(StepFactor(50, 0.1))
     [
         (FitOptions(learning_rate=0.5), {1: 0.5, 900: 0.5}),
         (VariationalOptions(learning_rate=2.0), {1: 2.0, 9999: 2.0}),
-        (
-            FitOptions(learning_rate=1.0, schedule=STEP),
-            {1: 1, 50: 1, 51: 0.1, 100: 0.1, 101: 0.01},
-        ),
+        (FitOptions(learning_rate=1.0, schedule=STEP), {1: 1, 50: 1, 51: 0.1, 100: 0.1, 101: 0.01}),
         (
             FitOptions(learning_rate=2.0, schedule="cosine", max_epochs=10),
             {n: 1 + math.cos(math.pi * (n - 1) / 10) for n in range(1, 11)},

@@ -99,8 +99,7 @@ def test_unknown_potentials_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("lower", "upper"),
-    [((), ()), ((0.0,), (1.0, 2.0)), ((1.0,), (1.0,)), ((0.0,), (math.inf,))],
+    ("lower", "upper"), [((), ()), ((0.0,), (1.0, 2.0)), ((1.0,), (1.0,)), ((0.0,), (math.inf,))]
 )
 def test_windows_that_hold_nothing_are_refused(lower, upper):
     with pytest.raises(ValueError, match="lower"):
@@ -345,9 +344,7 @@ def test_a_plane_has_the_second_coordinate_in_rows_and_is_empty_where_nothing_is
     ("middle", "scale"),
     [((0.0, 0.0), 1.0), ((300.0, -2.0), 2.0), ((0.0, 0.5), 0.01), ((0, 0), 500)],
 )
-def test_a_window_holds_the_density_and_little_else(
-    middle: tuple[float, float], scale: float
-) -> None:
+def test_a_window_holds_the_density_and_little_else(middle, scale):
     text = f"-0.5 * ((z1 - {middle[0]}) / {scale})^2 - 0.5 * ((z2 + {-middle[1]}) / {scale})^2"
     plane = density_in_plane(FormulaTarget(text, 2), size=80)
     window, values = plane.window, plane.log_density

@@ -17,7 +17,7 @@ from app.server.broker import Broker
 from densityd.service.private_redis import find_server
 from models_store.job_states import JobState
 from models_store.settings import StoreSettings
-from tests.jobs.workers.place import Place, is_at_work
+from tests.jobs.workers.place import is_at_work
 from tests.support.proxies import HAPROXY
 from tests.support.servers import Guarded, free_port
 from tests.support.waiting import wait_until
@@ -81,9 +81,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         one.stop()
 
 
-def test_messages_go_to_the_new_primary_once_the_old_one_is_dead(
-    place: Place, watched: Watched, start_worker: StartWorker
-) -> None:
+def test_messages_go_to_the_new_primary_once_the_old_one_is_dead(place, watched, start_worker):
     broker = Broker(place.with_settings(broker_url=watched.url))
     wait_until(lambda: broker.ping() is None and watched.replicas() == 1)
     worker = start_worker(DENSITYD_BROKER_URL=watched.url)
@@ -154,9 +152,7 @@ def tls_url(tmp_path: Path) -> Iterator[str]:
     server.stop()
 
 
-def test_messages_go_through_tls_and_only_to_a_server_whose_certificate_is_known(
-    tls_url: str, tmp_path: Path
-) -> None:
+def test_messages_go_through_tls_and_only_to_a_server_whose_certificate_is_known(tls_url, tmp_path):
     with closing(Broker(StoreSettings(broker_url=tls_url))) as stranger:
         assert "CERTIFICATE_VERIFY_FAILED" in str(stranger.ping())
     pools.reset()  # of a process: they tell connections by where these go, not by how they are secured

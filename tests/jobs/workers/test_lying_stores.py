@@ -86,9 +86,7 @@ def unusable(place: Place, root: Path) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("submit", [training, sampling])
-def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
-    tmp_path: Path, submit: Submit
-) -> None:
+def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(tmp_path, submit):
     place, numbers = Place(tmp_path / "place"), count()
     job_id = submit(place)
 
@@ -111,9 +109,7 @@ def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
 @each
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("submit", [training, sampling])
-def test_a_job_outlives_any_call_of_a_disk_that_fails(
-    tmp_path: Path, submit: Submit, code: int, every: int
-) -> None:
+def test_a_job_outlives_any_call_of_a_disk_that_fails(tmp_path, submit, code, every):
     _, disk, outcome = on_disk(tmp_path / "undisturbed", submit)
     # Other calls for another error.
     for number in range(1 + code % 2, len(disk.calls) + 1, every):
@@ -129,9 +125,7 @@ def test_a_job_outlives_any_call_of_a_disk_that_fails(
 
 
 @each
-def test_a_disk_that_loses_half_of_what_it_synced_never_gives_a_wrong_model(
-    tmp_path: Path, every: int
-) -> None:
+def test_a_disk_that_loses_half_of_what_it_synced_never_gives_a_wrong_model(tmp_path, every):
     _, disk, outcome = on_disk(tmp_path / "undisturbed", training)
     syncs = [n for n, call in enumerate(disk.calls, 1) if call.startswith(f"fsync {STAGING}/")]
     assert len(syncs) > 1
@@ -180,9 +174,7 @@ def in_bucket(
     ids=["few once", "some once", "some until told"],
 )
 @pytest.mark.parametrize("submit", [training, sampling, scoring])
-def test_a_job_on_a_bucket_ends_right_or_fails_clearly(
-    tmp_path: Path, submit: Submit, lasting: bool, every: int
-) -> None:
+def test_a_job_on_a_bucket_ends_right_or_fails_clearly(tmp_path, submit, lasting, every):
     requests, job, outcome = in_bucket(tmp_path / "undisturbed", submit)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
     for first, wrong in enumerate(Wrong, start=1):  # other requests for each

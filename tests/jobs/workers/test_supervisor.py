@@ -54,9 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(last.version["checkpoint_sha256"])
 
 
-def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(place, supervise):
     dataset = place.add_dataset()
     job_id = place.submit(dataset, max_epochs=200, patience=200)
 
@@ -80,9 +78,7 @@ def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(
     assert (job.progress or {})["fraction"] == 1.0
 
 
-def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise()
     trainer = running.trainer_pid()
@@ -102,9 +98,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
-def test_a_job_without_an_end_gives_way_and_continues_later(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_job_without_an_end_gives_way_and_continues_later(place, supervise):
     dataset = place.add_dataset()
     job_id = place.submit(dataset, **ENDLESS)
     running = supervise(turn_s=0.01)
@@ -135,9 +129,7 @@ def test_a_job_without_an_end_gives_way_and_continues_later(
     assert place.epochs(job_id)[:3] == [1, 2, 3]
 
 
-def test_neither_kill_9_nor_a_stop_changes_the_model(
-    place: Place, supervise: Supervise, undisturbed: str
-) -> None:
+def test_neither_kill_9_nor_a_stop_changes_the_model(place, supervise, undisturbed):
     job_id = place.submit(place.add_dataset(), **MEDIUM)
     running = supervise()
     trainer = running.trainer_pid()
@@ -165,9 +157,7 @@ def test_neither_kill_9_nor_a_stop_changes_the_model(
     assert place.version(job_id).checkpoint_sha256 == undisturbed
 
 
-def test_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(place, supervise):
     dataset = place.add_dataset(rows=600_000)
     poison = place.submit(dataset, **{**ENDLESS, "batch_size": 2})  # no epoch ends before the crash
     for attempt in range(3):
@@ -194,9 +184,7 @@ def _has_moved(place: Place, job_id: str, before: dict[str, Any] | None) -> bool
     return place.job(job_id).progress != before
 
 
-def test_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(place, supervise):
     dataset = place.add_dataset()
     flow = {"family": "maf", "layers": 2, "hidden": [8192, 8192]}
     job_id = place.submit(dataset, flow=flow, max_epochs=1)
@@ -210,9 +198,7 @@ def test_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
     assert "700 MiB" in error["detail"]
 
 
-def test_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise()
     trainer = running.trainer_pid()
@@ -234,9 +220,7 @@ def test_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
 
 
 @pytest.mark.slow
-def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise(stall_timeout_s=3)
     trainer = running.trainer_pid()
@@ -274,9 +258,7 @@ def test_training_goes_on_while_the_database_is_away(place: Place, supervise: Su
     impatient.dispose()
 
 
-def test_trainers_killed_while_they_start_cost_their_job_nothing(
-    place: Place, supervise: Supervise
-) -> None:
+def test_trainers_killed_while_they_start_cost_their_job_nothing(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     for attempt in range(1, OWN_LIMIT + 1):
         place.no_wait(job_id)
@@ -303,9 +285,7 @@ def test_sigterm_to_a_trainer_that_starts_is_a_release(place: Place, supervise: 
         assert "was asked to stop" in place.messages(job_id)[-1]
 
 
-def test_a_job_that_runs_for_too_long_fails_and_goes_on_when_resumed(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_job_that_runs_for_too_long_fails_and_goes_on_when_resumed(place, supervise):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     running = supervise()
     wait_until(lambda: place.epoch(job_id) >= 1)
@@ -344,9 +324,7 @@ def test_what_an_ended_job_has_no_use_for_goes_at_once(place: Place, supervise: 
     assert place.blobs.keys("models") == []
 
 
-def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(place, supervise):
     job_id = place.submit(place.add_dataset(), max_epochs=3)
     supervise(max_project_bytes=1000).join()
     error = place.job(job_id).error
@@ -356,9 +334,7 @@ def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
     assert place.blobs.keys("jobs") == []
 
 
-def test_a_disk_of_which_too_little_is_free_puts_no_worker_out(
-    place: Place, supervise: Supervise
-) -> None:
+def test_a_disk_of_which_too_little_is_free_puts_no_worker_out(place, supervise):
     job_id = place.submit(place.add_dataset(), max_epochs=3)
     running = supervise(reserve_bytes=10**18)
     running.join()

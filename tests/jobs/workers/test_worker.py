@@ -44,9 +44,7 @@ def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
 
 
 @pytest.mark.usefixtures("place_redis")
-def test_celerys_own_commands_see_the_worker_and_the_job_that_it_runs(
-    place: Place, start_worker: StartWorker
-) -> None:
+def test_celerys_own_commands_see_the_worker_and_the_job_that_it_runs(place, start_worker):
     worker = start_worker(DENSITYD_WORKER_NAME="one")
     wait_until(lambda: "pong" in celery(place, "inspect", "ping"))
     assert "densityd@one: OK" in celery(place, "status")
@@ -81,9 +79,7 @@ def test_a_worker_that_celery_starts_takes_the_jobs_of_its_queue(place: Place) -
     assert worker.wait(120) == 0
 
 
-def test_jobs_run_while_the_broker_is_wiped_and_away(
-    place: Place, place_redis: PlaceRedis, start_worker: StartWorker
-) -> None:
+def test_jobs_run_while_the_broker_is_wiped_and_away(place, place_redis, start_worker):
     worker = start_worker()
     wait_until(lambda: is_at_work(place))
     dataset = place.add_dataset()
@@ -160,12 +156,7 @@ def spoil_store(place: Place) -> str:
 
 
 @pytest.mark.parametrize("spoil", [spoil_database, spoil_schema, spoil_store])
-def test_a_worker_without_its_stores_ends_with_one_line(
-    place: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    spoil: Callable[[Place], str],
-) -> None:
+def test_a_worker_without_its_stores_ends_with_one_line(place, monkeypatch, caplog, spoil):
     # It would stay for the tests that follow.
     monkeypatch.setattr("workers.main.configure_logging", lambda *_: None)
     named = spoil(place)
@@ -195,9 +186,7 @@ def stop_outside_a_write(process: subprocess.Popen[bytes], place: Place) -> None
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("place_redis")
-def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
-    place: Place, start_worker: StartWorker
-) -> None:
+def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(place, start_worker):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     zombie = start_worker(DENSITYD_WORKER_NAME="zombie")
     wait_until(lambda: place.epoch(job_id) >= 1)
@@ -219,9 +208,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("place_redis")
-def test_other_signals_end_a_worker_as_sigterm_does(
-    place: Place, start_worker: StartWorker
-) -> None:
+def test_other_signals_end_a_worker_as_sigterm_does(place, start_worker):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     worker = start_worker()
     wait_until(lambda: place.epoch(job_id) >= 1)
@@ -238,9 +225,7 @@ def test_other_signals_end_a_worker_as_sigterm_does(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("place_redis")
-def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
-    place: Place, start_worker: StartWorker
-) -> None:
+def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(place, start_worker):
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     first = start_worker(DENSITYD_WORKER_NAME="first")
     wait_until(lambda: place.epoch(job_id) >= 1)

@@ -179,9 +179,7 @@ def test_many_readers_of_many_processes_fetch_once(s3: Blobs, tmp_path: Path) ->
     assert {digest for _, digest in found} == {sha256}
 
 
-def test_wrong_credentials_are_told_without_them(
-    s3: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_credentials_are_told_without_them(s3, tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     secret.write_text("wrong-secret\n")
     right = os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -315,9 +313,7 @@ def test_no_space_is_told_and_nothing_is_left(folder: Blobs) -> None:
 @pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENOSPC, StorageFullError), (errno.EIO, BlobError)]
 )
-def test_a_failed_fsync_stores_nothing(
-    folder: Blobs, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
-) -> None:
+def test_a_failed_fsync_stores_nothing(folder, monkeypatch, code, expected):
     put(folder, b"old")
 
     def fail(_handle: int) -> None:

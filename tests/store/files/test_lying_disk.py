@@ -88,9 +88,7 @@ def test_a_power_cut_at_any_call_takes_nothing_that_was_stored(root: Path, tmp_p
 
 
 @pytest.mark.parametrize("skipped", ["_sync_folder", "_synced"])
-def test_a_store_that_syncs_less_is_found_out(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skipped: str
-) -> None:
+def test_a_store_that_syncs_less_is_found_out(root, tmp_path, monkeypatch, skipped):
     def hash_only(path: Path, key: str) -> StoredBlob:
         content = path.read_bytes()
         return StoredBlob(key=key, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
