@@ -182,26 +182,23 @@ def claimable(database: Database) -> list[str]:
         return [*expired, *(row.id for row in session.scalars(waiting().limit(1000)))]
 
 
+def split_of(**changes: Any) -> AcceptedSplit:
+    values: dict[str, Any] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    values |= {"shuffle": True, "seed": 0, "validation_dataset_id": None, "test_dataset_id": None}
+    return AcceptedSplit(**{**values, **changes})
+
+
 def a_search(
     *, trials: int, stages: Sequence[tuple[int, float]] | None = None, **changes: Any
 ) -> dict[str, Any]:
     trial = Trial(
         flow=RealNvpSpec(layers=2, hidden=[8]), optimisation=FitOptions(max_epochs=40, patience=10)
     )
-    split = AcceptedSplit(
-        train=0.8,
-        validation=0.1,
-        test=0.1,
-        shuffle=True,
-        seed=0,
-        validation_dataset_id=None,
-        test_dataset_id=None,
-    )
     search = AcceptedSearch(
         model_name="shuttle",
         dataset_id="ds_" + 32 * "0",
         columns=["a", "b"],
-        split=split,
+        split=split_of(),
         preprocessing=Preprocessing(dequantise=None),
         trials=[trial] * trials,
         stages=[Stage(trials=n, share=share) for n, share in stages or ((trials, 1 / 3), (1, 1.0))],

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,30 @@ from models_store.database.database import Database, migrate
 from models_store.database.ids import new_id
 from models_store.files.blobs import Blobs, table_key
 from models_store.files.store_address import StoreAddress
-from models_store.job_states import Job, JobKind, JobState, NewJob
+from models_store.job_states import Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
 from models_store.quotas import stored_bytes
-from models_store.records import Dataset, NewDataset, Version
+from models_store.records import Dataset, Version
 from models_store.registry import Registry
-from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.accept_bulk import accept_sampling, accept_scoring, in_parts
 from models_store.requests.accept_training import accept_training
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.training import AcceptedSplit, TrainingRequest
+from models_store.requests.training import TrainingRequest
 from tabular.columns import Column
 from tests.api.serving import registered
-from tests.store.makers import no_wait
+from tests.store.makers import a_dataset, no_wait, submitted
 from tests.support.servers import tied
 from tests.support.waiting import wait_until
-from workers.protocol import DatasetRef, EpochDone, Message, Trained, TrainingTask
+from workers.protocol import DatasetRef, EpochDone, Message, Task, Trained, TrainingTask
 from workers.settings import WorkerSettings
+from workers.supervisor import assignment
+from workers.supervisor.attempt import as_product
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.trainers import Trainers
-from workers.trainer.training import train
+from workers.trainer.work import do
 
 PROJECT = "default"
 _FILE = "densityd.sqlite3"
@@ -114,73 +116,82 @@ class Place:
         ]
         for fields, kind in zip(described, types, strict=bool(types)):
             fields.update(kind.to_dict())
-        return self.registry.add_dataset(
-            NewDataset(
-                id=dataset_id,
-                project=PROJECT,
-                name="table",
-                rows=len(table),
-                dtype="float32",
-                columns=described,
-                warnings=[],
-                source_format="npy",
-                source_sha256=blob.sha256,
-                key=blob.key,
-                sha256=blob.sha256,
-                bytes=blob.bytes,
-            )
+        new = a_dataset(
+            id=dataset_id,
+            rows=len(table),
+            dtype="float32",
+            columns=described,
+            source_format="npy",
+            sha256=blob.sha256,
+            bytes=blob.bytes,
         )
+        return self.registry.add_dataset(new)
 
-    def submit(self, dataset: Dataset, *, model_name: str = "m", **optimisation: Any) -> str:
-        flow = optimisation.pop("flow", FLOW)
-        request = TrainingRequest.model_validate(
-            {
-                "model_name": model_name,
-                "dataset_id": dataset.id,
-                "flow": flow,
-                "optimisation": {"seed": 1} | optimisation,
-            }
-        )
-        accepted = accept_training(request, dataset, limits=LIMITS)
-        new = NewJob(
-            project=PROJECT,
-            kind=JobKind.TRAINING,
-            model_name=model_name,
-            dataset_id=dataset.id,
-            request=accepted.model_dump(mode="json"),
-            request_id="req-1",
-        )
-        return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
+    def start(self, kind: JobKind, accepted: BaseModel, **changes: Any) -> str:
+        """Submit a job of an accepted request."""
+        request = accepted.model_dump(mode="json")
+        values = {"model_name": "m", "dataset_id": request.get("dataset_id"), "request_id": "req-1"}
+        return submitted(self.jobs, kind=kind, request=request, **{**values, **changes}).id
+
+    def submit(self, dataset: Dataset, **optimisation: Any) -> str:
+        fields: dict[str, Any] = {
+            "model_name": "m",
+            "dataset_id": dataset.id,
+            "flow": optimisation.pop("flow", FLOW),
+            "optimisation": {"seed": 1} | optimisation,
+        }
+        request = TrainingRequest.model_validate(fields)
+        return self.start(JobKind.TRAINING, accept_training(request, dataset, limits=LIMITS))
 
     def add_model(self, **fields: Any) -> Version:
         """A version that no training made."""
         return registered(self.database, self.blobs, name="m", **fields)
 
-    def submit_scoring(self, version: Version, dataset: Dataset, **fields: Any) -> str:
+    def submit_scoring(
+        self, version: Version, dataset: Dataset, part_rows: int | None = None, **fields: Any
+    ) -> str:
         body = {"model": version.ref, "dataset_id": dataset.id} | fields
         request = ScoringRequest.model_validate(body)
         accepted = accept_scoring(request, version, dataset, max_bytes=2**40)
-        return self._submit_bulk(JobKind.SCORING, version, accepted, dataset_id=dataset.id)
+        return self._start_bulk(JobKind.SCORING, version, accepted, dataset.rows, part_rows)
 
-    def submit_sampling(self, version: Version, n: int, **fields: Any) -> str:
+    def submit_sampling(
+        self, version: Version, n: int, part_rows: int | None = None, **fields: Any
+    ) -> str:
         body = {"model": version.ref, "n": n, "seed": 1} | fields
         request = SamplingRequest.model_validate(body)
         accepted = accept_sampling(request, version, None, max_bytes=2**40)
-        return self._submit_bulk(JobKind.SAMPLING, version, accepted, dataset_id=None)
+        return self._start_bulk(JobKind.SAMPLING, version, accepted, n, part_rows)
 
-    def _submit_bulk(
-        self, kind: JobKind, version: Version, accepted: BaseModel, *, dataset_id: str | None
+    def _start_bulk(
+        self, kind: JobKind, version: Version, accepted: Any, rows: int, part_rows: int | None
     ) -> str:
-        new = NewJob(
-            project=PROJECT,
-            kind=kind,
-            model_name=version.name,
-            model_version=version.version,
-            dataset_id=dataset_id,
-            request=accepted.model_dump(mode="json"),
-            request_id="req-1",
-        )
-        return self.jobs.submit(new).job.id
+        split = in_parts(accepted, version, rows=rows, part_rows=part_rows)
+        at = {"model_name": version.name, "model_version": version.version}
+        return self.start(kind, split or accepted, role=split and JobRole.PARENT, **at)
+
+    def carry_out(self, order: int = 1) -> list[Job]:
+        """Do the work that there is; that of jobs that wait at the same time in either order."""
+        done: list[Job] = []
+        while jobs := [*iter(partial(self.work.claim, "here", lease_s=600), None)][::order]:
+            for job in jobs:
+                self.finish(job)
+            done += jobs
+        return done
+
+    def assigned(self, job: Job) -> Any:
+        """The task of a claimed job."""
+        return assignment.task_of(job, registry=self.registry, settings=self.settings)
+
+    def finish(self, job: Job) -> dict[str, Any]:
+        """Do the work of a claimed job, and finish it; return what it made."""
+        last: Any = run(self.assigned(job))[-1]
+        made: dict[str, Any] = last.version if isinstance(last, Trained) else last.result
+        if job.role is JobRole.CHILD and not isinstance(last, Trained):
+            made = as_product(made)
+        kept: Any = {"product" if job.role is JobRole.CHILD else "result": made}
+        self.work.finish(job.id, job.attempt, metrics=last.metrics, **kept)
+        return made
 
     def stored_bytes(self) -> int:
         """What counts in the project's quota."""
@@ -353,9 +364,10 @@ def task_of(place: Place, dataset: Dataset, **changes: Any) -> TrainingTask:
     ).model_copy(update=changes)
 
 
-def run(task: TrainingTask, interrupted: Callable[[], bool] = lambda: False) -> list[Message]:
+def run(task: Task, interrupted: Callable[[], bool] = lambda: False) -> list[Any]:
+    """Do a task here; return what it sends."""
     messages: list[Message] = []
-    train(task, messages.append, interrupted=interrupted)
+    do(task, messages.append, interrupted)
     return messages
 
 
@@ -367,16 +379,3 @@ def result(messages: list[Message]) -> Trained:
 
 def epochs(messages: list[Message]) -> list[EpochDone]:
     return [message for message in messages if isinstance(message, EpochDone)]
-
-
-def split_of(**changes: Any) -> AcceptedSplit:
-    fields: dict[str, Any] = {
-        "train": 0.8,
-        "validation": 0.1,
-        "test": 0.1,
-        "shuffle": True,
-        "seed": 0,
-        "validation_dataset_id": None,
-        "test_dataset_id": None,
-    }
-    return AcceptedSplit(**fields | changes)

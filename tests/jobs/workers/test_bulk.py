@@ -1,7 +1,6 @@
 """The work of bulk jobs as plain calls, on real files."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,17 @@ from models_store.errors import StorageFullError
 from models_store.files.blobs import Blobs, model_key
 from models_store.files.checkpoints import save_model
 from models_store.files.store_address import StoreAddress
-from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
+from models_store.job_states import Job, JobRole, JobState
 from models_store.records import Dataset
-from models_store.requests.accept_bulk import accept_sampling, accept_scoring, in_parts
-from models_store.requests.bulk import (
-    AcceptedBulk,
-    AcceptedSampling,
-    AcceptedScoring,
-    SamplingRequest,
-    ScoringRequest,
-)
-from tests.api.serving import SPEC, a_flow, registered
-from tests.jobs.workers.place import PROJECT, Place, attempt_fields, ref
+from models_store.requests.accept_bulk import accept_sampling, in_parts
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring, SamplingRequest
+from tests.api.serving import SPEC, a_flow
+from tests.jobs.workers.place import PROJECT, Place, attempt_fields, epochs, ref, run
+from tests.store.makers import claimed
 from workers.errors import TrainingError
 from workers.leftovers import sweep
 from workers.protocol import (
     BulkTask,
-    EpochDone,
     Interrupted,
     Message,
     ModelRef,
@@ -40,10 +33,6 @@ from workers.protocol import (
     SamplingTask,
     ScoringTask,
 )
-from workers.supervisor.assignment import task_of
-from workers.supervisor.attempt import as_product
-from workers.trainer import bulk
-from workers.trainer.bulk import produce
 
 ROWS = 1_000
 NAMES = ["x3", "x1", "x2"]
@@ -111,20 +100,10 @@ def sampling(place: Place, **changes: Any) -> SamplingTask:
     return SamplingTask(request=request.model_dump(), **common(place, **changes))
 
 
-def run(task: BulkTask, interrupted: Callable[[], bool] = lambda: False) -> list[Message]:
-    messages: list[Message] = []
-    bulk.produce(task, messages.append, interrupted=interrupted)
-    return messages
-
-
 def produced(messages: list[Message]) -> Produced:
     last = messages[-1]
     assert isinstance(last, Produced), last
     return last
-
-
-def parts(messages: list[Message]) -> list[EpochDone]:
-    return [message for message in messages if isinstance(message, EpochDone)]
 
 
 def file_of(place: Place, messages: list[Message]) -> Path:
@@ -154,11 +133,11 @@ def test_a_dataset_is_scored_by_the_names_of_its_columns(place: Place, dataset: 
     assert metrics["rows"] == ROWS
     assert metrics["non_finite"] == 0
     assert metrics["mean_log_prob"] == pytest.approx(values[:, 0].mean())
-    assert [message.metrics["part"] for message in parts(messages)] == [1, 2, 3, 4]
+    assert [message.metrics["part"] for message in epochs(messages)] == [1, 2, 3, 4]
     counts = produced(messages).counts
     assert counts is not None
     assert counts["ranks"] == np.bincount((values[:, 1] * 10).astype(int).clip(0, 9)).tolist()
-    computed = parts(messages)[-1].progress
+    computed = epochs(messages)[-1].progress
     assert (computed["rows"], computed["total_rows"]) == (ROWS, ROWS)
     assert 0 < computed["fraction"] < 1  # the file is not there yet
 
@@ -235,13 +214,13 @@ def test_interrupted_anywhere_it_makes_the_same_file(place, dataset, at, kind, o
     first = run(task(attempt=2), lambda: next(asked) >= at)
 
     assert isinstance(first[-1], Interrupted)
-    known = [message.checkpoint for message in reversed(parts(first))][:2]
+    known = [message.checkpoint for message in reversed(epochs(first))][:2]
     second = run(task(attempt=3, checkpoints=known))
     result = produced(second).result
     assert result["key"] != undisturbed["key"]
     assert (result["sha256"], result["bytes"]) == (undisturbed["sha256"], undisturbed["bytes"])
-    fresh = sum(message.metrics["rows"] > 0 for message in parts(second))
-    assert fresh + len(parts(first)) == 4, "no row is computed twice"
+    fresh = sum(message.metrics["rows"] > 0 for message in epochs(second))
+    assert fresh + len(epochs(first)) == 4, "no row is computed twice"
 
 
 def test_a_damaged_part_is_computed_again_and_those_after_it(place, dataset):
@@ -249,18 +228,18 @@ def test_a_damaged_part_is_computed_again_and_those_after_it(place, dataset):
     [second] = [key for key in place.blobs.keys("jobs") if key.endswith("1-2.part")]
     place.blobs.path(second).write_bytes(b"\0")
 
-    newest = parts(undisturbed)[-1].checkpoint
+    newest = epochs(undisturbed)[-1].checkpoint
     messages = run(scoring(place, dataset, attempt=2, checkpoints=[newest]))
 
     [note] = [message for message in messages if isinstance(message, Note)]
     assert note.text.startswith("Part 2 is unusable")
-    assert [message.metrics["rows"] for message in parts(messages)] == [512, 768, ROWS]
+    assert [message.metrics["rows"] for message in epochs(messages)] == [512, 768, ROWS]
     assert produced(messages).result["sha256"] == produced(undisturbed).result["sha256"]
 
 
 def test_without_a_list_it_starts_again(place: Place, dataset: Dataset) -> None:
     undisturbed = run(scoring(place, dataset))
-    known = [message.checkpoint for message in parts(undisturbed)][-2:]
+    known = [message.checkpoint for message in epochs(undisturbed)][-2:]
     for lost in known:
         assert lost is not None
         place.blobs.delete(lost.key)
@@ -273,7 +252,7 @@ def test_without_a_list_it_starts_again(place: Place, dataset: Dataset) -> None:
 
 def test_a_file_is_written_while_as_much_of_the_disk_stays_free(place, monkeypatch):
     first = run(sampling(place))
-    checkpoint = parts(first)[-1].checkpoint
+    checkpoint = epochs(first)[-1].checkpoint
     store = StoreAddress(url=str(place.blobs.root), leave_bytes=10**18)
     task = sampling(place, store=store, attempt=2, checkpoints=[checkpoint])
     committed: list[str] = []
@@ -286,7 +265,7 @@ def test_a_file_is_written_while_as_much_of_the_disk_stays_free(place, monkeypat
 
 def test_parts_are_not_made_before_they_are_due(place: Place, dataset: Dataset) -> None:
     messages = run(scoring(place, dataset, checkpoint_interval_s=60.0))
-    assert len(parts(messages)) == 1
+    assert len(epochs(messages)) == 1
 
 
 def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) -> None:
@@ -299,59 +278,6 @@ def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) ->
 
 SPLIT_ROWS, PART_ROWS = 1_000, 300
 SPLIT_NAMES = ["x1", "x2", "x3"]
-
-
-def submit(place: Place, kind: JobKind, accepted: AcceptedBulk) -> str:
-    new = NewJob(
-        project=PROJECT,
-        kind=kind,
-        model_name="people",
-        model_version=1,
-        dataset_id=accepted.model_dump().get("dataset_id"),
-        request=accepted.model_dump(mode="json"),
-        role=None if accepted.part_rows is None else JobRole.PARENT,
-    )
-    return place.jobs.submit(new).job.id
-
-
-def split_scoring(place: Place, dataset: Dataset, part_rows: int, **fields: Any) -> str:
-    version = place.registry.version(PROJECT, "people", 1)
-    body = {"model": "people:1", "dataset_id": dataset.id, **fields}
-    request = ScoringRequest.model_validate(body)
-    accepted = accept_scoring(request, version, dataset, max_bytes=10**9)
-    split = in_parts(accepted, version, rows=dataset.rows, part_rows=part_rows) or accepted
-    return submit(place, JobKind.SCORING, split)
-
-
-def split_sampling(place: Place, part_rows: int, **fields: Any) -> str:
-    version = place.registry.version(PROJECT, "people", 1)
-    request = SamplingRequest.model_validate(
-        {"model": "people:1", "n": SPLIT_ROWS, "seed": 7, **fields}
-    )
-    accepted = accept_sampling(request, version, None, max_bytes=10**9)
-    split = in_parts(accepted, version, rows=SPLIT_ROWS, part_rows=part_rows) or accepted
-    return submit(place, JobKind.SAMPLING, split)
-
-
-def carry_out(place: Place, order: int = 1) -> list[Job]:
-    """Do the work that there is; that of jobs that wait at the same time in either order."""
-    done: list[Job] = []
-    while claimed := list(iter(lambda: place.work.claim("here", lease_s=600), None)):
-        for job in claimed[::order]:
-            messages: list[Any] = []
-            task: Any = task_of(job, registry=place.registry, settings=place.settings)
-            produce(task, messages.append, interrupted=lambda: False)
-            last = messages[-1]
-            assert isinstance(last, Produced)
-            result: Any = last.result
-            end = (job.id, job.attempt)
-            if job.role is JobRole.CHILD:
-                product = as_product(result)
-                place.work.finish(*end, metrics=last.metrics, product=product)
-            else:
-                place.work.finish(*end, metrics=last.metrics, result=result)
-            done.append(job)
-    return done
 
 
 def result_of(place: Place, job_id: str) -> tuple[bytes, Job]:
@@ -371,17 +297,17 @@ def result_of(place: Place, job_id: str) -> tuple[bytes, Job]:
     ],
 )
 def test_the_file_is_that_of_a_job_alone(place: Place, output: str, what: str) -> None:
-    registered(place.database, place.blobs, columns=SPLIT_NAMES)
-    dataset = place.add_dataset(SPLIT_ROWS)
+    version, dataset = place.add_model(columns=SPLIT_NAMES), place.add_dataset(SPLIT_ROWS)
 
     def start(part_rows: int) -> str:
         if what == "samples":
-            return split_sampling(place, part_rows, output=output)
+            return place.submit_sampling(version, SPLIT_ROWS, part_rows, output=output)
         rows = what == "rows and scores"
-        return split_scoring(place, dataset, part_rows, output=output, include_rows=rows)
+        fields = {"output": output, "include_rows": rows}
+        return place.submit_scoring(version, dataset, part_rows, **fields)
 
     alone, split = start(10**6), start(PART_ROWS)
-    done = carry_out(place, order=-1)
+    done = place.carry_out(order=-1)
     assert sum(job.role is JobRole.CHILD for job in done) == 5
     expected, one = result_of(place, alone)
     found, other = result_of(place, split)
@@ -393,9 +319,9 @@ def test_the_file_is_that_of_a_job_alone(place: Place, output: str, what: str) -
 
 
 def test_parts_are_deleted_once_the_file_is_there(place: Place) -> None:
-    registered(place.database, place.blobs, columns=SPLIT_NAMES)
-    job_id = split_sampling(place, PART_ROWS, output="npy")
-    carry_out(place)
+    version = place.add_model(columns=SPLIT_NAMES)
+    job_id = place.submit_sampling(version, SPLIT_ROWS, PART_ROWS, output="npy")
+    place.carry_out()
     sweep(place.database, place.blobs, keep_s=600)
     content, job = result_of(place, job_id)
     children = place.jobs.list(PROJECT, limit=50, parent_id=job_id).items
@@ -409,46 +335,34 @@ def test_parts_are_deleted_once_the_file_is_there(place: Place) -> None:
 
 
 def test_a_part_that_fails_ends_the_job_for_its_reason_and_is_resumed(place: Place) -> None:
-    registered(place.database, place.blobs, columns=SPLIT_NAMES)
-    job_id = split_sampling(place, PART_ROWS, output="npy")
-    claimed = place.work.claim("here", lease_s=600)
-    assert claimed is not None
-    place.work.fail(claimed.id, claimed.attempt, code="model_unusable", detail="It is gone.")
-    carry_out(place)
+    version = place.add_model(columns=SPLIT_NAMES)
+    job_id = place.submit_sampling(version, SPLIT_ROWS, PART_ROWS, output="npy")
+    child = claimed(place.work)
+    place.work.fail(child.id, child.attempt, code="model_unusable", detail="It is gone.")
+    place.carry_out()
     failed = place.job(job_id)
-    assert (failed.state, failed.error) == (
-        JobState.FAILED,
-        {"code": "model_unusable", "detail": "It is gone."},
-    )
+    assert failed.state is JobState.FAILED
+    assert failed.error == {"code": "model_unusable", "detail": "It is gone."}
     place.jobs.resume(PROJECT, job_id)
-    done = carry_out(place)
+    done = place.carry_out()
     assert [job.request.get("span") for job in done] == [[0, PART_ROWS], None]
     result_of(place, job_id)
 
 
 def test_a_changed_part_is_told(place: Place) -> None:
-    registered(place.database, place.blobs, columns=SPLIT_NAMES)
-    split_sampling(place, 600, output="npy")
+    version = place.add_model(columns=SPLIT_NAMES)
+    place.submit_sampling(version, SPLIT_ROWS, 600, output="npy")
     for _ in range(2):
-        job = place.work.claim("here", lease_s=600)
-        assert job is not None
-        messages: list[Any] = []
-        task: Any = task_of(job, registry=place.registry, settings=place.settings)
-        produce(task, messages.append, interrupted=lambda: False)
-        product = as_product(messages[-1].result)
-        place.work.finish(job.id, job.attempt, metrics={}, product=product)
+        product = place.finish(claimed(place.work, lease_s=600))
         place.blobs.path(product["checkpoint_key"]).write_bytes(b"")
-    last = place.work.claim("here", lease_s=600)
-    assert last is not None
-    task = task_of(last, registry=place.registry, settings=place.settings)
+    task = place.assigned(claimed(place.work, lease_s=600))
     with pytest.raises(Exception, match="Part 1 cannot be read"):
-        produce(task, lambda _message: None, interrupted=lambda: False)
+        run(task)
 
 
 def test_few_rows_have_no_parts_and_many_rows_or_a_long_request_few(place: Place) -> None:
-    registered(place.database, place.blobs, columns=SPLIT_NAMES)
-    version = place.registry.version(PROJECT, "people", 1)
-    request = SamplingRequest(model="people:1", n=2**40, seed=1)
+    version = place.add_model(columns=SPLIT_NAMES)
+    request = SamplingRequest(model=version.ref, n=2**40, seed=1)
     for length, rows, part_rows, most in (
         (1, 1000, None, 0),
         (1, 2**40, None, 64),

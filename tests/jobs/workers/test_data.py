@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models_store.splits import split_rows
-from tests.jobs.workers.place import split_of
+from tests.store.makers import split_of
 from workers.errors import TrainingError
 from workers.trainer.data import SplitRows, moments
 from workers.trainer.discrete import column_noise

@@ -21,55 +21,24 @@ from flows import (
 )
 from flows.training.comparison import Gain, Gains, column_distances, gains_of
 from models_store.files.checkpoints import load_model
-from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
+from models_store.job_states import JobKind, JobRole, JobState
 from models_store.records import Dataset, Version
 from models_store.requests.accept_search import accept_auto, accept_sweep
 from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import TrainingRequest
 from tabular.columns import Column
-from tests.jobs.workers.place import LIMITS, PROJECT, Place
-from workers.protocol import EnsembleTask, Interrupted, Note, Tick, Trained, TrainingTask
-from workers.supervisor.assignment import task_of
+from tests.jobs.workers.place import LIMITS, PROJECT, Place, run
+from tests.store.makers import claimed
+from workers.protocol import EnsembleTask, Interrupted, Note, Tick, Trained
 from workers.trainer.ensembles import assemble, choose
 from workers.trainer.summary import is_rising, told_gains
-from workers.trainer.training import train
 
 
 def accepted(dataset: Dataset, **fields: Any) -> AcceptedSearch:
     body = {"model_name": "m", "dataset_id": dataset.id, "flow": "auto"} | fields
     request = TrainingRequest.model_validate(body)
     return accept_auto(request, dataset, limits=LIMITS, held_out=HeldOut())
-
-
-def start(place: Place, search: AcceptedSearch) -> str:
-    new = NewJob(
-        project=PROJECT,
-        kind=JobKind.TRAINING,
-        model_name="m",
-        dataset_id=search.dataset_id,
-        request=search.model_dump(mode="json"),
-        role=JobRole.PARENT,
-    )
-    return place.jobs.submit(new).job.id
-
-
-def carry_out(place: Place) -> list[Job]:
-    """Do the work of every child; return them in their order."""
-    done = []
-    while (job := place.work.claim("here", lease_s=600)) is not None:
-        task = task_of(job, registry=place.registry, settings=place.settings)
-        messages: list[Any] = []
-        if isinstance(task, EnsembleTask):
-            assemble(task, messages.append, interrupted=lambda: False)
-        else:
-            assert isinstance(task, TrainingTask)
-            train(task, messages.append, interrupted=lambda: False)
-        assert isinstance(messages[-1], Trained)
-        trained = messages[-1]
-        place.work.finish(job.id, job.attempt, metrics=trained.metrics, product=trained.version)
-        done.append(job)
-    return done
 
 
 def compiled(place: Place, version: Version) -> CompiledFlow:
@@ -83,6 +52,10 @@ def compiled(place: Place, version: Version) -> CompiledFlow:
     return compile_flow(flow)
 
 
+def start(place: Place, search: AcceptedSearch) -> str:
+    return place.start(JobKind.TRAINING, search, role=JobRole.PARENT)
+
+
 OPTIONS = {"seed": 1, "max_epochs": 4, "batch_size": 100}
 FEW: dict[str, Any] = {"quality": "fast", "flow": {"family": "auto", "ensemble": 2}}
 
@@ -90,23 +63,14 @@ FEW: dict[str, Any] = {"quality": "fast", "flow": {"family": "auto", "ensemble":
 def ensemble_task(place: Place) -> EnsembleTask:
     """Train the flows of a search, and return the task that chooses among them."""
     start(place, accepted(place.add_dataset(200), **FEW, optimisation=OPTIONS))
-    while True:
-        job = place.work.claim("here", lease_s=600)
-        assert job is not None
-        task = task_of(job, registry=place.registry, settings=place.settings)
-        if isinstance(task, EnsembleTask):
-            return task
-        assert isinstance(task, TrainingTask)
-        messages: list[Any] = []
-        train(task, messages.append, interrupted=lambda: False)
-        end = {"metrics": messages[-1].metrics, "product": messages[-1].version}
-        place.work.finish(job.id, job.attempt, **end)
+    while not isinstance(task := place.assigned(job := claimed(place.work)), EnsembleTask):
+        place.finish(job)
+    return task
 
 
 def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(place: Place) -> None:
     task = ensemble_task(place).model_copy(update={"tick_s": 0.0})
-    messages: list[Any] = []
-    assemble(task, messages.append, interrupted=lambda: False)
+    messages = run(task)
     ticks = [message.progress for message in messages if isinstance(message, Tick)]
     chosen = next(at for at, message in enumerate(messages) if isinstance(message, Note))
     assert isinstance(messages[0], Tick), "of the first member"
@@ -135,7 +99,7 @@ def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> 
     }
     search = accepted(dataset, **FEW, optimisation=OPTIONS)
     job_id = start(place, search)
-    done = carry_out(place)
+    done = place.carry_out()
     assert done[-1].kind is JobKind.ENSEMBLE
     job = place.job(job_id)
     assert (job.state, job.model_version) == (JobState.SUCCEEDED, 1)
@@ -160,7 +124,7 @@ def test_a_budget_that_the_default_uses_up_ends_the_search(place: Place) -> None
     fields = OPTIONS | endless | {"max_seconds": 1.0}
     search = accepted(dataset, quality="fast", optimisation=fields)
     job_id = start(place, search)
-    (only,) = carry_out(place)
+    (only,) = place.carry_out()
     assert only.request["optimisation"]["max_seconds"] == 1.0
     job = place.job(job_id)
     assert job.state is JobState.SUCCEEDED
@@ -181,7 +145,7 @@ def test_a_mixed_table_is_searched_by_the_flows_of_its_numbers(place: Place) -> 
     search = accepted(dataset, **FEW, optimisation=OPTIONS)
     assert search.mixed is not None
     start(place, search)
-    carry_out(place)
+    place.carry_out()
     version = place.registry.version(PROJECT, "m", 1)
     flow = compiled(place, version)
     parts = flow.log_prob_parts(table[:20])
@@ -204,7 +168,7 @@ def test_the_best_point_of_a_sweep_becomes_the_version(place: Place) -> None:
     request = SweepRequest.model_validate(body)
     search = accept_sweep(request, dataset, limits=LIMITS, held_out=HeldOut())
     job_id = start(place, search)
-    done = carry_out(place)
+    done = place.carry_out()
     job = place.job(job_id)
     assert (job.state, job.model_version, len(done)) == (JobState.SUCCEEDED, 1, 3)
     trials = (job.metrics or {})["trials"]

@@ -17,13 +17,12 @@ from models_store.errors import DatabaseUnavailableError, FencedError
 from models_store.job_states import JobKind, JobState, NewJob
 from models_store.jobs.retries import OWN_LIMIT
 from tests.jobs.workers.crash_child import InlineTrainer, InlineTrainers
-from tests.jobs.workers.place import ENDLESS, Place, Running
+from tests.jobs.workers.place import ENDLESS, Place, Running, result, run
+from tests.store.makers import claimed
 from tests.support.waiting import is_alive, wait_until
-from workers.protocol import EpochDone, Failed, Message, Started, Task, Trained, TrainingTask
-from workers.supervisor.assignment import task_of
+from workers.protocol import EpochDone, Failed, Started, Task
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.writes import Writes
-from workers.trainer.training import train
 
 Supervise = Callable[..., Running]
 # Long enough to be caught in the middle, short enough to wait for.
@@ -31,27 +30,14 @@ EPOCHS = 20
 MEDIUM: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 40}
 
 
-def messages_of_training(place: Place) -> list[Message]:
-    """Train the next job as a plain call, and return what it sends."""
-    job = place.work.claim("plain call", lease_s=60)
-    assert job is not None
-    messages: list[Message] = []
-    task = task_of(job, registry=place.registry, settings=place.settings)
-    assert isinstance(task, TrainingTask)
-    train(task, messages.append, interrupted=lambda: False)
-    return messages
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the model that MEDIUM gives as a plain call that nobody disturbs."""
     place = Place(tmp_path_factory.mktemp("undisturbed"))
     place.submit(place.add_dataset(), **MEDIUM)
-    messages = messages_of_training(place)
+    messages = run(place.assigned(claimed(place.work, lease_s=60)))
     place.database.dispose()
-    last = messages[-1]
-    assert isinstance(last, Trained)
-    return str(last.version["checkpoint_sha256"])
+    return str(result(messages).version["checkpoint_sha256"])
 
 
 def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(place, supervise):

@@ -21,7 +21,8 @@ from models_store.records import Dataset
 from models_store.requests.training import AcceptedSplit, AcceptedTraining
 from models_store.splits import split_rows
 from tabular.columns import Column
-from tests.jobs.workers.place import EPOCHS, Place, epochs, ref, result, run, split_of, task_of
+from tests.jobs.workers.place import EPOCHS, Place, epochs, ref, result, run, task_of
+from tests.store.makers import split_of
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import CheckpointRef, EpochDone, Interrupted, Message, Note, Tick
 from workers.trainer.checkpoints import Checkpoints

@@ -18,8 +18,8 @@ from models_store.requests.bulk import AcceptedImputation, AcceptedSampling, Acc
 from tabular.columns import UNSEEN, Column
 from tabular.typed_rows import TypedRows
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.jobs.workers.place import Place
-from tests.jobs.workers.test_bulk import common, file_of, held_out, parts, produced, run
+from tests.jobs.workers.place import Place, epochs, run
+from tests.jobs.workers.test_bulk import common, file_of, held_out, produced
 from workers.protocol import (
     BulkTask,
     DatasetRef,
@@ -277,7 +277,7 @@ def test_an_interrupted_job_makes_the_same_file(place: Place, kind: str, output:
     asked = iter(range(1, 10_000))
     first = run(task(attempt=2), lambda: next(asked) >= 3)
     assert isinstance(first[-1], Interrupted)
-    known = [message.checkpoint for message in reversed(parts(first))][:2]
+    known = [message.checkpoint for message in reversed(epochs(first))][:2]
     second = produced(run(task(attempt=3, checkpoints=known))).result
     assert second["sha256"] == undisturbed["sha256"]
 

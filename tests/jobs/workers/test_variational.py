@@ -1,7 +1,6 @@
 """The work of a variational job as a plain call, on real files."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
-from tests.jobs.workers.place import FLOW, LIMITS, Place, attempt_fields, epochs, ref, result
+from tests.jobs.workers.place import FLOW, LIMITS, Place, attempt_fields, epochs, ref, result, run
 from workers.errors import TrainingError
-from workers.protocol import Interrupted, Message, VariationalTask
-from workers.trainer.variational import infer, samples_of
+from workers.protocol import Interrupted, VariationalTask
+from workers.trainer.variational import samples_of
 
 ITERATIONS = 60
 BANANA = {
@@ -41,12 +40,6 @@ def task_of(
         request=accepted.model_dump(mode="json"),
         dataset=None if dataset is None else ref(dataset),
     ).model_copy(update=changes)
-
-
-def run(task: VariationalTask, interrupted: Callable[[], bool] = lambda: False) -> list[Message]:
-    messages: list[Message] = []
-    infer(task, messages.append, interrupted=interrupted)
-    return messages
 
 
 def binary_table(place: Place) -> Dataset:
