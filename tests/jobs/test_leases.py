@@ -293,6 +293,15 @@ def test_the_events_say_where_the_next_attempt_begins(jobs, work, database):
     assert texts[1].endswith("so far: 30.0%. It is tried again in 2 s, from the beginning.")
 
 
+def test_resuming_a_crash_loop_gives_it_three_attempts_more(jobs, crash):
+    job = submitted(jobs)
+    for _ in range(2):
+        for attempt in range(1, OWN_LIMIT + 1):
+            assert crash().id == job.id
+            assert jobs.get(PROJECT, job.id).final == (attempt == OWN_LIMIT)
+        assert jobs.resume(PROJECT, job.id).run_seconds == 0
+
+
 def test_running_time_adds_up_over_attempts_until_the_end_of_the_lease(jobs, work, database):
     submitted(jobs)
 
