@@ -215,6 +215,7 @@ def test_three_crashes_without_progress_fail_the_job(jobs, work, database):
         no_wait(database, poison.id)
         job = claimed(work)
         assert (job.id, job.attempt) == (poison.id, attempt)
+        record(work, job, 5)  # the second at an old position, which is no progress
         state = work.release(job.id, job.attempt, failed=CRASHED)
         assert state is (JobState.FAILED if attempt == OWN_LIMIT else JobState.QUEUED)
     error = jobs.get(PROJECT, poison.id).error

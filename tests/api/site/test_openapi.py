@@ -15,7 +15,7 @@ from app.problems.types import PROBLEM_TYPES
 from app.settings import ApiSettings
 from flows import FAMILIES, BatchNormSpec, EncoderSpec
 from tests.api.conftest import openapi_document
-from tests.jobs.requests.drawn_specs import fields_of
+from tests.jobs.requests.test_flow_limits import fields_of
 
 APP = create_app(ApiSettings())
 DOCUMENT = openapi_document()

@@ -8,7 +8,6 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
 from flows import MadeSpec, MafSpec, NsfSpec, RealNvpSpec
-from models_store.database.ids import new_id
 from models_store.errors import RequestError
 from models_store.plans.search import trial_training
 from models_store.records import Dataset
@@ -18,6 +17,7 @@ from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import AcceptedTraining, TrainingRequest
+from tests.store.makers import a_dataset
 
 LIMITS = TrainingLimits(
     max_parameters=10_000_000, max_layers=256, max_memory_bytes=2**32, max_model_bytes=2**30
@@ -26,26 +26,17 @@ LIMITS = TrainingLimits(
 
 def dataset(*, rows: int = 1000, dim: int = 3, std: float = 1.0) -> Dataset:
     columns = [{"name": f"x{i + 1}", "dtype": "float64", "std": std} for i in range(dim)]
-    return Dataset(
-        id=new_id("ds"),
-        project="default",
-        name=None,
-        rows=rows,
-        dtype="float64",
-        columns=columns,
-        warnings=[],
-        source_format="csv",
-        source_sha256="0" * 64,
-        key="datasets/x/table.npy",
-        sha256="0" * 64,
-        bytes=1,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    new = a_dataset(rows=rows, columns=columns)
+    return Dataset(**vars(new), created_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def request(table: Dataset, **fields: Any) -> TrainingRequest:
     body = {"model_name": "m", "dataset_id": table.id} | fields
     return TrainingRequest.model_validate(body)
+
+
+def accept(table: Dataset, *, held_out: HeldOut = HeldOut(), **fields: Any) -> AcceptedTraining:  # noqa: B008 - it has no state
+    return accept_training(request(table, **fields), table, limits=LIMITS, held_out=held_out)
 
 
 def refusal(table: Dataset, **fields: Any) -> RequestError:
@@ -57,8 +48,7 @@ def refusal(table: Dataset, **fields: Any) -> RequestError:
 
 
 def test_two_fields_are_enough_and_the_choices_are_shown() -> None:
-    table = dataset()
-    accepted = accept_training(request(table), table, limits=LIMITS)
+    accepted = accept(dataset())
     assert isinstance(accepted.flow, NsfSpec)
     assert accepted.columns == ["x1", "x2", "x3"]
     assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (0.8, 0.1, 0.1)
@@ -68,15 +58,14 @@ def test_two_fields_are_enough_and_the_choices_are_shown() -> None:
 
 def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
     table = dataset()
-    chosen = accept_training(request(table), table, limits=LIMITS).optimisation
+    chosen = accept(table).optimisation
     assert (chosen.row_loss_bound, chosen.weight_average) == (30.0, 0.99)
     assert (chosen.noise, chosen.restarts) == ("epoch", 1)
-    plain = request(table, optimisation={"robust": False})
-    chosen = accept_training(plain, table, limits=LIMITS).optimisation
+    chosen = accept(table, optimisation={"robust": False}).optimisation
     assert (chosen.row_loss_bound, chosen.weight_average) == (None, None)
     assert (chosen.noise, chosen.restarts) == ("once", 0)
-    averaged = request(table, optimisation={"robust": False, "weight_average": 0.999})
-    chosen = accept_training(averaged, table, limits=LIMITS).optimisation
+    averaged = {"robust": False, "weight_average": 0.999}
+    chosen = accept(table, optimisation=averaged).optimisation
     assert (chosen.row_loss_bound, chosen.weight_average) == (None, 0.999)
 
 
@@ -90,8 +79,7 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
     ],
 )
 def test_flow_and_epochs_follow_the_size_of_the_table(rows, dim, family, width, epochs):
-    table = dataset(rows=rows, dim=dim)
-    accepted = accept_training(request(table), table, limits=LIMITS)
+    accepted = accept(dataset(rows=rows, dim=dim))
     assert isinstance(accepted.flow, family)
     affine = 3 if rows >= 10_000 and 5 <= dim <= 64 else 0
     assert accepted.flow.layers == (2 if affine else 5)
@@ -103,9 +91,8 @@ def test_flow_and_epochs_follow_the_size_of_the_table(rows, dim, family, width, 
 
 
 def test_an_accepted_request_survives_the_job_row() -> None:
-    table = dataset()
     flow = {"family": "realnvp", "layers": 3, "hidden": [7], "batch_norm": None}
-    accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
+    accepted = accept(dataset(), flow=flow)
     assert accepted.flow == RealNvpSpec(layers=3, hidden=[7], batch_norm=None)
     assert AcceptedTraining.model_validate(accepted.model_dump(mode="json")) == accepted
 
@@ -113,14 +100,13 @@ def test_an_accepted_request_survives_the_job_row() -> None:
 def test_gradients_are_bounded_unless_they_are_asked_not_to_be() -> None:
     table = dataset()
     for wanted, norm in ((None, 5.0), (2.5, 2.5), ("none", None)):
-        body = request(table, optimisation={"max_gradient_norm": wanted, "weight_decay": 0.5})
-        chosen = accept_training(body, table, limits=LIMITS).optimisation
+        optimisation = {"max_gradient_norm": wanted, "weight_decay": 0.5}
+        chosen = accept(table, optimisation=optimisation).optimisation
         assert (chosen.max_gradient_norm, chosen.weight_decay) == (norm, 0.5)
 
 
 def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:
-    table = dataset(dim=1)
-    flow = accept_training(request(table), table, limits=LIMITS).flow
+    flow = accept(dataset(dim=1)).flow
     assert isinstance(flow, MadeSpec)
     assert flow.conditional == "mixture"
 
@@ -137,8 +123,7 @@ def test_the_memory_of_wide_maps_of_single_features_is_counted() -> None:
     table, optimisation = dataset(rows=100_000), {"batch_size": 80_000}
     error = refusal(table, flow=flow, optimisation=optimisation)
     assert (error.slug, error.pointer) == ("limit-memory", "/optimisation/batch_size")
-    plain = request(table, flow={"family": "naf"}, optimisation=optimisation)
-    accept_training(plain, table, limits=LIMITS)
+    accept(table, flow={"family": "naf"}, optimisation=optimisation)
 
 
 def test_a_part_without_enough_rows_is_refused() -> None:
@@ -156,8 +141,7 @@ def test_a_part_without_enough_rows_is_refused() -> None:
 
 def test_a_table_of_twelve_rows_can_be_split_and_one_of_eleven_cannot() -> None:
     for rows in range(12, 21):
-        table = dataset(rows=rows)
-        split = accept_training(request(table), table, limits=LIMITS).split
+        split = accept(dataset(rows=rows)).split
         assert int(rows * split.validation) == 2
         assert int(rows * split.test) == (0 if rows < 20 else 2)
         assert split.train + split.validation + split.test == pytest.approx(1)
@@ -165,8 +149,7 @@ def test_a_table_of_twelve_rows_can_be_split_and_one_of_eleven_cannot() -> None:
 
 
 def test_a_test_part_is_optional() -> None:
-    table = dataset()
-    accepted = accept_training(request(table, split={"test": 0.0}), table, limits=LIMITS)
+    accepted = accept(dataset(), split={"test": 0.0})
     assert accepted.split.test == 0
     assert accepted.split.train == pytest.approx(0.9)
 
@@ -174,9 +157,7 @@ def test_a_test_part_is_optional() -> None:
 def test_named_datasets_leave_their_rows_to_training() -> None:
     table, validation, test = dataset(), dataset(rows=50), dataset(rows=50)
     split = {"validation_dataset_id": validation.id, "test_dataset_id": test.id}
-    accepted = accept_training(
-        request(table, split=split), table, limits=LIMITS, held_out=HeldOut(validation, test)
-    )
+    accepted = accept(table, held_out=HeldOut(validation, test), split=split)
     assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (1.0, 0, 0)
 
 
@@ -226,8 +207,7 @@ def binary(dim: int = 3) -> Dataset:
 
 
 def test_the_context_is_left_out_of_the_columns_to_model() -> None:
-    table = dataset()
-    accepted = accept_training(request(table, context_columns=["x2"]), table, limits=LIMITS)
+    accepted = accept(dataset(), context_columns=["x2"])
     assert (accepted.columns, accepted.context_columns) == (["x1", "x3"], ["x2"])
 
 
@@ -253,7 +233,7 @@ def test_a_context_that_cannot_be_is_refused(fields: Any, code: str, pointer: st
 def test_a_bernoulli_made_takes_columns_of_0_and_1_as_they_are() -> None:
     table = binary()
     flow = {"family": "made", "conditional": "bernoulli"}
-    accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
+    accepted = accept(table, flow=flow)
     assert not accepted.preprocessing.standardise
     assert accepted.preprocessing.dequantise is None
     error = refusal(table, flow=flow, preprocessing={"standardise": True})

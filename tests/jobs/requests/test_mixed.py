@@ -33,6 +33,11 @@ def accepted(given: Dataset, **fields: Any) -> AcceptedTraining:
     return accept_training(request(given, **fields), given, limits=LIMITS)
 
 
+def mixed(job: AcceptedTraining) -> MixedSpec:
+    assert isinstance(job.flow, MixedSpec)
+    return job.flow
+
+
 def refused(given: Dataset, held_out: HeldOut = NO_ROWS, **fields: Any) -> RequestError:
     with pytest.raises(RequestError) as caught:
         accept_training(request(given, **fields), given, limits=LIMITS, held_out=held_out)
@@ -42,8 +47,7 @@ def refused(given: Dataset, held_out: HeldOut = NO_ROWS, **fields: Any) -> Reque
 def test_the_accepted_request_shows_the_mixed_density() -> None:
     given = table(PRICE, CUT, AGE, RARE)
     job = accepted(given)
-    flow = job.flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(job)
     assert [column.levels for column in flow.columns] == [0, 2, 0, 3]
     assert flow.columns[3].values == [0.0, 1.0, 7.0]
     assert (flow.columns[0].transform, flow.columns[0].low) == ("log", 0.0)
@@ -71,8 +75,7 @@ def test_plain_numbers_keep_their_decimals_and_have_any_flow() -> None:
 
 def test_a_flow_that_is_named_models_the_continuous_part() -> None:
     named = {"family": "maf", "layers": 3, "hidden": [16]}
-    flow = accepted(table(PRICE, CUT), flow=named, discrete={"hidden": [24]}).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(table(PRICE, CUT), flow=named, discrete={"hidden": [24]}))
     assert flow.flow == MafSpec(layers=3, hidden=[16])
     assert flow.hidden == [24]
 
@@ -100,15 +103,13 @@ def test_a_flow_of_bits_is_refused_where_cells_are_hidden():
 
 
 def test_any_missing_makes_a_mixed_density_of_plain_numbers() -> None:
-    flow = accepted(table(Column(name="a"), Column(name="b")), missing="any").flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(table(Column(name="a"), Column(name="b")), missing="any"))
     assert flow.missing == "any"
 
 
 def test_stated_bounds_need_a_scale_that_keeps_them() -> None:
     given = table(Column(name="a"), Column(name="b"))
-    flow = accepted(given, preprocessing={"columns": {"a": {"low": 0.5, "high": 9.5}}}).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(given, preprocessing={"columns": {"a": {"low": 0.5, "high": 9.5}}}))
     first, second = flow.columns
     assert (first.transform, first.low, first.high) == ("quantiles", 0.5, 9.5)
     assert (second.transform, second.low, second.high) == ("none", None, None)
@@ -117,8 +118,7 @@ def test_stated_bounds_need_a_scale_that_keeps_them() -> None:
 def test_a_context_column_may_be_circular_and_nothing_else() -> None:
     given, turn = table(Column(name="a"), Column(name="b")), {"low": 0.0, "high": 360.0}
     options: dict[str, Any] = {"b": {"transform": "circular", **turn}}
-    flow = accepted(given, context_columns=["b"], preprocessing={"columns": options}).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(given, context_columns=["b"], preprocessing={"columns": options}))
     assert [column.transform for column in flow.context] == ["circular"]
     options = {"b": {"transform": "asinh"}}
     error = refused(given, context_columns=["b"], preprocessing={"columns": options})
@@ -198,12 +198,10 @@ def _check_far_spikes(shares: dict[str, float]) -> None:
     column = Column(name="temp", spikes=(-999.0, 0.0, 20.0), decimals=1)
     given = table(column, Column(name="other"))
     described = [fields | {"quantiles": shares} for fields in given.columns]
-    flow = accepted(replace(given, columns=described)).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(replace(given, columns=described)))
     assert flow.columns[0].spikes == [-999.0]
     typed = [*described, NUMBERS | {"distinct": 40} | CUT.to_dict()]
-    flow = accepted(replace(given, columns=typed)).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(replace(given, columns=typed)))
     assert flow.columns[0].spikes == [-999.0, 0.0, 20.0]
 
 
@@ -227,8 +225,7 @@ def test_one_giant_value_does_not_set_the_scale_of_a_table_of_numbers() -> None:
     shares = {"0.01": -2000.0, "0.25": -600.0, "0.5": 0.0, "0.75": 600.0, "0.99": 2000.0}
     described = [fields | {"quantiles": shares} for fields in given.columns]
     described[0]["std"] = 2e10
-    flow = accepted(replace(given, columns=described)).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(accepted(replace(given, columns=described)))
     assert [column.transform for column in flow.columns] == ["asinh", "none"]
 
 
@@ -257,9 +254,8 @@ def rows(amounts: Any, *, count: int = 2000) -> Any:
 
 def chosen(amounts: Any, **fields: Any) -> tuple[Column, MixedSpec]:
     job = choose_training(accepted(table(AMOUNT, CUT, AGE), **fields), rows(amounts))
-    assert isinstance(job.flow, MixedSpec)
     assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
-    return job.column_types[0], job.flow
+    return job.column_types[0], mixed(job)
 
 
 def test_spikes_that_training_rows_lack_are_none() -> None:
@@ -300,12 +296,10 @@ def test_a_shared_value_of_a_table_of_numbers_gets_noise() -> None:
     given = table(Column(name="x"), RARE, Column(name="y"))
     shared = np.where(RANDOM.random(2000) < 0.3, -0.7, RANDOM.normal(0, 1, 2000))
     values = np.stack([shared, np.resize([0.0, 1.0, 7.0], 2000), RANDOM.normal(0, 1, 2000)], axis=1)
-    flow = choose_training(accepted(given), values).flow
-    assert isinstance(flow, MixedSpec)
+    flow = mixed(choose_training(accepted(given), values))
     assert [c.noise for c in flow.columns] == [pytest.approx(0.5 * shared.std()), 0.0, 0.0]
-    beside_text = choose_training(accepted(table(Column(name="x"), CUT)), values[:, :2]).flow
-    assert isinstance(beside_text, MixedSpec)
-    assert [c.noise for c in beside_text.columns] == [0.0, 0.0]
+    beside_text = choose_training(accepted(table(Column(name="x"), CUT)), values[:, :2])
+    assert [c.noise for c in mixed(beside_text).columns] == [0.0, 0.0]
 
 
 def test_training_rows_tell_which_values_samples_have_and_what_unseen_levels_get() -> None:
@@ -319,5 +313,4 @@ def test_training_rows_tell_which_values_samples_have_and_what_unseen_levels_get
     rare = rows(listed)
     rare[:3, 1] = [7.0, 8.0, 9.0]
     job = choose_training(accepted(table(AMOUNT, CUT, AGE)), rare)
-    assert isinstance(job.flow, MixedSpec)
-    assert job.flow.columns[1].unseen == pytest.approx(3 / 2001)
+    assert mixed(job).columns[1].unseen == pytest.approx(3 / 2001)

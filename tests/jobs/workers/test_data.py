@@ -83,24 +83,27 @@ def found(column: Tensor) -> tuple[float, float, float]:
     return noise.steps.item(), noise.widths.item(), noise.spikes.item()
 
 
-def test_a_continuous_column_gets_no_noise() -> None:
-    assert found(normal()) == (0.0, 0.0, 0.0)
+def spiky(every: int) -> Tensor:
+    column = normal()
+    column[::every] = 0.0
+    return column
 
 
-@pytest.mark.parametrize(("step", "dtype"), [(0.1, torch.float32), (40.0, torch.float64)])
-def test_multiples_of_a_step_get_noise_of_its_width(step: float, dtype: torch.dtype) -> None:
-    column = (integers(-40, 60) * step).to(dtype)
-    assert found(column) == pytest.approx((step, step, 0.0), rel=1e-3)
-
-
-def test_gaps_that_are_multiples_of_the_smallest_one_do_not_matter() -> None:
-    assert found(integers(0, 50) * 3 + 6) == (3.0, 3.0, 0.0)
-
-
-def test_a_grid_away_from_0_gets_noise_but_samples_are_not_rounded_to_it() -> None:
-    step, width, _ = found(integers(0, 100) * 0.1 + 0.03)
-    assert step == 0
-    assert width == pytest.approx(0.1, rel=1e-6)
+@pytest.mark.parametrize(
+    ("column", "step", "width", "share"),
+    [
+        pytest.param(normal(), 0.0, 0.0, 0.0, id="continuous"),
+        pytest.param((integers(-40, 60) * 0.1).float(), 0.1, 0.1, 0.0, id="multiples of a step"),
+        pytest.param(integers(-40, 60) * 40.0, 40.0, 40.0, 0.0, id="multiples of a wide step"),
+        pytest.param(integers(0, 50) * 3 + 6, 3.0, 3.0, 0.0, id="multiples of the smallest gap"),
+        # Samples are not rounded to it.
+        pytest.param(integers(0, 100) * 0.1 + 0.03, 0.0, 0.1, 0.0, id="a grid away from 0"),
+        pytest.param(spiky(3), 0.0, 0.5 * float(spiky(3).std(correction=0)), 1 / 3, id="a spike"),
+        pytest.param(spiky(30), 0.0, 0.0, 0.0, id="a rare repeated value is no spike"),
+    ],
+)
+def test_noise_follows_from_what_repeats(column, step, width, share):
+    assert found(column) == pytest.approx((step, width, share), rel=1e-3, abs=1e-9)
 
 
 def test_few_values_without_a_grid_get_noise_of_their_median_gap() -> None:
@@ -109,21 +112,6 @@ def test_few_values_without_a_grid_get_noise_of_their_median_gap() -> None:
     step, width, _ = found(values[integers(0, 22).long()])
     assert step == 0
     assert width > 0.1
-
-
-def test_a_spike_in_a_continuous_column_gets_a_wide_noise() -> None:
-    column = normal()
-    column[::3] = 0.0
-    step, width, share = found(column)
-    assert step == 0
-    assert width == pytest.approx(0.5 * float(column.std(correction=0)))
-    assert share == pytest.approx(1 / 3, abs=0.01)
-
-
-def test_a_rare_repeated_value_is_no_spike() -> None:
-    column = normal()
-    column[::30] = 0.0
-    assert found(column) == (0.0, 0.0, 0.0)
 
 
 def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:

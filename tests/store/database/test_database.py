@@ -1,11 +1,7 @@
 """Transactions, their errors and the database's clock."""
 
 import os
-import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,16 +16,15 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.engines import parse_url
-from models_store.database.schema import DatasetRow, JobRow
+from models_store.database.schema import DatasetRow
 from models_store.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
     SchemaMismatchError,
     StorageFullError,
 )
-from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
-from tests.store.makers import PROJECT, a_dataset, added, submitted
+from tests.store.makers import PROJECT, a_dataset, added
 from tests.support.servers import PostgresServer
 
 
@@ -185,52 +180,6 @@ def test_an_emptied_database_is_not_made_anew(tmp_path: Path) -> None:
     assert file.stat().st_size == 0
 
 
-_SUBMIT_FOR_EVER = """
-import os, sys
-from models_store.database.database import Database
-from models_store.jobs.jobs import Jobs
-from tests.store.makers import submitted
-
-for _ in range(int(sys.argv[2])):
-    child = os.fork()
-    if child == 0:
-        os.write(1, f"{os.getpid()}\\n".encode())
-        jobs = Jobs(Database(sys.argv[1]))
-        while True:
-            # One write, so that a kill cuts no line in two.
-            os.write(1, submitted(jobs).id.encode() + b"\\n")
-    os.waitpid(child, 0)
-"""
-
-
-def test_killing_writers_loses_no_answered_job(sqlite_url: str) -> None:
-    kills = 10
-    writer = subprocess.Popen(  # noqa: S603 (our own program)
-        [sys.executable, "-c", _SUBMIT_FOR_EVER, sqlite_url, str(kills)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    answered, killed, child = [], [], 0
-    chance = random.Random(0)  # noqa: S311 (moments of death, no secret)
-    with writer:
-        for line in writer.stdout or ():
-            if not line.startswith("job_"):
-                child = int(line)
-                continue
-            answered.append(line.strip())
-            if child not in killed:
-                # From its first answer on, however slow the machine, some while into the next.
-                killed.append(child)
-                threading.Timer(chance.uniform(0, 0.07), os.kill, (child, signal.SIGKILL)).start()
-    assert (writer.returncode, len(killed)) == (0, kills)
-    database = Database(sqlite_url)
-    with database.read() as session:
-        assert session.scalar(text("PRAGMA integrity_check")) == "ok"
-        stored = set(session.scalars(select(JobRow.id)))
-    database.dispose()
-    assert set(answered) <= stored
-
-
 def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)
@@ -307,37 +256,6 @@ def test_a_password_among_the_parameters_of_the_url_is_not_shown(use):
     with pytest.raises(DatabaseUnavailableError, match="densityd@/here") as refused:
         use(f"postgresql://densityd@/here?host=/nowhere&{secrets}")
     assert "s3cret" not in str(refused.value)
-
-
-def test_a_killed_postgresql_loses_no_answered_job(own_postgres):
-    database = Database(own_postgres.url("densityd"), pool_size=2)
-    jobs = Jobs(database)
-    answered: list[str] = []
-    stopped = threading.Event()
-
-    def submit() -> None:
-        while not stopped.is_set():
-            try:
-                answered.append(submitted(jobs).id)
-            except DatabaseUnavailableError:
-                return
-
-    threads = [threading.Thread(target=submit) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    while len(answered) < 20:
-        time.sleep(0.01)
-    own_postgres.kill()
-    stopped.set()
-    for thread in threads:
-        thread.join()
-    own_postgres.restart()
-    with database.read() as session:
-        stored = set(session.scalars(select(JobRow.id)))
-    database.dispose()
-    # The last transaction of each thread may have been committed unanswered.
-    assert set(answered) <= stored
-    assert len(stored) <= len(answered) + len(threads)
 
 
 def test_a_deadlock_is_run_again(postgres_url: str) -> None:

@@ -3,10 +3,8 @@
 import errno
 import hashlib
 import os
-import resource
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,37 +230,6 @@ def test_a_new_file_under_an_old_key_replaces_it_at_once(folder: Blobs) -> None:
     assert folder.path(KEY).read_bytes() == b"new"
 
 
-def test_a_file_beyond_the_largest_that_there_may_be_finds_no_room(folder: Blobs) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(StorageFullError):
-            put(folder, bytes(2000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert staging(folder) == []
-
-
-def test_many_writers_leave_whole_files(folder: Blobs) -> None:
-    keys = [f"datasets/ds_{number}/table.npy" for number in range(40)]
-    threads = [threading.Thread(target=put, args=(folder, b"x" * 10_000, key)) for key in keys]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert folder.keys("datasets") == sorted(keys)
-    assert {folder.path(key).stat().st_size for key in keys} == {10_000}
-
-
-def test_a_flipped_bit_is_found(folder: Blobs) -> None:
-    sha256 = put(folder, b"\0" * 1000)
-    with folder.path(KEY).open("r+b") as file:
-        file.seek(500)
-        file.write(b"\1")
-    with pytest.raises(BlobCorruptError, match=KEY):
-        folder.verify(KEY, sha256)
-
-
 def test_only_a_staged_file_is_committed(folder: Blobs, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(b"x")
@@ -274,15 +241,6 @@ def test_only_a_staged_file_is_committed(folder: Blobs, tmp_path: Path) -> None:
         with pytest.raises(BlobError):
             folder.commit(path, KEY)
     assert other.exists()
-
-
-def test_a_deleted_file_stays_for_who_has_it_open(folder: Blobs) -> None:
-    put(folder, b"x")
-    with folder.path(KEY).open("rb") as reader:
-        folder.delete("datasets/ds_1")
-        assert reader.read() == b"x"
-    with pytest.raises(BlobMissingError):
-        folder.size(KEY)
 
 
 def test_old_staged_files_are_swept_and_fresh_ones_spared(folder: Blobs) -> None:

@@ -9,12 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from flows import FitState, Flow, FlowSpec, MadeSpec, MafSpec, RealNvpSpec, build
-from models_store.errors import (
-    BlobCorruptError,
-    BlobMissingError,
-    CheckpointMismatchError,
-    ModelFileError,
-)
+from models_store.errors import BlobCorruptError, CheckpointMismatchError, ModelFileError
 from models_store.exports.exported_files import RECORD_KEY, read_record
 from models_store.files.blobs import Blobs, StoredBlob
 from models_store.files.checkpoints import load_model, load_state, save_model, save_state
@@ -73,23 +68,14 @@ def test_equal_models_are_equal_files(blobs):
     )
 
 
-def test_a_flipped_bit_is_found(blobs):
-    stored = save(blobs)
-    path = blobs.path(KEY)
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 1
-    path.write_bytes(data)
-    load_file(path)  # safetensors alone sees nothing wrong
-    with pytest.raises(BlobCorruptError):
-        load_model(blobs, KEY, stored.sha256)
-
-
-def test_a_cut_file_is_found(blobs):
+def test_a_flipped_bit_and_a_cut_file_are_found(blobs):
     stored = save(blobs)
     path = blobs.path(KEY)
     whole = path.read_bytes()
-    for keep in (0, 4, 100, -1):
-        path.write_bytes(whole[:keep])
+    path.write_bytes(flipped := whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    load_file(path)  # safetensors alone sees nothing wrong
+    for content in (flipped, b"", whole[:100], whole[:-1]):
+        path.write_bytes(content)
         with pytest.raises(BlobCorruptError):
             load_model(blobs, KEY, stored.sha256)
 
@@ -110,20 +96,6 @@ def test_a_header_that_lies_is_refused(blobs):
     ):
         with pytest.raises(BlobCorruptError):
             load_model(blobs, KEY, replace(blobs, header))
-
-
-def test_a_pickle_is_never_loaded(blobs, tmp_path):
-    canary = tmp_path / "canary"
-
-    class Bomb:
-        def __reduce__(self):
-            return canary.touch, ()
-
-    file = tmp_path / "model.pt"
-    torch.save({"weights": Bomb()}, file)  # noqa: TID251 - what an attacker would plant
-    with pytest.raises(BlobCorruptError):
-        load_model(blobs, KEY, replace(blobs, file.read_bytes()))
-    assert not canary.exists()
 
 
 def test_the_right_file_of_another_model_is_refused(blobs):
@@ -176,13 +148,6 @@ def test_safetensors_of_somebody_else_are_refused(blobs, tmp_path):
         load_state(blobs, KEY, sha256)
 
 
-def test_a_missing_file_is_named_as_missing(blobs):
-    stored = save(blobs)
-    blobs.delete(KEY)
-    with pytest.raises(BlobMissingError):
-        load_model(blobs, KEY, stored.sha256)
-
-
 def test_a_state_comes_back_bit_for_bit(blobs):
     tensors = {
         "weights": torch.tensor([0.1, -0.0, float("nan"), float("inf"), 1e-45]),
@@ -228,16 +193,13 @@ def test_what_was_loaded_outlives_its_file(blobs):
 LIMITS = TrainingLimits(
     max_parameters=10**6, max_layers=100, max_memory_bytes=10**9, max_model_bytes=10**9
 )
-RECORD = {
+EMPTY = ("held_out", "dataset_sha256", "target", "seed", "description")
+RECORD: dict[str, Any] = {
     "format": 1,
     "metrics": {},
-    "held_out": None,
-    "dataset_sha256": None,
-    "target": None,
-    "seed": None,
     "code_version": "1",
-    "description": None,
     "tags": {},
+    **dict.fromkeys(EMPTY),
 }
 
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +56,8 @@ UPLOADS = {
         b"a5,Ideal,2.50,no,2022-12-30,3\n"
     ),
 }
+FIELDS = {field.name for field in fields(NewDataset)} - {"id", "project", "description", "tags"}
 CSV = {"Content-Type": "text/csv"}
-FIELDS = [
-    "name",
-    "rows",
-    "dtype",
-    "columns",
-    "warnings",
-    "source_format",
-    "source_sha256",
-    "key",
-    "sha256",
-    "bytes",
-    "cells",
-    "options",
-]
 
 
 def scores(client: TestClient, model: str) -> NDArray[np.float64]:
