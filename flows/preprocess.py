@@ -19,6 +19,9 @@ DENOISE_KNOTS = 130
 MOST_REPEATED = 512
 """The most values of a column of which samples have no others."""
 
+# Values of a column, in training rows and in samples, that its map is fitted to at least.
+_FEWEST_DRAWN = 50
+
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
@@ -151,6 +154,28 @@ class Preprocessing(nn.Module):
         """Return rows of the model for training: here they are as they were."""
         return rows
 
+    def calibrate(self, rows: Batch, drawn: Batch) -> None:
+        """Fit the maps that take noise off samples to those that the trained flow draws.
+
+        A value then has the share of the samples that it has of the training rows, whatever the flow has
+        not learnt of its noise.
+
+        Args:
+            rows: Training rows, without a context.
+            drawn: Rows that the flow draws, before `to_grid`.
+        """
+        if self.denoise is None:
+            return
+        values, noisy = self._continuous(rows), self._continuous(drawn)
+        for row, place in enumerate(self.denoise.places.tolist()):
+            pair = [part[part[:, place].isfinite(), place] for part in (values, noisy)]
+            if min(map(len, pair)) >= _FEWEST_DRAWN:
+                self.denoise.set(row, *pair, stepped=bool(self.denoise.stepped[row] > 0))
+
+    def _continuous(self, rows: Batch) -> Batch:
+        """Return the values of the columns that maps of samples are for; NaN where there is none."""
+        return rows
+
     def to_grid(self, x: Batch) -> Batch:
         """Return samples without the wide noise, their discrete columns rounded to their steps."""
         if self.denoise is not None:
@@ -219,20 +244,23 @@ class Denoise(nn.Module):
         for row, place in enumerate(places):
             maps.places[row] = place
             stepped = bool(repeated) and repeated[place] > 0
-            maps.set(row, rows[:, place], widths[place], stepped=stepped)
+            maps.set(row, *with_noise(rows[:, place], widths[place]), stepped=stepped)
         return maps
 
     def set(
-        self, row: int, values: Float[Tensor, " rows"], width: Float[Tensor, ""], *, stepped: bool
+        self,
+        row: int,
+        values: Float[Tensor, " rows"],
+        noisy: Float[Tensor, " samples"],
+        *,
+        stepped: bool,
     ) -> None:
-        """Set the map of one column from its values in training rows, and the width of their noise."""
+        """Set the map of one column, from its values in training rows and values with noise of as many or other rows."""
         values, knots = values.double().cpu().sort().values, self.plain.shape[1]
-        noise = torch.rand(len(values), generator=torch.Generator().manual_seed(0)) - 0.5
-        noisy = (values + noise * width.cpu()).sort().values
-        self.stepped[row] = float(stepped)
         at = _ends_of_runs(values, knots) if stepped else _knots(values, knots)
-        after = (at + int(stepped)).clamp(max=len(values) - 1)
-        self.plain[row], self.noisy[row] = values[at], (noisy[at] + noisy[after]) / 2
+        self.stepped[row], self.plain[row] = float(stepped), values[at]
+        shares = (at.double() + (1.0 if stepped else 0.5)) / len(values)
+        self.noisy[row] = _quantiles(noisy.double().cpu().sort().values, shares)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *further: object
@@ -272,6 +300,23 @@ class Denoise(nn.Module):
         )
         x[:, self.places] = torch.where(self.stepped > 0, nearest, found).t().to(x)
         return x
+
+
+def with_noise(
+    values: Float[Tensor, " rows"], width: Float[Tensor, ""]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Return ascending values, and the same with uniform noise."""
+    values = values.double().cpu().sort().values
+    noise = torch.rand(len(values), generator=torch.Generator().manual_seed(0)) - 0.5
+    return values, values + noise * width.cpu()
+
+
+def _quantiles(ordered: Float[Tensor, " rows"], shares: Tensor) -> Tensor:
+    """Return quantiles of ascending values, the k-th of which has k - 1/2 rows below."""
+    place = (shares * len(ordered) - 0.5).clamp(0, len(ordered) - 1)
+    below = place.floor().long()
+    above = (below + 1).clamp(max=len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], place - below)
 
 
 def _ends_of_runs(ordered: Float[Tensor, " rows"], count: int) -> Tensor:

@@ -14,7 +14,7 @@ from flows.mixed.levels import Levels
 from flows.mixed.map_fitting import fit_column
 from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
-from flows.preprocess import DENOISE_KNOTS, Denoise, Preprocessing
+from flows.preprocess import DENOISE_KNOTS, Denoise, Preprocessing, with_noise
 
 # Largest value that is mapped; a larger one counts as this one.
 LARGEST = 1e37
@@ -131,12 +131,16 @@ class TableEncoding(Preprocessing):
         """Set the maps that take noise off samples, from training rows."""
         if self.denoise is None:
             return
-        values = rows[:, self.layout.continuous]
-        seen = self.states(values) == 0
+        values = self._continuous(rows)
         for row, place in enumerate(self.denoise.places.tolist()):
-            known = values[seen[:, place], place]
+            known = values[values[:, place].isfinite(), place]
             if len(known) > 1:
-                self.denoise.set(row, known, self.noise[place], stepped=place in self._repeated)
+                pair = with_noise(known, self.noise[place])
+                self.denoise.set(row, *pair, stepped=place in self._repeated)
+
+    def _continuous(self, rows: Batch) -> Batch:
+        values = rows[:, self.layout.continuous]
+        return torch.where(self.states(values) == 0, values.double(), torch.nan)
 
     @property
     def maps(self) -> FittedMaps:

@@ -6,7 +6,9 @@ is chosen anew. So nothing about the values of held-out rows decides how the den
 none lies beyond a bound: the bounds of an accepted request hold for all rows of the dataset.
 """
 
+from collections.abc import Container, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from models_store.requests.mixed import has_giants, is_numeric
 from models_store.requests.training import AcceptedTable, AcceptedTraining, ColumnOptions
 from tabular.columns import Column, TransformName
 from tabular.ingest.numbers import (
+    MAX_ORDINAL,
     MAX_SAMPLE_BYTES,
     MAX_SAMPLE_ROWS,
     choose_transform,
@@ -35,6 +38,10 @@ NOISE_WIDTH = 0.5
 
 # Cells of a grid for each value that training rows show.
 _MOST_CELLS = 4
+
+# Part of the pairs of unrelated values that two columns have at most whose values come together; rows and
+# columns that are looked at; values of a column of which pairs tell something.
+_TIED, _PAIRED_ROWS, _MOST_PAIRED, _FEWEST_PAIRED = 0.4, 4096, 32, 10
 
 # Levels that count as having come once where none has.
 _LEAST_ONCE = 0.1
@@ -57,10 +64,7 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
     if not isinstance(accepted.flow, MixedSpec):
         return accepted
     types = choose_types(accepted, rows)
-    columns = [
-        replace(column, spikes=list(c.spikes), transform=c.transform, low=c.low, high=c.high)
-        for column, c in zip(accepted.flow.columns, types, strict=False)
-    ]
+    columns = [_typed(*pair) for pair in zip(accepted.flow.columns, types, strict=False)]
     known = rows.astype(np.float64).T
     grids = accepted.preprocessing.dequantise == "auto"
     columns = [
@@ -81,6 +85,15 @@ def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
             "flow": with_tree(replace(accepted.flow, columns=columns), rows),
         }
     )
+
+
+def _typed(column: MixedColumn, kind: Column) -> MixedColumn:
+    """Return a column of a flow with what its type has become."""
+    if kind.is_discrete and not column.levels:
+        values = list(kind.level_numbers)
+        return MixedColumn(levels=len(values), values=values, missing=column.missing)
+    spikes, transform = list(kind.spikes), kind.transform
+    return replace(column, spikes=spikes, transform=transform, low=kind.low, high=kind.high)
 
 
 def _step(column: MixedColumn, values: Values) -> float:
@@ -149,7 +162,49 @@ def choose_types(accepted: AcceptedTable, rows: Rows) -> list[Column]:
         _choose(column, values[np.isfinite(values)], options.get(column.name), numeric=numeric)
         for column, values in zip(types[:modelled], rows.astype(np.float64).T, strict=False)
     ]
+    if not numeric:
+        for place in _tied(rows[:_PAIRED_ROWS].astype(np.float64), chosen, stated=options):
+            known = np.unique(rows[np.isfinite(rows[:, place]), place].astype(np.float64))
+            levels = tuple(int(value) if value.is_integer() else value for value in known.tolist())
+            chosen[place] = replace(
+                chosen[place], levels=levels, spikes=(), transform="none", low=None, high=None
+            )
     return [*chosen, *types[modelled:]]
+
+
+def _tied(rows: Values, columns: Sequence[Column], *, stated: Container[str]) -> list[int]:
+    """Return the continuous columns whose values come in the same pairs with those of another one.
+
+    So have the rates and the limits of the states of a country: no density of one near the other tells
+    which of them belong together, probabilities of levels do.
+
+    Args:
+        rows: Training rows.
+        columns: Columns that are modelled, the first of the rows.
+        stated: Names of the columns that the caller has options for, which stay.
+    """
+    coded: dict[int, NDArray[np.int64]] = {}
+    for place, (column, values) in enumerate(zip(columns, rows.T, strict=False)):
+        if column.is_discrete or column.type == "datetime" or column.name in stated:
+            continue
+        listed, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+        few = _FEWEST_PAIRED < listed.size <= MAX_ORDINAL and repeats(counts)
+        if few and not np.isin(listed, column.spikes).all() and len(coded) < _MOST_PAIRED:
+            coded[place] = np.where(np.isfinite(values), np.searchsorted(listed, values), -1)
+    pairs = combinations(coded, 2)
+    tied = [pair for pair in pairs if _come_together(*(coded[place] for place in pair))]
+    return sorted({place for pair in tied for place in pair})
+
+
+def _come_together(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+    """Return whether values form far fewer pairs than unrelated ones with their frequencies would."""
+    both = (one >= 0) & (other >= 0)
+    one, other = one[both], other[both]
+    if not one.size:
+        return False
+    shares = np.outer(np.bincount(one), np.bincount(other)) / one.size**2
+    expected = float((1 - (1 - shares) ** one.size).sum())
+    return np.unique(one * (MAX_ORDINAL + 1) + other).size < _TIED * expected
 
 
 def _choose(

@@ -19,6 +19,7 @@ from flows import (
     spec_from_dict,
 )
 from flows.compiled.calibration import companion_of
+from flows.compiled.sampling import calibrate_samples
 from flows.ensemble import mix
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
@@ -113,6 +114,7 @@ def _assembled(
         scored=evaluation.scored,
     )
     if flow.companion is None:
+        calibrate_samples(flow, parts.train, seed=seed, alive=teller.tick)
         flow.companion = companion_of(
             flow, parts.train, parts.validation, seed=seed, alive=teller.tick
         )

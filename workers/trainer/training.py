@@ -28,6 +28,7 @@ from flows import (
     quantiles_of,
 )
 from flows.compiled.calibration import companion_of
+from flows.compiled.sampling import calibrate_samples
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
@@ -172,6 +173,7 @@ def _fit(
         teller.metrics = _epoch_metrics(report)
         teller.position = progress.reached(epoch, best=report.best_epoch, seconds=report.seconds)
         checkpoints.report(report.snapshot)
+    calibrate_samples(flow, parts.train, seed=options.seed, alive=teller.tick)
     return report.snapshot()
 
 

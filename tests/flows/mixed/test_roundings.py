@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from flows import Denoise, MixedColumn, MixedSpec, build
+from flows import Denoise, MafSpec, MixedColumn, MixedSpec, build
+from flows.compiled.sampling import calibrate_samples
 from flows.mixed.building import fit_encoding
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
@@ -229,3 +230,26 @@ def test_maps_of_a_file_that_are_none_are_refused(fault: str) -> None:
     getattr(denoise, fault)[0] = 7 if fault == "places" else -torch.arange(130.0)
     with pytest.raises(ValueError, match="samples"):
         denoise.check(1)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_samples_have_values_as_often_as_training_rows_whatever_the_flow_has_learnt(
+    mixed: bool,
+) -> None:
+    listed = torch.tensor([0.0, 1.0, 3.0, 4.5, 9.0], dtype=torch.float64)
+    counts = torch.tensor([300, 100, 400, 150, 50])
+    table = torch.stack([listed.repeat_interleave(counts), torch.linspace(0, 1, 1000).double()], 1)
+    context = None if mixed else torch.linspace(-1, 1, 1000).double()[:, None]
+    if context is None:
+        columns = [MixedColumn(repeated=5), MixedColumn()]
+        flow = build(MixedSpec(columns=columns), 2, seed=0)
+        fit_encoding(flow, table)
+    else:
+        maps = Denoise.fit(table, torch.zeros(2), [0], repeated=[5, 0])
+        flow = build(MafSpec(), 2, context_dim=1, denoise=maps, seed=0)
+    scores = flow.log_prob(table, context)
+    calibrate_samples(flow, table if context is None else torch.cat([table, context], 1), seed=1)
+    drawn = flow.sample(1000, generator=torch.Generator().manual_seed(2), context=context)
+    shares = (drawn[:, :1] == listed).double().mean(dim=0)
+    assert torch.allclose(shares, counts.double() / 1000, atol=0.05)
+    assert torch.equal(scores, flow.log_prob(table, context))

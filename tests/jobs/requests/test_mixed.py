@@ -314,3 +314,25 @@ def test_training_rows_tell_which_values_samples_have_and_what_unseen_levels_get
     rare[:3, 1] = [7.0, 8.0, 9.0]
     job = choose_training(accepted(table(AMOUNT, CUT, AGE)), rare)
     assert mixed(job).columns[1].unseen == pytest.approx(3 / 2001)
+
+
+def test_numbers_that_come_in_the_same_pairs_have_probabilities_of_levels() -> None:
+    """As the rate and the limit of a state: neither is a density near the other."""
+    state = RANDOM.integers(0, 30, 4000)
+    rates, limits = RANDOM.permutation(30) / 10, RANDOM.permutation(np.arange(100, 190, 3))
+    given = table(Column(name="rate"), Column(name="limit", missing=True), CUT, rows=5000)
+    values = np.stack([rates[state], limits[state].astype(float), state % 2], axis=1)
+    values[::50, 1] = np.nan
+    job = choose_training(accepted(given), values)
+    columns = mixed(job).columns
+    assert [column.levels for column in columns] == [30, 30, 2]
+    assert columns[1].values == sorted(limits) == list(job.column_types[1].levels)
+    assert [column.missing for column in columns] == [False, True, False]
+    assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
+    stated = {"columns": {"rate": {"transform": "quantiles"}}}
+    unlike = RANDOM.permuted(values[:, :1], axis=0)
+    for one, fields in (
+        (values, {"preprocessing": stated}),
+        (np.hstack([unlike, values[:, 1:]]), {}),
+    ):
+        assert mixed(choose_training(accepted(given, **fields), one)).columns[0].levels == 0
