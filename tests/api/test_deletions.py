@@ -128,10 +128,7 @@ def test_the_stream_of_a_deleted_job_ends(client):
 
 @pytest.mark.parametrize(
     ("what", "step"),
-    [
-        *product(("checkpoint", "export", "onnx"), ("path", "verify")),
-        ("export", "open"),
-    ],
+    [*product(("checkpoint", "export", "onnx"), ("path", "verify")), ("export", "open")],
 )
 def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
     client, registry, monkeypatch, what, step

@@ -69,11 +69,7 @@ def test_a_garbage_database_is_named(monkeypatch, data_dir):
 @pytest.mark.slow
 def test_an_open_event_stream_does_not_hold_the_stop(data_dir):
     port = free_port()
-    environment = {
-        **os.environ,
-        "DENSITYD_DATA_DIR": str(data_dir),
-        "DENSITYD_PORT": str(port),
-    }
+    environment = {**os.environ, "DENSITYD_DATA_DIR": str(data_dir), "DENSITYD_PORT": str(port)}
     with (data_dir / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             tied(sys.executable, "-m", "app"), env=environment, stderr=log

@@ -86,10 +86,7 @@ def _has_no_time(case: Case[Any]) -> bool:
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_answer_is_a_documented_one(
-    schema: BaseSchema,
-    guarded_server: tuple[str, dict[str, str]],
-    method: str,
-    path: str,
+    schema: BaseSchema, guarded_server: tuple[str, dict[str, str]], method: str, path: str
 ) -> None:
     url, headers = guarded_server
     numbers = count()

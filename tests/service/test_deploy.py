@@ -194,10 +194,7 @@ def test_the_chart_is_clean() -> None:
 @pytest.mark.parametrize("values", [{"store": {"uri": "s3://b"}}, {"api": {"memoryMi": "3Gi"}}])
 def test_a_value_that_does_not_exist_is_refused(values: dict[str, Any]) -> None:
     helm = importlib.import_module("helm_python")
-    with (
-        helm.Chart.load(str(CHART)) as chart,
-        pytest.raises(helm.HelmError, match=r"uri|memoryMi"),
-    ):
+    with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmError, match=r"uri|memoryMi"):
         chart.render(values, name="test", namespace="densityd")
 
 

@@ -163,11 +163,7 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
 @pytest.mark.parametrize(
     "names",
     # A worker and the API take seconds to import what they need.
-    [
-        ("up", "migrate"),
-        ("worker",),
-        pytest.param(("api",), marks=pytest.mark.slow),
-    ],
+    [("up", "migrate"), ("worker",), pytest.param(("api",), marks=pytest.mark.slow)],
     ids=" ".join,
 )
 def test_on_a_read_only_data_directory_nothing_starts_and_all_say_why(

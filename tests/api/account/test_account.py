@@ -130,10 +130,7 @@ def test_usage_is_counted(client):
 
 @pytest.mark.parametrize(
     ("method", "error", "counted"),
-    [
-        ("note_uses", DatabaseBusyError, [12, 12]),
-        ("add_rows", DatabaseBusyError, [0, 12]),
-    ],
+    [("note_uses", DatabaseBusyError, [12, 12]), ("add_rows", DatabaseBusyError, [0, 12])],
 )
 def test_rows_are_counted_once_whatever_fails(client, monkeypatch, method, error, counted):
     state = client.app.state

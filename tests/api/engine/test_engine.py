@@ -86,12 +86,7 @@ def gate() -> Iterator[Gate]:
 
 
 async def doubled(
-    engine: Engine,
-    function: Any,
-    n: int = 1,
-    key: Any = "double",
-    value: float = 1.0,
-    **terms: Any,
+    engine: Engine, function: Any, n: int = 1, key: Any = "double", value: float = 1.0, **terms: Any
 ) -> None:
     """Ask for the doubles of rows, and look at them."""
     rows, results = np.full((n, 1), float(value)), np.empty((n, 1))

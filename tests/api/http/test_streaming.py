@@ -100,11 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
     registered(database, Blobs.in_folder(settings.blob_root), name="wide", columns=WIDE)
     database.dispose()
     port = free_port()
-    environment = {
-        **os.environ,
-        "DENSITYD_DATA_DIR": str(folder),
-        "DENSITYD_PORT": str(port),
-    }
+    environment = {**os.environ, "DENSITYD_DATA_DIR": str(folder), "DENSITYD_PORT": str(port)}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
     try:

@@ -58,11 +58,7 @@ def a_result(settings: ApiSettings) -> tuple[str, str]:
         path.write_bytes(CONTENT)
         made = blobs.commit(path, result_key(job.id, 1, suffix="npy"))
     result = JobResult(
-        key=made.key,
-        sha256=made.sha256,
-        bytes=made.bytes,
-        rows=1,
-        media_type="application/x-npy",
+        key=made.key, sha256=made.sha256, bytes=made.bytes, rows=1, media_type="application/x-npy"
     )
     work.finish(job.id, 1, metrics={}, result=result)
     database.dispose()

@@ -135,9 +135,7 @@ def test_a_regression_from_upload_to_samples_agrees_with_its_closed_form(client,
     posterior = {"kind": "linear", "dataset_id": dataset_id, "response": "y"}
     scales = {"prior_scale": 3.0, "noise_scale": 0.5}
     job_id = start(
-        client,
-        {"posterior": posterior | scales},
-        optimisation={"seed": 0, "iterations": 800},
+        client, {"posterior": posterior | scales}, optimisation={"seed": 0, "iterations": 800}
     ).json()["id"]
 
     assert slug(client.delete(f"/v1/datasets/{dataset_id}")) == "dataset-in-use"

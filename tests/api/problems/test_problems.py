@@ -129,8 +129,7 @@ def test_an_unexpected_error_tells_nothing_but_its_id(failing_client, caplog):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")],
+    "error", [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "try again")]
 )
 def test_a_process_that_is_not_started_is_no_defect(error):
     problem = problem_of_lack(error)

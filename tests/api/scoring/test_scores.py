@@ -294,10 +294,7 @@ def test_who_waited_as_long_as_they_would_is_answered_503(client):
     def wait(timeout: str) -> Any:
         return ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
 
-    with (
-        ThreadPoolExecutor(1) as threads,
-        occupied(client, max_waiting=8) as (engine, release),
-    ):
+    with ThreadPoolExecutor(1) as threads, occupied(client, max_waiting=8) as (engine, release):
         patient = threads.submit(wait, "25")
         while engine.waiting < 2:
             time.sleep(0.01)
