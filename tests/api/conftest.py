@@ -1,6 +1,5 @@
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -63,12 +62,20 @@ def client(settings: ApiSettings) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
+def shared_setting_values() -> dict[str, Any]:
+    """Settings of the module's application; a test module overrides this to change them."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def shared_settings(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    migrated_database: Path,
+    shared_setting_values: dict[str, Any],
 ) -> ApiSettings:
     folder = tmp_path_factory.mktemp("shared")
     shutil.copy(migrated_database, folder)
-    return ApiSettings(data_dir=folder)
+    return ApiSettings(data_dir=folder, **shared_setting_values)
 
 
 @pytest.fixture(scope="module")
@@ -126,27 +133,40 @@ def guarded_server(
 @contextmanager
 def served(folder: Path, **variables: str) -> Iterator[str]:
     """The URL of a server process on the database in a folder, to which `people` is added."""
-    port = free_port()
+    add_model(folder)
+    with listening(folder, **variables) as (url, process):
+        yield url
+    assert process.returncode == 0
+
+
+def add_model(folder: Path, **options: Any) -> None:
+    """Add `people`, or what the options say, to the service in a folder."""
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
-    registered(database, Blobs.in_folder(settings.blob_root))
+    registered(database, Blobs.in_folder(settings.blob_root), **options)
     database.dispose()
-    environment = {
-        **os.environ,
-        "DENSITYD_DATA_DIR": str(folder),
-        "DENSITYD_PORT": str(port),
-        **variables,
-    }
+
+
+@contextmanager
+def listening(
+    folder: Path, *command: str, **variables: str
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """The URL and the process of an API, or of another command, on a data directory."""
+    port = free_port()
+    own = {"DENSITYD_DATA_DIR": str(folder), "DENSITYD_PORT": str(port)}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            tied(sys.executable, "-m", "app"), env=environment, stderr=log
+            tied(sys.executable, "-P", *(command or ("-m", "app"))),
+            env=os.environ | own | variables,
+            stdout=log,
+            stderr=log,
         )
     try:
         wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0
+        process.terminate()
+        process.wait(120)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -166,6 +186,17 @@ def openapi_document() -> dict[str, Any]:
     return create_app(ApiSettings()).openapi()
 
 
+def asgi_scope(path: str, kind: str = "application/json", query: str = "") -> dict[str, Any]:
+    """A POST, for an application that is called without a client."""
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(b"content-type", kind.encode()), (b"transfer-encoding", b"chunked")],
+    }
+
+
 def files_of(settings: ApiSettings) -> list[Path]:
     found = settings.blob_root.rglob("*")
     return [path for path in found if path.is_file() and path.name != STORE_ID]
@@ -182,6 +213,9 @@ def slug(response: httpx2.Response) -> str:
     return str(response.json()["type"]).removeprefix("/problems/")
 
 
-def assert_refused(response: httpx2.Response, status: int, slug: str) -> None:
-    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{slug}")
+def assert_refused(response: httpx2.Response, status: int, slug: str) -> dict[str, Any]:
+    """Look at the status and the type of a problem, which is returned."""
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["type"]) == (status, f"/problems/{slug}")
     assert response.headers["content-type"] == "application/problem+json"
+    return problem

@@ -1,11 +1,16 @@
 """A model of mixed rows for the tests of routes that use it."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from starlette.testclient import TestClient
 
 from flows import Flow, MixedColumn, MixedSpec, NsfSpec, build, fit_encoding
+from models_store.records import Version
 from tabular.columns import Column
+from tests.api.serving import registered, stores
 
 COLUMNS = (
     Column(name="cut", type="category", levels=("Ideal", "Good, really", "=1+1"), missing=True),
@@ -60,3 +65,10 @@ def mixed_flow(spec: MixedSpec = SPEC, *, context: NDArray[np.float64] | None = 
     flow = build(spec, dim, context_dim=rows.shape[1] - dim, seed=1)
     fit_encoding(flow, rows)
     return flow.eval()
+
+
+def registered_mixed(client: TestClient, name: str, **options: Any) -> Version:
+    """Add a model of the mixed columns to an application."""
+    flow = options.get("flow") or mixed_flow(options.get("spec", SPEC))
+    usual: dict[str, Any] = {"spec": SPEC, "columns": NAMES, "types": TYPES, "flow": flow}
+    return registered(*stores(client), name=name, **usual | options)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from starlette.datastructures import State
 from starlette.testclient import TestClient
@@ -45,6 +46,17 @@ def stores(client: TestClient) -> tuple[Database, Blobs]:
     """The database and the blobs of an application."""
     state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
     return state.database, state.blobs
+
+
+def uploaded(client: TestClient, rows: Any, names: list[str], **options: str) -> str:
+    """The id of a dataset that is made of rows of numbers."""
+    lines = [",".join(names), *(",".join(map(repr, row)) for row in np.asarray(rows).tolist())]
+    headers = {"Content-Type": "text/csv"}
+    response = client.post(
+        "/v1/datasets", content="\n".join(lines), headers=headers, params=options
+    )
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
 
 
 def registered(

@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 from app.models import exports
 from models_store.files.blobs import Blobs
 from tests.api.conftest import JSON, assert_refused, files_of
-from tests.api.serving import registered, stores
 
 ROWS = json.dumps({"rows": [[170, 70, 40]]})
 
@@ -152,13 +151,4 @@ def test_a_version_that_is_deleted_while_it_is_fetched_is_not_found(
             blobs.delete(key)
 
     monkeypatch.setattr(owner, name, delete)
-    response = client.get(f"/v1/models/people/versions/2/{what}")
-    assert_refused(response, 404, "not-found")
-
-
-def test_a_model_is_deleted_with_all_its_versions(client, settings):
-    for seed in range(4):
-        registered(*stores(client), seed=seed)
-    assert client.delete("/v1/models/people").status_code == 204
-    assert client.get("/v1/models/people").status_code == 404
-    assert files_of(settings) == []
+    assert_refused(client.get(f"/v1/models/people/versions/2/{what}"), 404, "not-found")

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 
@@ -15,8 +13,7 @@ from app.serve import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
-from tests.api.conftest import wait_for_port
-from tests.support.servers import free_port, tied
+from tests.api.conftest import listening
 from tests.support.waiting import wait_until
 
 
@@ -68,36 +65,25 @@ def test_a_garbage_database_is_named(monkeypatch, data_dir):
 
 @pytest.mark.slow
 def test_an_open_event_stream_does_not_hold_the_stop(data_dir):
-    port = free_port()
-    environment = {**os.environ, "DENSITYD_DATA_DIR": str(data_dir), "DENSITYD_PORT": str(port)}
-    with (data_dir / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            tied(sys.executable, "-m", "app"), env=environment, stderr=log
-        )
-    try:
-        wait_for_port(port, process)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            events = f"/v1/jobs/{submit_job(client)}/events"
-            with client.stream("GET", events) as stream:
-                lines = stream.iter_lines()
-                assert next(lines).startswith("retry:")
-                began = time.monotonic()
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(120) == 0
-                assert time.monotonic() - began < 60
-                assert not any(line == "event: end" for line in lines)
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        listening(data_dir) as (url, process),
+        httpx.Client(base_url=url, timeout=120) as client,
+        client.stream("GET", f"/v1/jobs/{submit_job(client)}/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines).startswith("retry:")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+        assert time.monotonic() - began < 60
+        assert not any(line == "event: end" for line in lines)
     log_lines = (data_dir / "log").read_text().splitlines()
     assert all(json.loads(line)["process"] == "api" for line in log_lines)
 
 
 def submit_job(client: httpx.Client) -> str:
-    rows = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(100))
-    dataset = client.post("/v1/datasets", content=rows, headers={"Content-Type": "text/csv"}).json()
-    training = {"model_name": "m", "dataset_id": dataset["id"]}
-    return str(client.post("/v1/jobs/training", json=training).json()["id"])
+    body = {"model_name": "m", "target": {"potential": "U1"}}
+    return str(client.post("/v1/jobs/variational", json=body).json()["id"])
 
 
 def test_a_first_key_from_a_file_opens_another_address(data_dir, tmp_path):

@@ -21,9 +21,10 @@ from app.settings import ApiSettings
 from models_store.database.database import Database, migrate
 from models_store.errors import WrongStoreError
 from models_store.files.blobs import Blobs
-from tests.api.conftest import CSV, assert_refused, files_of
+from tests.api.conftest import CSV, asgi_scope, assert_refused, files_of
 from tests.api.serving import registered
 from tests.support.servers import PostgresServer
+from tests.support.waiting import wait_until
 
 BUSY_TIMEOUT_S = 0.3
 DATABASE_CONNECTIONS = 2 * ApiSettings.model_fields["database_pool"].default
@@ -87,22 +88,6 @@ def test_a_torn_dataset_is_corrupt_and_others_are_read(client, blobs):
     assert client.get(f"/v1/datasets/{torn}/rows").status_code == 200
 
 
-def test_files_that_were_swapped_are_served_for_neither_model(client, blobs):
-    database = client.app.state.database
-    one, other = (
-        blobs.path(registered(database, blobs, name=name, seed=seed).checkpoint_key)
-        for seed, name in enumerate(("one", "other"))
-    )
-    registered(database, blobs, name="third")
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
-    for name in ("one", "other"):
-        answer = client.post(f"/v1/models/{name}/log_prob", json=ROW)
-        assert_refused(answer, 503, "artifact-corrupt")
-    assert client.post("/v1/models/third/log_prob", json=ROW).status_code == 200
-
-
 def test_a_lost_model_raises_a_metric_and_leaves_the_service_ready(client, blobs):
     database = client.app.state.database
     blobs.delete(registered(database, blobs, name="lost").checkpoint_key)
@@ -134,20 +119,11 @@ def test_a_writer_behind_a_long_one_is_told_that_the_database_is_busy(impatient,
     assert impatient.get(f"/v1/datasets/{dataset}").status_code == 200
     # One that ends in time is waited for.
     threading.Timer(BUSY_TIMEOUT_S / 3, other.execute, ("ROLLBACK",)).start()
-    deadline = time.monotonic() + 120
-    while impatient.post("/v1/jobs/training", json=training).status_code != 202:
-        assert time.monotonic() < deadline
+    wait_until(lambda: impatient.post("/v1/jobs/training", json=training).status_code == 202)
     other.close()
 
 
 def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impatient):
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/datasets",
-        "query_string": b"",
-        "headers": [(b"content-type", b"text/csv"), (b"transfer-encoding", b"chunked")],
-    }
     uploads = 2 * DATABASE_CONNECTIONS
     waiting = threading.Semaphore(0)
     leave = asyncio.Event()
@@ -167,7 +143,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
         async def send(_message):
             pass
 
-        await impatient.app(scope, receive, send)
+        await impatient.app(asgi_scope("/v1/datasets", "text/csv"), receive, send)
 
     started = [impatient.portal.start_task_soon(hold_on) for _ in range(uploads)]
     for _ in started:
@@ -191,6 +167,10 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
 OLDER = "UPDATE alembic_version SET version_num = '2026_11_24_keys'"
 
 
+def is_up(client):
+    return client.get("/readyz").json()["checks"]["database"]["ok"]
+
+
 @pytest.mark.slow
 def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     monkeypatch.setattr("app.server.startup._RETRY_S", 0.1)
@@ -206,21 +186,13 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
             assert_refused(answer, 503, "db-unavailable")
             assert int(answer.headers["retry-after"]) > 0, outage
             assert client.get("/livez").status_code == 200
-            began = time.monotonic()
-            while client.get("/readyz").json()["checks"]["database"]["ok"]:
-                assert time.monotonic() - began < 60
-                time.sleep(0.05)
+            wait_until(lambda: not is_up(client))
             # What is in memory is served for some minutes, once the database has been there.
             code = 503 if outage == "at the start" else 200
             assert client.get("/readyz").status_code == code
             server.start()
-            began = time.monotonic()
-            while client.get("/v1/datasets").status_code != 200:
-                assert time.monotonic() - began < 60
-                time.sleep(0.05)
-            while not client.get("/readyz").json()["checks"]["database"]["ok"]:
-                assert time.monotonic() - began < 60
-                time.sleep(0.05)
+            wait_until(lambda: client.get("/v1/datasets").status_code == 200)
+            wait_until(lambda: is_up(client))
             server.stop()
     server.close()
 

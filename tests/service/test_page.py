@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urljoin
 
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from densityd.client import Client
 from tabular.source import mend_names
@@ -25,8 +26,15 @@ from tests.support.waiting import wait_until
 
 MAIN = Path(__file__).parents[2] / "app/site/static/page/js/main.js"
 PENGUINS = EXAMPLES / "penguins" / "penguins.csv"
-SOON_MS = 240_000  # of jobs, on a machine that may be busy
 pytestmark = [pytest.mark.browser, needs_chromium, pytest.mark.timeout(1800)]
+
+
+def click(place: Page | Locator, role: Literal["button", "link"], name: str) -> None:
+    place.get_by_role(role, name=name, exact=True).click()
+
+
+def sees(page: Page, role: Literal["heading", "img", "button", "link"], name: str) -> None:
+    expect(page.get_by_role(role, name=name, exact=True)).to_be_visible()
 
 
 def press_until(page: Page, name: str) -> None:
@@ -54,25 +62,23 @@ def paste(page: Page, text: str) -> None:
 def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> None:
     page.goto("/")
     page.locator("input[type=file]").set_input_files(PENGUINS)
-    expect(page.get_by_role("heading", name="penguins", exact=True)).to_be_visible()
-    page.get_by_role("button", name="Use this table", exact=True).click()
-    page.get_by_role("button", name="species", exact=True).click()
+    sees(page, "heading", "penguins")
+    click(page, "button", "Use this table")
+    click(page, "button", "species")
     column = page.get_by_label("Column species", exact=True)
     expect(column.get_by_role("img")).to_contain_text("Adelie")
-    page.get_by_role("button", name="year", exact=True).click()
+    click(page, "button", "year")
     page.get_by_label("Type of year", exact=True).select_option("category")
     columns = page.get_by_role("region", name="Columns", exact=True)
     year = columns.get_by_role("row").filter(has=page.get_by_role("button", name="year"))
     expect(year).to_contain_text("category")
 
-    page.get_by_role("link", name="Train a model", exact=True).click()
+    click(page, "link", "Train a model")
     page.get_by_label("Name of the model", exact=True).fill("birds")
     page.get_by_text("Advanced", exact=True).click()
     page.get_by_label("Most passes over the data", exact=True).fill("5")
-    page.get_by_role("button", name="Start training", exact=True).click()
-    expect(page.get_by_role("heading", name="birds version 1", exact=True)).to_be_visible(
-        timeout=SOON_MS
-    )
+    click(page, "button", "Start training")
+    sees(page, "heading", "birds version 1")
     rows = page.get_by_role("region", name="Unusual rows", exact=True)
     expect(rows.locator("tbody tr")).to_have_count(20)
     expect(rows.locator(".reason").first).to_contain_text("usual here")
@@ -80,38 +86,34 @@ def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> No
     expect(page.locator(".curve canvas")).to_be_visible()
     expect(page.get_by_label("Progress", exact=True)).to_contain_text("Best epoch")
 
-    page.get_by_role("link", name="Look at the model", exact=True).click()
-    page.get_by_role("link", name="Fit", exact=True).click()
-    expect(page.get_by_role("img", name="Histogram of bill_length_mm", exact=True)).to_be_visible(
-        timeout=SOON_MS
-    )
+    click(page, "link", "Look at the model")
+    click(page, "link", "Fit")
+    sees(page, "img", "Histogram of bill_length_mm")
     page.get_by_text("Learning curve", exact=True).click()
-    expect(page.get_by_role("img", name="Learning curve", exact=True)).to_be_visible(
-        timeout=SOON_MS
-    )
+    sees(page, "img", "Learning curve")
 
     score_and_draw(page)
 
 
 def score_and_draw(page: Page) -> None:
-    page.get_by_role("link", name="Score", exact=True).click()
+    click(page, "link", "Score")
     rows = page.get_by_label("Rows, with a line of names", exact=True)
     expect(rows).to_have_value(re.compile("species,island"))
     header = rows.input_value().splitlines()[0]
     rows.fill(
         f"{header}\nAdelie,Biscoe,39,18,190,3500,male,2007\nEmperor,Dream,60,18,,9,male,2007\n"
     )
-    page.get_by_role("button", name="Score these rows", exact=True).click()
+    click(page, "button", "Score these rows")
     expect(
         page.get_by_role("status").get_by_role("heading", name="2 rows scored", exact=True)
     ).to_be_visible()
     expect(page.get_by_text("1 value unlike those of the training", exact=True)).to_be_visible()
-    page.get_by_role("button", name="Explain row 2", exact=True).click()
+    click(page, "button", "Explain row 2")
     expect(page.get_by_label("Explanation", exact=True)).to_contain_text("body_mass_g")
 
-    page.get_by_role("link", name="Sample", exact=True).click()
+    click(page, "link", "Sample")
     page.get_by_label("Rows", exact=True).fill("7")
-    page.get_by_role("button", name="Draw rows", exact=True).click()
+    click(page, "button", "Draw rows")
     expect(page.get_by_text(re.compile("^7 rows that the model drew"))).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="7 rows drawn")).to_be_visible()
 
@@ -146,9 +148,9 @@ def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(
     expect(changes.get_by_role("button")).to_have_count(3)
     assert findings_of_axe(page) == ""
     page.get_by_label("Type of Kunden", exact=True).select_option("left out")
-    page.get_by_role("button", name="Use this table", exact=True).click()
+    click(page, "button", "Use this table")
     expect(page.get_by_text("drop_rows Gesamtsumme")).to_be_visible()
-    page.get_by_role("button", name="Region", exact=True).click()
+    click(page, "button", "Region")
     expect(page.get_by_label("Column Region", exact=True)).to_contain_text("are merged")
     assert findings_of_axe(page) == ""
     dataset = page.url.rpartition("/")[2]
@@ -168,9 +170,9 @@ def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(
 def test_a_dropped_table_leads_to_its_unusual_rows_in_two_clicks(page: Page) -> None:
     page.goto("/")
     page.locator("input[type=file]").set_input_files(PENGUINS)
-    page.get_by_role("button", name="Use this table and train", exact=True).click()
+    click(page, "button", "Use this table and train")
     rows = page.get_by_role("region", name="Unusual rows", exact=True)
-    expect(rows.locator("tbody tr")).to_have_count(20, timeout=SOON_MS)
+    expect(rows.locator("tbody tr")).to_have_count(20)
     expect(rows.locator(".reason").first).to_contain_text("usual here")
     expect(page.get_by_label("Verdict", exact=True)).to_contain_text(re.compile("^(Usable|Not)"))
 
@@ -180,15 +182,13 @@ def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None
     expect(page.get_by_role("button", name="Try it with an example", exact=True)).to_be_enabled()
     press_until(page, "Try it with an example")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name=re.compile("^penguins version"))).to_be_visible(
-        timeout=SOON_MS
-    )
+    expect(page.get_by_role("heading", name=re.compile("^penguins version"))).to_be_visible()
     press_until(page, "Score")
     page.keyboard.press("Enter")
     expect(page.locator("#rows")).to_have_value(re.compile("Adelie"))
     press_until(page, "Score these rows")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="5 rows scored", exact=True)).to_be_visible()
+    sees(page, "heading", "5 rows scored")
 
 
 def test_the_example_of_the_page_is_that_of_the_documentation(up: Up) -> None:
@@ -225,7 +225,7 @@ def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up
             page.route("**/events?*", stumble)
             with page.expect_request(lambda request: request.url.endswith("after=3")):
                 page.goto(f"/#/jobs/{job.id}")
-            expect(page.locator(".curve canvas")).to_be_visible(timeout=SOON_MS)
+            expect(page.locator(".curve canvas")).to_be_visible()
             found = [url.rpartition("=")[2] for url in asked if "/events?" in url]
     assert found == ["0", "3"]
 
@@ -245,9 +245,9 @@ def test_errors_say_what_is_wrong_and_what_to_do(browser: Browser, up: Up, tmp_p
         ).to_be_visible()
         page.goto("/#/models/nobody/1")
         expect(page.get_by_role("alert")).to_contain_text("No such model")
-        expect(page.get_by_role("heading", name="nobody", exact=True)).to_be_visible()
+        sees(page, "heading", "nobody")
         page.goto("/#/nowhere")
-        expect(page.get_by_role("heading", name="Nothing is here", exact=True)).to_be_visible()
+        sees(page, "heading", "Nothing is here")
 
 
 def test_rows_to_score_are_read_from_files_as_programs_write_them(browser: Browser, up: Up) -> None:
@@ -268,7 +268,7 @@ def test_rows_to_score_are_read_from_files_as_programs_write_them(browser: Brows
 def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up) -> None:
     with watched_page(browser, up.url, expected=("ERR_",)) as page:
         page.goto("/#/")
-        expect(page.get_by_role("heading", name="Newest models", exact=True)).to_be_visible()
+        sees(page, "heading", "Newest models")
         page.context.set_offline(True)
         expect(page.get_by_text("The service cannot be reached. What")).to_be_visible()
         page.context.set_offline(False)
@@ -277,7 +277,7 @@ def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up
 
 def test_a_version_is_promoted_and_the_promotion_undone(page: Page, up: Up, model: str) -> None:
     page.goto(f"/#/models/{model}/2/versions")
-    page.get_by_role("button", name="Promote version 2", exact=True).click()
+    click(page, "button", "Promote version 2")
     reason = page.get_by_label("Reason", exact=True)
     expect(reason).to_be_focused()
     reason.fill("it knows the gaps")
@@ -290,7 +290,7 @@ def test_a_version_is_promoted_and_the_promotion_undone(page: Page, up: Up, mode
     }
     versions = page.get_by_role("region", name="Versions", exact=True)
     expect(versions.locator("tbody tr").first).to_contain_text("production")
-    page.get_by_role("button", name="Undo", exact=True).click()
+    click(page, "button", "Undo")
     expect(page.get_by_role("button", name="Undo", exact=True)).to_be_hidden()
     page.get_by_text("History of promotions", exact=True).click()
     history = page.get_by_role("region", name="History of promotions", exact=True)
@@ -317,16 +317,16 @@ def test_an_unusual_row_is_explained_at_an_address_to_share_and_reviewed(
     page.get_by_role("slider").press("End")
     expect(page.get_by_text("flags 344 of 344 rows", exact=True)).to_be_visible()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download the flagged rows as CSV", exact=True).click()
+        click(page, "button", "Download the flagged rows as CSV")
     assert len(download.value.path().read_text().splitlines()) == 345
 
 
 def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/versions")
-    page.get_by_role("button", name="Describe or tag the model", exact=True).click()
+    click(page, "button", "Describe or tag the model")
     page.get_by_label("Description", exact=True).fill("Birds of three islands")
     page.get_by_label("Tags", exact=True).fill("team: polar\nstage: trial")
-    page.get_by_role("button", name="Save", exact=True).click()
+    click(page, "button", "Save")
     expect(page.get_by_text("Birds of three islands", exact=True)).to_be_visible()
     page.goto("/#/models")
     search = page.get_by_role("searchbox")
@@ -341,11 +341,11 @@ def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str
 def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
     page.get_by_label("Dataset", exact=True).select_option("table of the pair")
-    page.get_by_role("button", name="Start scoring", exact=True).click()
+    click(page, "button", "Start scoring")
     rows = page.get_by_role("region", name="Unusual rows", exact=True)
-    expect(rows.locator("tbody tr")).to_have_count(20, timeout=SOON_MS)
+    expect(rows.locator("tbody tr")).to_have_count(20)
     result = page.get_by_role("button", name="Download the result", exact=True)
-    expect(result).to_be_visible(timeout=SOON_MS)
+    expect(result).to_be_visible()
     with page.expect_download() as download:
         result.click()
     header, *lines = download.value.path().read_text().splitlines()
@@ -355,16 +355,16 @@ def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
 
 def test_values_are_cleared_and_filled_and_a_column_is_foretold(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
-    page.get_by_role("button", name="Score these rows", exact=True).click()
+    click(page, "button", "Score these rows")
     first = page.get_by_role("region", name="Scored rows", exact=True).locator("tbody tr").first
-    first.get_by_role("button", name="Torgersen", exact=True).click()
-    first.get_by_role("button", name="39.1", exact=True).click()
-    page.get_by_role("button", name="Fill", exact=True).click()
+    click(first, "button", "Torgersen")
+    click(first, "button", "39.1")
+    click(page, "button", "Fill")
     expect(first).to_contain_text(re.compile(r"39\.1 [\d.]+ \([\d.]+ to [\d.]+\)"))
-    page.get_by_role("button", name="Likelihood given these", exact=True).click()
+    click(page, "button", "Likelihood given these")
     expect(page.get_by_role("columnheader", name="Cleared given these")).to_be_visible()
 
-    page.get_by_role("link", name="What if", exact=True).click()
+    click(page, "link", "What if")
     page.get_by_label("What would this column be?", exact=True).select_option("species")
     found = page.get_by_role("region", name="Distribution of species", exact=True)
     before = found.get_by_role("status").inner_text()
@@ -385,12 +385,12 @@ def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
         job = client.jobs.train("sales", dataset.id, optimisation={"max_epochs": 2, "seed": 0})
         client.jobs.wait(job.id)
     page.goto(f"/#/datasets/{dataset.id}")
-    page.get_by_role("button", name="day", exact=True).click()
+    click(page, "button", "day")
     expect(page.get_by_role("img", name="Histogram of day", exact=True)).to_contain_text("2026-08")
     page.goto("/#/models/sales/1/score")
     expect(page.locator("#rows")).to_have_value(re.compile('01.07.2026,"1,05"'))
-    page.get_by_role("button", name="Score these rows", exact=True).click()
-    expect(page.get_by_role("heading", name="5 rows scored", exact=True)).to_be_visible()
+    click(page, "button", "Score these rows")
+    sees(page, "heading", "5 rows scored")
 
 
 def test_a_formula_is_drawn_and_becomes_a_flow(browser: Browser, up: Up) -> None:
@@ -411,13 +411,9 @@ def fit_a_formula(page: Page) -> None:
     expect(page.get_by_label("Density", exact=True).get_by_role("status")).to_be_hidden()
     page.get_by_label("Name of the model", exact=True).fill("curved")
     page.get_by_label("Steps", exact=True).fill("60")
-    page.get_by_role("button", name="Start", exact=True).click()
-    expect(
-        page.get_by_role("heading", name="Lower bound of the evidence", exact=True)
-    ).to_be_visible(timeout=SOON_MS)
-    expect(page.get_by_role("link", name="Look at the model", exact=True)).to_be_visible(
-        timeout=SOON_MS
-    )
+    click(page, "button", "Start")
+    sees(page, "heading", "Lower bound of the evidence")
+    sees(page, "link", "Look at the model")
 
 
 def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
@@ -427,11 +423,11 @@ def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
     page.get_by_label("Name of the model", exact=True).fill("searched")
     page.get_by_label("Quality", exact=True).select_option("best")  # it runs until it is cancelled
     page.get_by_label("Search", exact=True).check()
-    page.get_by_role("button", name="Start training", exact=True).click()
+    click(page, "button", "Start training")
     trials = page.get_by_role("region", name="Trials", exact=True).locator("tbody tr")
-    expect(trials.first).to_be_visible(timeout=SOON_MS)
-    page.get_by_role("button", name="Cancel", exact=True).click()
-    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=SOON_MS)
+    expect(trials.first).to_be_visible()
+    click(page, "button", "Cancel")
+    sees(page, "button", "Resume")
 
 
 def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
@@ -439,22 +435,18 @@ def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/1/score")
     expect(page.locator("#rows")).to_have_value(re.compile("Adelie"))
     paste(page, "\n".join([header, *(lines * 30)[:10_000]]))
-    page.get_by_role("button", name="Score these rows", exact=True).click()
-    expect(page.get_by_role("heading", name="10,000 rows scored", exact=True)).to_be_visible(
-        timeout=SOON_MS
-    )
+    click(page, "button", "Score these rows")
+    sees(page, "heading", "10,000 rows scored")
     page.get_by_label("Least likely first", exact=True).check()
     page.get_by_role("button", name=re.compile("Explain row")).first.click()
-    expect(page.get_by_label("Explanation", exact=True)).to_contain_text(
-        "bill_length_mm", timeout=SOON_MS
-    )
-    page.get_by_role("button", name="Show more", exact=True).click()
+    expect(page.get_by_label("Explanation", exact=True)).to_contain_text("bill_length_mm")
+    click(page, "button", "Show more")
     expect(page.get_by_label("Scored rows", exact=True).locator("tbody tr")).to_have_count(1100)
 
 
 def test_a_curve_of_many_points_is_drawn_by_thin_lines(page: Page) -> None:
     page.goto("/#/settings")
-    expect(page.get_by_role("heading", name="Settings", exact=True)).to_be_visible()
+    sees(page, "heading", "Settings")
     few, many = page.evaluate(
         """async () => {
             const { html, render } = await import("/static/page/vendor/vendor.js");
@@ -496,7 +488,7 @@ def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_pat
         page.set_viewport_size({"width": 390, "height": 844})
         page.goto("/")
         page.locator("input[type=file]").set_input_files(file)
-        page.get_by_role("button", name="Use this table", exact=True).click()
+        click(page, "button", "Use this table")
         columns = page.get_by_role("region", name="Columns", exact=True)
         expect(columns.locator("tbody tr")).to_have_count(50)
         columns.get_by_role("button").first.click()
@@ -511,7 +503,7 @@ def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"/#/models/{model}/compare")
-    expect(page.get_by_role("heading", name=f"Versions of {model}", exact=True)).to_be_visible()
+    sees(page, "heading", f"Versions of {model}")
     table = page.get_by_role("region", name="Versions side by side", exact=True)
     expect(table).to_contain_text("flow.missing")
     assert len([url for url in asked if "/v1/" in url]) == 1  # however many versions a page has
@@ -521,7 +513,7 @@ def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None
     page.goto(f"/#/models/{model}/2/versions")
     page.get_by_label("Compare version 1", exact=True).check()
     page.get_by_label("Compare version 2", exact=True).check()
-    page.get_by_role("link", name="Compare 2", exact=True).click()
+    click(page, "link", "Compare 2")
     page.get_by_text("All facts side by side", exact=True).click()
     expect(table.get_by_role("columnheader")).to_have_count(3)
 
@@ -533,8 +525,8 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
     page.goto(f"/#/models/{model}/1/score")
     rows = page.get_by_label("Rows, with a line of names", exact=True)
     expect(rows).to_have_value(re.compile("Adelie"))
-    page.get_by_role("button", name="Score these rows", exact=True).click()
-    page.get_by_role("button", name="Explain row 1", exact=True).click()
+    click(page, "button", "Score these rows")
+    click(page, "button", "Explain row 1")
     chart = page.get_by_role("img", name="How well each value fits the others", exact=True)
     expect(chart).to_be_visible()
     texts = chart.locator("text").all_text_contents()
@@ -575,7 +567,7 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
         page.goto("about:blank")  # so that no other view is there any more
         page.goto(f"/#/{view}")
         expect(page.locator("main h1")).to_be_visible()
-        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+        expect(page.get_by_text("Loading…")).to_have_count(0)
         found = findings_of_axe(page)
         findings += f"{view}: {found}" if found else ""
     assert findings == ""
@@ -593,7 +585,7 @@ def test_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(page: Pag
     for address in ADDRESSES:
         page.goto("about:blank")
         page.goto(f"/#/{address}")
-        expect(page.get_by_role("heading", name="Nothing is here", exact=True)).to_be_visible()
+        sees(page, "heading", "Nothing is here")
     assert [path for path in asked if path.startswith("/v1/")] == []
 
 
@@ -612,18 +604,16 @@ def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
         f"{up.url}/v1/models/odd/versions",
         content=edited(file, {"metrics": metrics}),
         headers={"Content-Type": "application/octet-stream"},
-        timeout=SOON_MS / 1000,
+        timeout=TIMEOUT_S,
     ).json()
     version = made["version"]
     for tab in ("fit", "facts", "versions"):
         page.goto("about:blank")
         page.goto(f"/#/models/odd/{version}/{tab}")
-        expect(
-            page.get_by_role("heading", name=f"odd version {version}", exact=True)
-        ).to_be_visible()
-        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+        sees(page, "heading", f"odd version {version}")
+        expect(page.get_by_text("Loading…")).to_have_count(0)
     page.goto("/#/models")
-    expect(page.get_by_role("link", name="odd", exact=True)).to_be_visible()
+    sees(page, "link", "odd")
     httpx.delete(f"{up.url}/v1/models/odd", timeout=60).raise_for_status()
 
 
@@ -659,17 +649,17 @@ def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> Non
         'densityd call POST /v1/jobs/variational \'{"model_name":"page-sources","target":{"latent":'
     )
     expect(shown).to_contain_text('"loadings":[[1],[0.5],[2]],"noise_scale":1')
-    page.get_by_role("button", name="Start", exact=True).click()
+    click(page, "button", "Start")
     expect(page.get_by_text("Exact log evidence", exact=True)).to_be_visible()
-    page.get_by_role("link", name="Look at the model", exact=True).click()
-    expect(page.get_by_role("img", name="Histogram of z1", exact=True)).to_be_visible()
+    click(page, "link", "Look at the model")
+    sees(page, "img", "Histogram of z1")
     assert findings_of_axe(page) == ""
 
-    page.get_by_role("link", name="Evidence of rows", exact=True).click()
+    click(page, "link", "Evidence of rows")
     text = page.get_by_label("Rows, with a line of names", exact=True)
     expect(text).not_to_have_value("")
     text.fill("c,a,b\n1,0.5,0.2\n-9,9,0\n")
-    page.get_by_role("button", name="Compute the evidence", exact=True).click()
+    click(page, "button", "Compute the evidence")
     bounds = page.get_by_role("region", name="Rows and their bounds", exact=True)
     expect(bounds.get_by_role("row")).to_have_count(3)
     expect(bounds.get_by_role("row").nth(1).get_by_role("cell").first).to_have_text("2")
@@ -699,16 +689,9 @@ def service(
         "DENSITYD_OIDC_ISSUER": issuer.url,
         "DENSITYD_OIDC_AUDIENCE": AUDIENCE,
     }
-    made = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from densityd.cli import main; main()",
-            "keys",
-            "create",
-            "--scope",
-            "admin",
-        ],
+    program = "from densityd.cli import main; main()"
+    made = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", program, "keys", "create", "--scope", "admin"],
         env=environment,
         capture_output=True,
         text=True,
@@ -751,7 +734,7 @@ def test_a_key_is_made_replaced_and_revoked_by_keys(
         page.goto("/#/settings")
         write(page, "API key", admin)
         press(page, "Use this key")
-        expect(page.get_by_role("heading", name="Keys of this project", exact=True)).to_be_visible()
+        sees(page, "heading", "Keys of this project")
 
         write(page, "For", "nightly scores")
         press(page, "Make a key")
@@ -788,18 +771,17 @@ def test_somebody_signs_in_by_the_issuer_and_comes_back_to_the_view(
     with watched_page(browser, url, expected=("status of 40",), beside=(elsewhere,)) as page:
         page.goto("/#/settings")
         assert findings_of_axe(page) == ""
-        page.get_by_role("button", name="Sign in", exact=True).click()
-        expect(page.get_by_role("heading", name="Keys of this project", exact=True)).to_be_visible()
+        click(page, "button", "Sign in")
+        sees(page, "heading", "Keys of this project")
         assert page.url == f"{url}/#/settings"
         assert not issuer.asked  # the code was used
-        page.get_by_role("button", name="Forget it", exact=True).click()
+        click(page, "button", "Forget it")
         page.reload()
-        page.evaluate(
-            'sessionStorage.setItem(\'densityd-sign-in\', \'{"state": "s", "hash": ""}\')'
-        )
+        kept = '{"state": "s", "hash": ""}'
+        page.evaluate(f"sessionStorage.setItem('densityd-sign-in', '{kept}')")
         page.goto("/?state=s&error=access_denied")
         expect(page.get_by_role("alert")).to_contain_text("access_denied")
         page.evaluate("sessionStorage.clear()")
         page.goto("/?state=another&code=of-somebody#/settings")  # what this tab did not ask for
-        expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+        sees(page, "button", "Sign in")
         expect(page.get_by_role("alert")).to_be_hidden()

@@ -73,8 +73,7 @@ def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
     assert_refused(client.post(f"{other}/rotate", headers=admin, json={}), 404, "not-found")
     assert keys.bearer(foreign.token) is not None
     for body in ({"scope": "root"}, {"expires_days": 0}, {"rate": -1}, {"label": "\0"}):
-        refused = client.post("/v1/keys", headers=admin, json=body)
-        assert_refused(refused, 422, "validation")
+        assert_refused(client.post("/v1/keys", headers=admin, json=body), 422, "validation")
 
 
 def test_a_key_makes_none_beyond_its_rate_and_not_without_end(door, monkeypatch):
@@ -82,8 +81,7 @@ def test_a_key_makes_none_beyond_its_rate_and_not_without_end(door, monkeypatch)
     admin = bearer(keys.create("people", Scope.ADMIN, rate=50.0).token)
     assert client.post("/v1/keys", headers=admin, json={}).json()["rate"] == 50.0
     assert client.post("/v1/keys", headers=admin, json={"rate": 5}).json()["rate"] == 5.0
-    more = client.post("/v1/keys", headers=admin, json={"rate": 51})
-    assert_refused(more, 403, "forbidden")
+    assert_refused(client.post("/v1/keys", headers=admin, json={"rate": 51}), 403, "forbidden")
     for body in ({"rate": 1e-300}, {"expires_days": 1e-300}, {"rate": 5e-324}):
         assert_refused(client.post("/v1/keys", headers=admin, json=body), 422, "validation")
     for faster in (keys.create("people", Scope.READ), keys.create("people", Scope.READ, rate=51.0)):
@@ -129,20 +127,18 @@ def test_usage_is_counted(client):
 
 
 @pytest.mark.parametrize(
-    ("method", "error", "counted"),
-    [("note_uses", DatabaseBusyError, [12, 12]), ("add_rows", DatabaseBusyError, [0, 12])],
+    ("owner", "method", "counted"), [(Keys, "note_uses", [12, 12]), (Usage, "add_rows", [0, 12])]
 )
-def test_rows_are_counted_once_whatever_fails(client, monkeypatch, method, error, counted):
+def test_rows_are_counted_once_whatever_fails(client, monkeypatch, owner, method, counted):
     state = client.app.state
-    callers = {"note_uses": Keys, "add_rows": Usage}
 
     def fail(*_):
-        raise error
+        raise DatabaseBusyError
 
     state.tallies._rows = {"default": 12}
     state.callers._used = {"key_1"}
     with monkeypatch.context() as patched:
-        patched.setattr(callers[method], method, fail)
+        patched.setattr(owner, method, fail)
         asyncio.run(state.tallies.write())
     first = client.get("/v1/usage").json()["computed_rows"]["last_30_days"]
     asyncio.run(state.tallies.write())
@@ -192,14 +188,12 @@ def test_wrong_webhooks_are_refused(client):
     assert_refused(client.post("/v1/webhooks", json=HOOK), 409, "limit-webhooks")
 
 
-@pytest.fixture
-def admin_door(settings):
-    with keyed(settings) as (client, keys):
-        yield client, bearer(keys.create("default", Scope.ADMIN)), keys
-
-
-def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(admin_door):
-    client, admin, _ = admin_door
+def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(door):
+    client, keys = door
+    admin = bearer(keys.create("default", Scope.ADMIN))
+    for name in ("No", "a b", "-", "x" * 65):
+        refused = client.put(f"/v1/projects/{name}", headers=admin, json={})
+        assert_refused(refused, 404, "not-found")
     assert_refused(client.get("/v1/projects/fraud", headers=admin), 404, "not-found")
     limits = {"max_bytes": 10_000, "max_queued_jobs": 5}
     made = client.put("/v1/projects/fraud", headers=admin, json=limits)
@@ -210,8 +204,7 @@ def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(admin_door)
     found = client.get("/v1/me", headers=team).json()["limits"]
     assert (found["stored_bytes"], found["queued_jobs"]) == (10_000, 5)
 
-    uploaded = client.post("/v1/datasets", content=TABLE, headers=team | CSV)
-    assert uploaded.status_code == 201
+    assert client.post("/v1/datasets", content=TABLE, headers=team | CSV).status_code == 201
     client.put("/v1/projects/fraud", headers=admin, json={"max_bytes": 40})
     stored = client.get("/v1/usage", headers=team).json()["stored_bytes"]
     assert stored["used"] > stored["limit"] == 40
@@ -233,21 +226,12 @@ def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(admin_door)
     assert listed[1]["keys"] == 1
 
 
-def test_other_projects_admins_see_and_change_none(admin_door):
-    client, _, keys = admin_door
+def test_other_projects_admins_see_and_change_none(door):
+    client, keys = door
     team = bearer(keys.create("fraud", Scope.ADMIN))
-    for method, path in (
-        ("GET", "/v1/projects"),
-        ("GET", "/v1/projects/fraud"),
-        ("PUT", "/v1/projects/fraud"),
-        ("POST", "/v1/projects/default/keys"),
-        ("GET", "/metrics"),
+    for request in (
+        *("GET /v1/projects", "GET /v1/projects/fraud", "PUT /v1/projects/fraud"),
+        *("POST /v1/projects/default/keys", "GET /metrics"),
     ):
-        body: dict[str, str] | None = None if method == "GET" else {}
-        assert_refused(client.request(method, path, headers=team, json=body), 403, "forbidden")
-
-
-@pytest.mark.parametrize("name", ["No", "a b", "-", "x" * 65])
-def test_a_name_that_no_project_can_have_is_not_found(admin_door, name):
-    client, admin, _ = admin_door
-    assert_refused(client.put(f"/v1/projects/{name}", headers=admin, json={}), 404, "not-found")
+        refused = client.request(*request.split(), headers=team, json={})
+        assert_refused(refused, 403, "forbidden")

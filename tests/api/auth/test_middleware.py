@@ -212,8 +212,7 @@ def test_a_service_without_keys_asks_for_none_until_the_first_is_made(settings):
             time.sleep(0.1)
         assert_unauthorized(client.get("/v1/datasets"))
         # What was made before is in the project `default`.
-        found = client.get(made.headers["location"], headers=bearer(key))
-        assert found.status_code == 200
+        assert client.get(made.headers["location"], headers=bearer(key)).status_code == 200
         keys.revoke(key.key.id)
         assert_unauthorized(client.get("/v1/datasets"))
 

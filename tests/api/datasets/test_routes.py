@@ -9,7 +9,15 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
-from tests.api.conftest import CSV, JSON, TABLE, assert_nothing_was_left, assert_refused, files_of
+from tests.api.conftest import (
+    CSV,
+    JSON,
+    TABLE,
+    asgi_scope,
+    assert_nothing_was_left,
+    assert_refused,
+    files_of,
+)
 from tests.tables.files import npy
 
 NPY = {"Content-Type": "application/x-npy"}
@@ -89,14 +97,6 @@ def test_a_csv_file_becomes_a_dataset(client):
     assert dataset["columns"][0]["distinct"] == 4
     assert len(dataset["sha256"]) == 64
     assert client.get(response.headers["location"]).json() == dataset
-
-
-def test_npy_and_parquet_files_become_datasets_of_their_type(client):
-    rows = np.array([[1, 2], [3, 5], [4, 9]], dtype=np.float32)
-    from_npy = upload(client, npy(rows), NPY).json()
-    assert [column["dtype"] for column in from_npy["columns"]] == ["float32", "float32"]
-    from_parquet = upload(client, parquet(a=[1.0, 2.0, 4.0], b=[1.5, 1.0, 9.0]), PARQUET).json()
-    assert [column["name"] for column in from_parquet["columns"]] == ["a", "b"]
 
 
 def test_a_content_type_may_say_that_there_is_no_header(client, blobs):
@@ -265,15 +265,6 @@ class TestRows:
             "total": 10,
         }
 
-    def test_single_precision_survives_every_format(self, client):
-        rows = np.array([[0.1, 1e-38], [1 / 3, 2.0]], dtype=np.float32)
-        location = upload(client, npy(rows), NPY).headers["location"] + "/rows"
-        text = client.get(location, headers={"Accept": "text/csv"}).text
-        np.testing.assert_array_equal(
-            np.loadtxt(io.StringIO(text), np.float32, delimiter=",", skiprows=1), rows
-        )
-        np.testing.assert_array_equal(np.float32(client.get(location).json()["rows"]), rows)
-
     def test_a_step_takes_rows_from_all_parts_of_the_table(self, client, location):
         response = client.get(location, params={"offset": 1, "limit": 3, "step": 4})
         assert response.json()["rows"] == [[2, 1.25], [10, 25.25], [18, 81.25]]
@@ -319,14 +310,7 @@ def test_a_caller_who_leaves_early_leaves_nothing(client, settings):
     async def send(message):
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/datasets",
-        "query_string": b"",
-        "headers": [(b"content-type", b"text/csv"), (b"transfer-encoding", b"chunked")],
-    }
-    client.portal.call(client.app, scope, receive, send)
+    client.portal.call(client.app, asgi_scope("/v1/datasets", "text/csv"), receive, send)
     assert sent == []
     assert_nothing_was_left(client, settings)
     assert 'route="/v1/datasets",status="499"} 1.0' in client.get("/metrics").text

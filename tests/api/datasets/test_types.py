@@ -134,19 +134,6 @@ class TestRetyping:
         assert kinds == [column["type"] for column in first.json()["columns"]]
         assert again.json()["sha256"] == first.json()["sha256"]
 
-    def test_types_that_were_found_and_are_stated_change_reasons_alone(self, client):
-        first = upload(client, MIXED)
-        found = {column["name"]: column["type"] for column in first.json()["columns"]}
-        again = self.change(client, first.headers["location"], **found)
-        assert again.status_code == 200
-        before, after = (
-            {one["name"]: {**one, "reason": None} for one in answer.json()["columns"]}
-            for answer in (first, again)
-        )
-        for name in ("size", "born", "price", "zip"):
-            assert before[name] == after[name]
-        assert again.json()["sha256"] == first.json()["sha256"]
-
     def test_a_change_that_cannot_be_leaves_the_dataset_as_it_was(self, client, settings):
         first = upload(client, MIXED)
         location = first.headers["location"]

@@ -20,6 +20,8 @@ from app.engine.fair_order import FairOrder
 from app.limits import Threads, on_account_of
 from app.metrics import EngineMetrics
 
+pytestmark = pytest.mark.anyio
+
 WAIT_S = 120.0
 
 
@@ -116,40 +118,34 @@ def test_every_row_of_a_large_request_is_computed_once_and_off_the_event_loop(en
 
 
 @pytest.mark.parametrize("key", ["same", "other"])
-def test_a_small_request_waits_for_a_turn_of_a_large_one_and_not_for_its_end(engine, key):
+async def test_a_small_request_waits_for_a_turn_of_a_large_one_and_not_for_its_end(engine, key):
     large = Doubling(row_s=0.00002)
-
-    async def main() -> None:
-        task = asyncio.create_task(doubled(engine, large, 10**7, key="same"))  # minutes
-        await asyncio.sleep(0.1)
-        await doubled(engine, large, key=key)
-        assert not task.done()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        seen = len(large.rows)
-        for _ in range(2):  # the first may overtake the end of the turn that was under way
-            await engine.run(lambda: None)
-        assert len(large.rows) <= seen + 1
-        assert engine.waiting == 0
-
-    asyncio.run(main())
+    task = asyncio.create_task(doubled(engine, large, 10**7, key="same"))  # minutes
+    await asyncio.sleep(0.1)
+    await doubled(engine, large, key=key)
+    assert not task.done()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    seen = len(large.rows)
+    for _ in range(2):  # the first may overtake the end of the turn that was under way
+        await engine.run(lambda: None)
+    assert len(large.rows) <= seen + 1
+    assert engine.waiting == 0
 
 
-def test_what_comes_while_the_engine_computes_is_computed_together_unless_it_was_left(engine, gate):
+async def test_what_comes_while_the_engine_computes_is_computed_together_unless_it_was_left(
+    engine, gate
+):
     function = Doubling()
-
-    async def main() -> None:
-        first = asyncio.create_task(engine.run(gate))
-        await gate.wait()
-        works = [asyncio.create_task(doubled(engine, function, value=k)) for k in range(3)]
-        await asyncio.sleep(0)
-        works[1].cancel()
-        await asyncio.sleep(0)
-        gate.opened.set()
-        await asyncio.gather(first, works[0], works[2])
-
-    asyncio.run(main())
+    first = asyncio.create_task(engine.run(gate))
+    await gate.wait()
+    works = [asyncio.create_task(doubled(engine, function, value=k)) for k in range(3)]
+    await asyncio.sleep(0)
+    works[1].cancel()
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(first, works[0], works[2])
     assert function.rows == [2]
 
 
@@ -198,15 +194,11 @@ def test_answers_never_mix(data):
 
 
 @pytest.mark.parametrize("n", [1, 64, 65, 1000])
-def test_the_rows_of_a_turn_are_bounded_by_memory(engine, n):
+async def test_the_rows_of_a_turn_are_bounded_by_memory(engine, n):
     function = Doubling()
-
-    async def main() -> None:
-        await asyncio.gather(
-            *(doubled(engine, function, n, most_rows=4, first_rows=4) for _ in range(3))
-        )
-
-    asyncio.run(main())
+    await asyncio.gather(
+        *(doubled(engine, function, n, most_rows=4, first_rows=4) for _ in range(3))
+    )
     assert sum(function.rows) == 3 * n
     assert max(function.rows) <= 4
 
@@ -224,38 +216,30 @@ def test_small_requests_do_not_shorten_the_turns_of_large_ones(fixed_s, row_s, m
 # the event loop
 
 
-def test_what_is_known_to_be_quick_is_computed_on_the_event_loop_together(engine):
+async def test_what_is_known_to_be_quick_is_computed_on_the_event_loop_together(engine):
     function = Doubling()
-
-    async def main() -> None:
-        await doubled(engine, function)
-        assert function.threads == ["engine"]
-        await make_known(engine, function)
-        await asyncio.gather(*(doubled(engine, function) for _ in range(4)))  # learns
-        await asyncio.gather(*(doubled(engine, function, value=k) for k in range(16)))
-        left = asyncio.create_task(doubled(engine, function))
-        await asyncio.sleep(0)
-        left.cancel()
-        await asyncio.wait({left})
-
-    asyncio.run(main())
+    await doubled(engine, function)
+    assert function.threads == ["engine"]
+    await make_known(engine, function)
+    await asyncio.gather(*(doubled(engine, function) for _ in range(4)))  # learns
+    await asyncio.gather(*(doubled(engine, function, value=k) for k in range(16)))
+    left = asyncio.create_task(doubled(engine, function))
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.wait({left})
     assert set(function.threads) == {"MainThread"}
     assert max(function.rows) == 16
     assert engine.waiting == 0
 
 
-def test_what_is_or_gets_slow_leaves_the_event_loop(engine):
+async def test_what_is_or_gets_slow_leaves_the_event_loop(engine):
     slow, changing = Doubling(0.005), Doubling()
-
-    async def main() -> None:
-        for _ in range(3):
-            await doubled(engine, slow, key="slow")
-        await make_known(engine, changing)
-        changing.seconds = 0.005
-        for _ in range(12):
-            await doubled(engine, changing)
-
-    asyncio.run(main())
+    for _ in range(3):
+        await doubled(engine, slow, key="slow")
+    await make_known(engine, changing)
+    changing.seconds = 0.005
+    for _ in range(12):
+        await doubled(engine, changing)
     assert slow.threads == ["engine"] * 3
     assert changing.threads[-1] == "engine"
 
@@ -312,7 +296,7 @@ def test_who_comes_anew_has_saved_up_nothing():
 
 
 @pytest.mark.parametrize("rows", [1, 100])
-def test_many_requests_of_a_project_delay_another_by_one_and_leave_half_of_the_queue(
+async def test_many_requests_of_a_project_delay_another_by_one_and_leave_half_of_the_queue(
     make_engine, gate, account, rows
 ):
     engine = make_engine(max_waiting=16)
@@ -326,21 +310,20 @@ def test_many_requests_of_a_project_delay_another_by_one_and_leave_half_of_the_q
         with account(owner):
             await doubled(engine, function, rows, key=key)
 
-    async def main() -> None:
-        flood = [asyncio.create_task(ask("a", key)) for key in range(8)]
-        await gate.wait()
-        with pytest.raises(OverloadedError):
-            await ask("a", 8)
-        other = asyncio.create_task(ask("b", 9))
-        await asyncio.sleep(0)
-        gate.opened.set()
-        await asyncio.gather(*flood, other)
-
-    asyncio.run(main())
+    flood = [asyncio.create_task(ask("a", key)) for key in range(8)]
+    await gate.wait()
+    with pytest.raises(OverloadedError):
+        await ask("a", 8)
+    other = asyncio.create_task(ask("b", 9))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(*flood, other)
     assert done.index("b") == 1
 
 
-def test_many_quick_functions_of_a_project_do_not_keep_that_of_another_waiting(engine, account):
+async def test_many_quick_functions_of_a_project_do_not_keep_that_of_another_waiting(
+    engine, account
+):
     computed: list[tuple[str, int]] = []
 
     async def score(owner: str, key: tuple[str, int]) -> None:
@@ -351,56 +334,46 @@ def test_many_quick_functions_of_a_project_do_not_keep_that_of_another_waiting(e
         with account(owner):
             await doubled(engine, function, key=key)
 
-    async def main() -> None:
-        mine = [("many", number) for number in range(16)]
-        for key in [*mine, ("one", 0)]:
-            await make_known(engine, Doubling(), key)
-        await asyncio.gather(*(score("many", key) for key in mine), score("one", ("one", 0)))
-        assert computed[1] == ("one", 0)
-        assert sorted(computed) == [*mine, ("one", 0)]
-
-    asyncio.run(main())
+    mine = [("many", number) for number in range(16)]
+    for key in [*mine, ("one", 0)]:
+        await make_known(engine, Doubling(), key)
+    await asyncio.gather(*(score("many", key) for key in mine), score("one", ("one", 0)))
+    assert computed[1] == ("one", 0)
+    assert sorted(computed) == [*mine, ("one", 0)]
 
 
 # refusals
 
 
-def test_a_full_queue_refuses_but_lets_what_was_begun_go_on(make_engine, gate):
+async def test_a_full_queue_refuses_but_lets_what_was_begun_go_on(make_engine, gate):
     engine = make_engine(max_waiting=6)
-
-    async def main() -> None:
-        waiting = [asyncio.create_task(engine.run(gate)) for _ in range(3)]
-        await gate.wait()
-        with pytest.raises(OverloadedError):
-            await engine.run(lambda: None)
-        begun = asyncio.create_task(engine.run(lambda: None, terms=Terms(admitted=True)))
-        await asyncio.sleep(0)
-        gate.opened.set()
-        await asyncio.gather(*waiting, begun)
+    waiting = [asyncio.create_task(engine.run(gate)) for _ in range(3)]
+    await gate.wait()
+    with pytest.raises(OverloadedError):
         await engine.run(lambda: None)
-
-    asyncio.run(main())
+    begun = asyncio.create_task(engine.run(lambda: None, terms=Terms(admitted=True)))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(*waiting, begun)
+    await engine.run(lambda: None)
 
 
 @pytest.mark.parametrize("n", [1, 65])
-def test_who_waited_too_long_is_refused_and_keeps_no_place_from_others(engine, gate, n):
-    async def main() -> None:
-        busy = asyncio.create_task(engine.run(gate))
-        await gate.wait()
-        for key in range(10):
-            with pytest.raises(OverloadedError):
-                await doubled(engine, Doubling(), n, key=key, max_wait_s=0.01)
-            gone = asyncio.create_task(doubled(engine, Doubling(), n, key=key))
-            await asyncio.sleep(0)
-            gone.cancel()
-            await asyncio.wait({gone})
-        assert engine.waiting == 1
-        late = asyncio.create_task(doubled(engine, Doubling(), n))
+async def test_who_waited_too_long_is_refused_and_keeps_no_place_from_others(engine, gate, n):
+    busy = asyncio.create_task(engine.run(gate))
+    await gate.wait()
+    for key in range(10):
+        with pytest.raises(OverloadedError):
+            await doubled(engine, Doubling(), n, key=key, max_wait_s=0.01)
+        gone = asyncio.create_task(doubled(engine, Doubling(), n, key=key))
         await asyncio.sleep(0)
-        gate.opened.set()
-        await asyncio.gather(busy, late)
-
-    asyncio.run(main())
+        gone.cancel()
+        await asyncio.wait({gone})
+    assert engine.waiting == 1
+    late = asyncio.create_task(doubled(engine, Doubling(), n))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(busy, late)
 
 
 def test_what_waits_for_a_thread_that_has_ended_is_refused_in_time():
@@ -444,34 +417,27 @@ WRONG: dict[str, Callable[[np.ndarray], tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_columns_of_every_shape_are_written_by_every_way(engine, shape):
+async def test_columns_of_every_shape_are_written_by_every_way(engine, shape):
     """A batch, turns, and the event loop once the function is known to be quick."""
     function, width = SHAPES[shape]
-
-    async def main() -> None:
-        for n in (1, 64, 65, 257, 5000):
-            rows = np.random.default_rng(n).normal(size=(n, 3))
-            for _ in range(3):
-                results = np.full((n, width), np.nan)
-                await asyncio.wait_for(engine.apply(function, rows, results, key=shape), WAIT_S)
-                np.testing.assert_array_equal(results, np.column_stack(function(rows)))
-
-    asyncio.run(main())
+    for n in (1, 64, 65, 257, 5000):
+        rows = np.random.default_rng(n).normal(size=(n, 3))
+        for _ in range(3):
+            results = np.full((n, width), np.nan)
+            await asyncio.wait_for(engine.apply(function, rows, results, key=shape), WAIT_S)
+            np.testing.assert_array_equal(results, np.column_stack(function(rows)))
 
 
 @pytest.mark.parametrize("n", [1, 65])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_columns_that_do_not_fit_fail_their_request_alone(engine, wrong, n):
-    async def main() -> None:
-        for _ in range(3):
-            bad = engine.apply(WRONG[wrong], np.ones((n, 3)), np.empty((n, 1)), key=wrong)
-            with pytest.raises((ResultShapeError, ValueError, IndexError)):
-                await asyncio.wait_for(bad, WAIT_S)
-        await asyncio.wait_for(doubled(engine, Doubling(), n), WAIT_S)
-        assert engine.alive
-        assert engine.waiting == 0
-
-    asyncio.run(main())
+async def test_columns_that_do_not_fit_fail_their_request_alone(engine, wrong, n):
+    for _ in range(3):
+        bad = engine.apply(WRONG[wrong], np.ones((n, 3)), np.empty((n, 1)), key=wrong)
+        with pytest.raises((ResultShapeError, ValueError, IndexError)):
+            await asyncio.wait_for(bad, WAIT_S)
+    await asyncio.wait_for(doubled(engine, Doubling(), n), WAIT_S)
+    assert engine.alive
+    assert engine.waiting == 0
 
 
 @pytest.mark.parametrize("where", ["thread", "event loop"])
@@ -510,15 +476,11 @@ class FailingGauge:
 
 
 @pytest.mark.parametrize("n", [1, 65])
-def test_the_engine_goes_on_where_its_own_work_fails(make_engine, n):
+async def test_the_engine_goes_on_where_its_own_work_fails(make_engine, n):
     metrics = EngineMetrics(CollectorRegistry())
     metrics.waiting = FailingGauge()  # type: ignore[assignment]  # it fails
     engine = make_engine(metrics=metrics)
-
-    async def main() -> None:
-        for key in range(3):
-            await asyncio.wait_for(doubled(engine, Doubling(), n, key=key), WAIT_S)
-        assert engine.alive
-        assert engine.waiting == 0
-
-    asyncio.run(main())
+    for key in range(3):
+        await asyncio.wait_for(doubled(engine, Doubling(), n, key=key), WAIT_S)
+    assert engine.alive
+    assert engine.waiting == 0

@@ -17,11 +17,9 @@ from starlette.testclient import TestClient
 from app import remembered
 from app.engine import reference_rows
 from app.engine.loaded_models import CacheLimits, LoadedModels
-from app.main import create_app
 from app.metrics import ModelMetrics
 from app.plots.numbers import Source
 from app.plots.plots import PlotKind
-from app.settings import ApiSettings
 from flows import (
     EnsembleSpec,
     FlowSpec,
@@ -48,10 +46,20 @@ from models_store.registry import Registry
 from tabular.columns import Column
 from tabular.typed_rows import TypedRows
 from tests.api.conftest import CSV
-from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import a_flow, registered, stores
+from tests.api.mixed_model import (
+    COLUMNS,
+    NAMES,
+    SPEC,
+    TYPES,
+    mixed_flow,
+    mixed_rows,
+    registered_mixed,
+)
+from tests.api.serving import a_flow, registered, uploaded
 from tests.store.makers import PROJECT
 from tests.support.waiting import Clock
+
+pytestmark = pytest.mark.anyio
 
 ROW = np.array([[170.0, 70.0, 40.0]])
 
@@ -106,6 +114,14 @@ def cache(database: Database, blobs: CountingStore) -> Callable[..., LoadedModel
     return cache
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of what is remembered, which goes when it is told."""
+    clock = Clock()
+    monkeypatch.setattr(remembered, "time", clock)
+    return clock
+
+
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(main)
 
@@ -120,95 +136,76 @@ async def score(models: LoadedModels, version: Version) -> float:
         return float(flow.log_prob(ROW)[0])
 
 
-def test_a_model_is_read_once_however_many_want_it_at_once(cache, blobs, versions):
-    async def main() -> None:
-        models = cache(10**9)
-        scores = await asyncio.gather(*(score(models, versions[0]) for _ in range(20)))
-        assert len(set(scores)) == 1
-        assert blobs.reads == [versions[0].checkpoint_key]
-
-    run(main())
+async def test_a_model_is_read_once_however_many_want_it_at_once(cache, blobs, versions):
+    models = cache(10**9)
+    scores = await asyncio.gather(*(score(models, versions[0]) for _ in range(20)))
+    assert len(set(scores)) == 1
+    assert blobs.reads == [versions[0].checkpoint_key]
 
 
-def test_the_least_recently_used_model_goes_first(cache, blobs, versions):
-    async def main() -> None:
-        size = await size_of(cache(10**9), versions[0])
-        models = cache(2 * size)
-        blobs.reads.clear()
-        first, second, third, _ = versions
-        for version in (first, second, first, third, first):
-            await score(models, version)
-            assert models.size_bytes <= 2 * size
-        assert blobs.reads == [version.checkpoint_key for version in (first, second, third)]
-        await score(models, second)
-        assert blobs.reads[-1] == second.checkpoint_key
-
-    run(main())
+async def test_the_least_recently_used_model_goes_first(cache, blobs, versions):
+    size = await size_of(cache(10**9), versions[0])
+    models = cache(2 * size)
+    blobs.reads.clear()
+    first, second, third, _ = versions
+    for version in (first, second, first, third, first):
+        await score(models, version)
+        assert models.size_bytes <= 2 * size
+    assert blobs.reads == [version.checkpoint_key for version in (first, second, third)]
+    await score(models, second)
+    assert blobs.reads[-1] == second.checkpoint_key
 
 
-def test_what_is_in_use_is_not_evicted(cache, blobs, versions):
-    async def main() -> None:
-        models = cache(1)
-        async with models.use(versions[0]) as used:
-            await score(models, versions[1])
-            async with models.use(versions[0]) as again:
-                assert again is used
-        assert models.size_bytes == 0
-        keys = [version.checkpoint_key for version in versions[:2]]
-        assert blobs.reads == keys
-
-    run(main())
+async def test_what_is_in_use_is_not_evicted(cache, blobs, versions):
+    models = cache(1)
+    async with models.use(versions[0]) as used:
+        await score(models, versions[1])
+        async with models.use(versions[0]) as again:
+            assert again is used
+    assert models.size_bytes == 0
+    keys = [version.checkpoint_key for version in versions[:2]]
+    assert blobs.reads == keys
 
 
-def test_a_load_that_failed_is_tried_again(cache, blobs, versions):
+async def test_a_load_that_failed_is_tried_again(cache, blobs, versions):
     path = blobs.path(versions[0].checkpoint_key)
     data = path.read_bytes()
-
-    async def main() -> None:
-        models = cache(10**9)
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        with pytest.raises(BlobCorruptError):
-            await score(models, versions[0])
-        path.unlink()
-        with pytest.raises(BlobMissingError):
-            await score(models, versions[0])
-        path.write_bytes(data)
-        assert np.isfinite(await score(models, versions[0]))
-        assert await score(models, versions[1]) != await score(models, versions[0])
-
-    run(main())
+    models = cache(10**9)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BlobCorruptError):
+        await score(models, versions[0])
+    path.unlink()
+    with pytest.raises(BlobMissingError):
+        await score(models, versions[0])
+    path.write_bytes(data)
+    assert np.isfinite(await score(models, versions[0]))
+    assert await score(models, versions[1]) != await score(models, versions[0])
 
 
-def test_a_caller_who_leaves_does_not_stop_the_load_for_the_others(cache, blobs, versions):
-    async def main() -> None:
-        models = cache(10**9)
-        leaver = asyncio.create_task(score(models, versions[0]))
-        stayer = asyncio.create_task(score(models, versions[0]))
+async def test_a_caller_who_leaves_does_not_stop_the_load_for_the_others(cache, blobs, versions):
+    models = cache(10**9)
+    leaver = asyncio.create_task(score(models, versions[0]))
+    stayer = asyncio.create_task(score(models, versions[0]))
+    await asyncio.sleep(0)
+    leaver.cancel()
+    assert np.isfinite(await stayer)
+    assert len(blobs.reads) == 1
+
+
+async def test_loads_that_nobody_waits_for_any_more_are_bounded_too(cache, versions):
+    models = cache(0)
+    room = await size_of(models, versions[0])
+    models = cache(room)
+    for version in versions:
+        leaver = asyncio.create_task(score(models, version))
         await asyncio.sleep(0)
         leaver.cancel()
-        assert np.isfinite(await stayer)
-        assert len(blobs.reads) == 1
-
-    run(main())
-
-
-def test_loads_that_nobody_waits_for_any_more_are_bounded_too(cache, versions):
-    async def main() -> None:
-        models = cache(0)
-        room = await size_of(models, versions[0])
-        models = cache(room)
-        for version in versions:
-            leaver = asyncio.create_task(score(models, version))
-            await asyncio.sleep(0)
-            leaver.cancel()
-            await asyncio.wait({leaver})
-        loads = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        await asyncio.wait(loads)
-        await asyncio.sleep(0)  # what the end of the last one calls
-        assert 0 < models.size_bytes <= room
-        assert np.isfinite(await score(models, versions[0]))
-
-    run(main())
+        await asyncio.wait({leaver})
+    loads = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    await asyncio.wait(loads)
+    await asyncio.sleep(0)  # what the end of the last one calls
+    assert 0 < models.size_bytes <= room
+    assert np.isfinite(await score(models, versions[0]))
 
 
 def test_all_who_ask_at_once_share_one_look(database, blobs):
@@ -230,41 +227,20 @@ def test_all_who_ask_at_once_share_one_look(database, blobs):
     run(main())
 
 
-def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
-    cache, database, blobs, monkeypatch
+async def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
+    cache, database, blobs, clock
 ):
-    clock = Clock()
-    monkeypatch.setattr(remembered, "time", clock)
     aliases = Aliases(database)
     registered(database, blobs, name="m0")
-
-    async def main() -> None:
-        models = cache(10**9, resolved_for_s=0.2)
-        assert (await models.resolve(PROJECT, "m0")).version == 1
-        newer = registered(database, blobs, name="m0", seed=9)
-        assert (await models.resolve(PROJECT, "m0")).version == 1
-        clock.now += 0.25
-        assert (await models.resolve(PROJECT, "m0")).version == newer.version
-        aliases.set(PROJECT, "m0", "production", version=1)
-        models.forget(PROJECT)
-        assert (await models.resolve(PROJECT, "m0")).version == 1
-
-    run(main())
-
-
-def test_changes_of_a_project_leave_the_references_of_others(database, blobs, monkeypatch):
-    monkeypatch.setattr(remembered, "time", Clock())
-    registered(database, blobs, name="m0")
-    registry = SlowRegistry(database)
-
-    async def main() -> None:
-        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
-        for forgotten, looks in (("another", 1), ("another", 1), (PROJECT, 2)):
-            models.forget(forgotten)
-            await models.resolve(PROJECT, "m0")
-            assert registry.looks == looks
-
-    run(main())
+    models = cache(10**9, resolved_for_s=0.2)
+    assert (await models.resolve(PROJECT, "m0")).version == 1
+    newer = registered(database, blobs, name="m0", seed=9)
+    assert (await models.resolve(PROJECT, "m0")).version == 1
+    clock.now += 0.25
+    assert (await models.resolve(PROJECT, "m0")).version == newer.version
+    aliases.set(PROJECT, "m0", "production", version=1)
+    models.forget(PROJECT)
+    assert (await models.resolve(PROJECT, "m0")).version == 1
 
 
 class HeldRegistry(Registry):
@@ -282,81 +258,65 @@ class HeldRegistry(Registry):
         return found
 
 
-def test_no_request_waits_while_a_reference_in_use_is_looked_up_again(database, blobs, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(remembered, "time", clock)
+async def test_no_request_waits_while_a_reference_in_use_is_looked_up_again(database, blobs, clock):
     registered(database, blobs, name="m0")
     registry = HeldRegistry(database)
+    models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
 
-    async def main() -> None:
-        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+    async def resolved(version: int) -> None:
+        found = await asyncio.wait_for(models.resolve(PROJECT, "m0"), 60)
+        assert found.version == version
 
-        async def resolved(version: int) -> None:
-            found = await asyncio.wait_for(models.resolve(PROJECT, "m0"), 60)
-            assert found.version == version
-
-        await resolved(1)
-        newer = registered(database, blobs, name="m0", seed=9)
-        clock.now += 0.75
-        registry.go_on.clear()
-        registry.answered.clear()
-        await resolved(1)
-        registry.go_on.set()
-        await asyncio.to_thread(registry.answered.wait, 60)
-        while (await models.resolve(PROJECT, "m0")).version == 1:  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.01)
-        await resolved(newer.version)
-
-    run(main())
+    await resolved(1)
+    newer = registered(database, blobs, name="m0", seed=9)
+    clock.now += 0.75
+    registry.go_on.clear()
+    registry.answered.clear()
+    await resolved(1)
+    registry.go_on.set()
+    await asyncio.to_thread(registry.answered.wait, 60)
+    while (await models.resolve(PROJECT, "m0")).version == 1:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    await resolved(newer.version)
 
 
-def test_a_reference_that_is_gone_is_known_until_its_time_is_over(database, blobs, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(remembered, "time", clock)
+async def test_a_reference_that_is_gone_is_known_until_its_time_is_over(
+    database, blobs, monkeypatch, clock
+):
     registered(database, blobs, name="m0")
     registry = Registry(database)
 
     def resolve(_project: str, ref: str) -> Version:
         raise NotFoundError("model", ref)
 
-    async def main() -> None:
-        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+    models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+    await models.resolve(PROJECT, "m0")
+    monkeypatch.setattr(registry, "resolve", resolve)
+    clock.now += 0.75
+    for _ in range(2):
         await models.resolve(PROJECT, "m0")
-        monkeypatch.setattr(registry, "resolve", resolve)
-        clock.now += 0.75
-        for _ in range(2):
-            await models.resolve(PROJECT, "m0")
-            await asyncio.sleep(0.1)
-        clock.now += 0.5
-        with pytest.raises(NotFoundError):
-            await models.resolve(PROJECT, "m0")
-
-    run(main())
+        await asyncio.sleep(0.1)
+    clock.now += 0.5
+    with pytest.raises(NotFoundError):
+        await models.resolve(PROJECT, "m0")
 
 
-def test_a_reference_of_another_project_is_not_found(cache, versions):
-    async def main() -> None:
-        models = cache(10**9)
-        await models.resolve(PROJECT, versions[0].name)
-        with pytest.raises(NotFoundError):
-            await models.resolve("other", versions[0].name)
-
-    run(main())
+async def test_a_reference_of_another_project_is_not_found(cache, versions):
+    models = cache(10**9)
+    await models.resolve(PROJECT, versions[0].name)
+    with pytest.raises(NotFoundError):
+        await models.resolve("other", versions[0].name)
 
 
-def test_loads_hits_failures_and_evictions_are_counted(cache, blobs, versions):
+async def test_loads_hits_failures_and_evictions_are_counted(cache, blobs, versions):
     registry = CollectorRegistry()
-
-    async def main() -> None:
-        models = cache(1, metrics=ModelMetrics(registry))
-        async with models.use(versions[0]), models.use(versions[0]):
-            assert registry.get_sample_value("densityd_models_loaded") == 1
-            assert registry.get_sample_value("densityd_models_loaded_bytes") == models.size_bytes
-        blobs.path(versions[1].checkpoint_key).unlink()
-        with pytest.raises(BlobMissingError):
-            await score(models, versions[1])
-
-    run(main())
+    models = cache(1, metrics=ModelMetrics(registry))
+    async with models.use(versions[0]), models.use(versions[0]):
+        assert registry.get_sample_value("densityd_models_loaded") == 1
+        assert registry.get_sample_value("densityd_models_loaded_bytes") == models.size_bytes
+    blobs.path(versions[1].checkpoint_key).unlink()
+    with pytest.raises(BlobMissingError):
+        await score(models, versions[1])
     names = ("cache_hits", "loads", "load_failures", "evictions")
     counted = [registry.get_sample_value(f"densityd_model_{name}_total") for name in names]
     assert counted == [1, 1, 1, 1]
@@ -370,17 +330,12 @@ CONTEXT = np.linspace(-1, 1, 300)[:, None]
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory, migrated_database):
-    data_dir = tmp_path_factory.mktemp("usual")
-    (data_dir / migrated_database.name).write_bytes(migrated_database.read_bytes())
-    app = create_app(ApiSettings(data_dir=data_dir))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
+def client(shared_client):
+    return shared_client
 
 
 def a_version(client, name, **options):
-    options = {"flow": mixed_flow(), "spec": SPEC, "types": TYPES, **options}
-    return registered(*stores(client), name=name, columns=NAMES, held_out=RANKS, **options)
+    return registered_mixed(client, name, held_out=RANKS, **options)
 
 
 def explained(client, model, rows):
@@ -550,9 +505,7 @@ def test_numbers_of_any_number_of_rows_are_the_plain_ones(shared_client, name):
     # the numbers of plots
     rows = rows_of(300, DIM + context_dim).round(3)
     names = ["a", "b", "c"][: DIM + context_dim]
-    table = "\n".join(",".join(map(str, row)) for row in [names, *rows.tolist()])
-    dataset = shared_client.post("/v1/datasets", content=table, headers=CSV).json()
-    version = dataclasses.replace(version, dataset_id=dataset["id"])
+    version = dataclasses.replace(version, dataset_id=uploaded(shared_client, rows, names))
     source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
 
     def numbers(kind: PlotKind) -> dict[str, np.ndarray]:

@@ -1,10 +1,7 @@
 """An engine that stands still or has ended, alone and in real processes."""
 
 import asyncio
-import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,19 +13,15 @@ import pytest
 
 from app.engine.engine import QUICK_ROWS, Engine
 from app.engine.watch import EngineWatch
-from app.settings import ApiSettings
-from models_store.database.database import Database
-from models_store.files.blobs import Blobs
-from tests.api.conftest import wait_for_port
-from tests.api.serving import registered
-from tests.support.servers import free_port, tied
+from tests.api.conftest import add_model, listening
 from tests.support.waiting import wait_until
 
-START_S = 300.0
 ROWS = {"rows": [[170.0, 70.0, 40.0]] * 2 * QUICK_ROWS}  # are not computed on the event loop
 # A fault in the middle of the API process: its engine breaks down, once, when a file is there.
 BROKEN = """
 import sys
+
+pytestmark = pytest.mark.anyio
 if sys.orig_argv[-2:] == ["-m", "app"]:
     import time
     from pathlib import Path
@@ -58,7 +51,7 @@ async def until(condition, *, within_s=120.0):
         await asyncio.sleep(0.01)
 
 
-def test_an_engine_that_stands_still_is_told_and_then_given_up():
+async def test_an_engine_that_stands_still_is_told_and_then_given_up():
     engine = Engine()
     engine.start()
     watch = EngineWatch(engine, stall_s=1)
@@ -68,21 +61,18 @@ def test_an_engine_that_stands_still_is_told_and_then_given_up():
     async def stand(until_set: threading.Event) -> None:
         await engine.run(lambda: until_set.wait(120))
 
-    async def main() -> None:
-        watching = asyncio.create_task(watch.run(end=lambda: ended.append(watch.fault)))
-        first = asyncio.create_task(stand(release[0]))
-        await until(lambda: watch.fault is not None)
-        release[0].set()
-        await first
-        await until(lambda: watch.fault is None)  # it continues, and so does the process
-        assert ended == []
+    watching = asyncio.create_task(watch.run(end=lambda: ended.append(watch.fault)))
+    first = asyncio.create_task(stand(release[0]))
+    await until(lambda: watch.fault is not None)
+    release[0].set()
+    await first
+    await until(lambda: watch.fault is None)  # it continues, and so does the process
+    assert ended == []
 
-        second = asyncio.create_task(stand(release[1]))
-        await until(lambda: ended != [])
-        release[1].set()
-        await asyncio.gather(second, watching)
-
-    asyncio.run(main())
+    second = asyncio.create_task(stand(release[1]))
+    await until(lambda: ended != [])
+    release[1].set()
+    await asyncio.gather(second, watching)
     engine.stop()
     assert "for 1 s" in str(ended)
 
@@ -95,31 +85,25 @@ def test_an_engine_that_has_ended_is_given_up_at_once():
     assert ended == ["The thread that computes has ended."]
 
 
-def test_work_that_goes_on_and_an_idle_engine_are_no_fault():
+async def test_work_that_goes_on_and_an_idle_engine_are_no_fault():
     engine = Engine()
     engine.start()
     watch = EngineWatch(engine, stall_s=0.5)
-
-    async def main() -> None:
-        watching = asyncio.create_task(watch.run(end=lambda: None))
-        await asyncio.sleep(1.5)
-        for _ in range(150):
-            await engine.run(lambda: time.sleep(0.01))
-        assert watch.fault is None
-        assert not watching.done()
-        watching.cancel()
-
-    asyncio.run(main())
+    watching = asyncio.create_task(watch.run(end=lambda: None))
+    await asyncio.sleep(1.5)
+    for _ in range(150):
+        await engine.run(lambda: time.sleep(0.01))
+    assert watch.fault is None
+    assert not watching.done()
+    watching.cancel()
     engine.stop()
 
 
 class Api:
     """An API process, or several below a parent, with the model `people` and a fault to come."""
 
-    def __init__(self, folder: Path, process: "subprocess.Popen[bytes]", port: int) -> None:
-        self.process = process
-        self.url = f"http://127.0.0.1:{port}"
-        self._folder = folder
+    def __init__(self, folder: Path, process: "subprocess.Popen[bytes]", url: str) -> None:
+        self._folder, self.process, self.url = folder, process, url
 
     def break_down(self, kind: str) -> None:
         """Have the engine of one process end or stand still when it is asked next."""
@@ -134,45 +118,22 @@ class Api:
             return None
 
     def wait_until_scored(self) -> None:
-        deadline = time.monotonic() + START_S
-        while self.score() != 200:
-            assert time.monotonic() < deadline, "scores do not come back"
-            time.sleep(0.05)
+        wait_until(lambda: self.score() == 200, "scores do not come back")
 
 
-APP = (sys.executable, "-P", "-m", "app")
-UP = (sys.executable, "-P", "-c", "from densityd.cli import main; main()", "up", "--verbose")
+UP = ("-c", "from densityd.cli import main; main()", "up", "--verbose")
 
 
 @contextmanager
 def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
-    settings = ApiSettings(data_dir=folder)
-    database = Database(settings.resolved_database_url)
-    registered(database, Blobs.in_folder(settings.blob_root))
-    database.dispose()
-    port = free_port()
+    add_model(folder)
     code = folder / "code"
     code.mkdir()
     (code / "sitecustomize.py").write_text(BROKEN)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(code),
-        "DENSITYD_DATA_DIR": str(folder),
-        "DENSITYD_PORT": str(port),
-        **variables,
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            tied(*command), env=environment, stdout=log, stderr=log
-        )
-    try:
-        wait_for_port(port, process)
-        api = Api(code, process, port)
+    with listening(folder, *command, PYTHONPATH=str(code), **variables) as (url, process):
+        api = Api(code, process, url)
         api.wait_until_scored()
         yield api
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(120)
 
 
 @pytest.mark.slow
@@ -182,25 +143,21 @@ def test_a_process_whose_engine_has_ended_is_started_again(data_dir):
     with broken_api(data_dir, *UP) as api:
         wait_until(lambda: "Ctrl-C" in (data_dir / "log").read_text())
         api.break_down("ends")
-        deadline = time.monotonic() + START_S
-        while told not in (log := (data_dir / "log").read_text()):
-            assert time.monotonic() < deadline, "the process continues"
-            api.score()
-        assert "The thread that computes has ended." in log
+        log = data_dir / "log"
+        wait_until(lambda: api.score() and told in log.read_text(), "the process continues")
+        assert "The thread that computes has ended." in log.read_text()
         api.wait_until_scored()
         assert api.process.poll() is None
 
 
 @pytest.mark.slow
 def test_a_process_whose_engine_stands_still_is_unready_and_then_ends(data_dir):
-    with broken_api(data_dir, *APP, DENSITYD_TEST_ENGINE_STALL_S="2") as api:
+    with broken_api(data_dir, DENSITYD_TEST_ENGINE_STALL_S="2") as api:
         api.break_down("stands")
         asked = threading.Thread(target=api.score)
         asked.start()
-        deadline = time.monotonic() + START_S
-        while (ready := httpx.get(f"{api.url}/readyz", timeout=60)).status_code == 200:
-            assert time.monotonic() < deadline, "the process is ready"
-            time.sleep(0.05)
+        wait_until(lambda: httpx.get(f"{api.url}/readyz", timeout=60).status_code != 200)
+        ready = httpx.get(f"{api.url}/readyz", timeout=60)
         assert ready.json()["checks"]["engine"]["ok"] is False
         assert ready.json()["checks"]["store"]["ok"] is True
         assert api.process.wait(120) == 1

@@ -128,28 +128,17 @@ def post(
     return client.post("/v1/webhooks", content=body, headers={"Content-Type": media_type})
 
 
-@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
-def test_json_is_json_by_any_of_its_names(shared_client, media_type):
-    assert_refused(post(shared_client, b"{}", media_type), 422, "validation")
+def test_other_media_types_than_json_are_refused(shared_client):
+    for media_type in ("application/json; charset=utf-8", "Application/JSON"):
+        assert_refused(post(shared_client, b"{}", media_type), 422, "validation")
+    for media_type in ("text/plain", "", "application/x-www-form-urlencoded"):
+        told = assert_refused(post(shared_client, b"{}", media_type), 415, "media-type")
+        assert told["supported"] == ["application/json"]
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "", "application/x-www-form-urlencoded"])
-def test_other_media_types_are_refused(shared_client, media_type):
-    response = post(shared_client, b"{}", media_type)
-    assert_refused(response, 415, "media-type")
-    assert response.json()["supported"] == ["application/json"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"url": "%s"}' % (b"x" * 90_000),
-        b"{%s}" % b",".join(b'"%s%d": 1' % (b"k" * 50, i) for i in range(1000)),
-    ],
-)
-def test_an_answer_is_small_and_repeats_no_value(shared_client, body):
-    response = post(shared_client, body)
-    assert response.status_code == 422
+def test_an_answer_is_small_and_repeats_no_value(shared_client):
+    response = post(shared_client, b'{"url": "%s"}' % (b"x" * 90_000))
+    assert_refused(response, 422, "validation")
     assert len(response.content) <= 8000
     assert b"xxx" not in response.content
 
@@ -160,23 +149,20 @@ def test_a_body_is_bounded_with_and_without_a_length(shared_client):
     assert_refused(post(shared_client, (body[i::2] for i in range(2))), 413, "limit-body")
 
 
-@pytest.mark.parametrize("limit", [11, 12])
-def test_the_pieces_of_a_body_count_together(limit):
-    pieces = [b"abcd", b"efgh", b"ijkl"]
+def test_the_pieces_of_a_body_count_together():
+    async def main(limit: int) -> bytes:
+        pieces = [b"abcd", b"efgh", b"ijkl"]
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+        async def receive() -> Message:
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    async def main() -> bytes:
         request = Request({"type": "http", "headers": [], "state": {}}, receive)
         with BodyMemory(100).share("p") as share:
             return await read_body(request, limit=limit, share=share)
 
-    if limit == 12:
-        assert asyncio.run(main()) == b"abcdefghijkl"
-        return
+    assert asyncio.run(main(12)) == b"abcdefghijkl"
     with pytest.raises(Problem) as caught:
-        asyncio.run(main())
+        asyncio.run(main(11))
     assert caught.value.type.slug == "limit-body"
 
 
@@ -259,29 +245,6 @@ def test_a_file_beyond_the_limit_or_the_room_is_refused_as_it_comes(settings, cl
 CREATED = [f"created_at[{bound}]" for bound in ("gte", "gt", "lte", "lt")]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/metrics", "/v1/datasets", "/v1/models", "/docs", "/"])
-def test_head_has_the_headers_of_get_and_no_body(shared_client, path):
-    got, head = shared_client.get(path), shared_client.head(path)
-    assert (head.status_code, head.content) == (got.status_code, b"")
-    assert head.headers["content-type"] == got.headers["content-type"]
-
-
-def test_head_of_streamed_rows_ends_before_the_body(client):
-    location = client.post("/v1/datasets", content=TABLE, headers=CSV).headers["location"]
-    response = client.head(f"{location}/rows", headers={"Accept": "text/csv"})
-    assert (response.status_code, response.content) == (200, b"")
-    assert response.headers["content-type"].startswith("text/csv")
-
-
-def test_head_is_refused_where_there_is_no_get(shared_client):
-    assert shared_client.head("/v1/models/nobody").status_code == 404
-    response = shared_client.head("/v1/models/people/log_prob")
-    assert (response.status_code, response.headers["allow"]) == (405, "POST")
-    response = shared_client.delete("/v1/datasets")
-    assert_refused(response, 405, "method-not-allowed")
-    assert response.headers["allow"] == "GET, HEAD, POST"
-
-
 @pytest.mark.parametrize(
     ("method", "path", "known"),
     [
@@ -359,14 +322,11 @@ def slug_of(pieces: Iterable[bytes], limit: int = LIMIT, **headers: str) -> str:
     return caught.value.type.slug
 
 
-def test_a_plain_body_passes_unchanged():
-    assert read([b"ab", b"", b"cd"])[0] == b"abcd"
-
-
 def random_text(size: int) -> bytes:
     return np.random.default_rng(0).integers(65, 75, size, np.uint8).tobytes()
 
 
+CHECKSUM = zstd.CompressionParameter.checksum_flag
 PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
 
@@ -389,41 +349,43 @@ def test_members_and_frames_may_follow_each_other(coding):
     assert read(single, content_encoding=coding)[0] == b"a" * 1000 + b"b"
 
 
-def test_a_bomb_is_stopped_by_its_size():
-    assert (
-        slug_of([gzip.compress(b"\0" * 100_000_000, 1)], content_encoding="gzip")
-        == "limit-decoded-bytes"
-    )
-
-
 def test_other_and_stacked_encodings_are_refused_and_none_by_another_name_is_accepted():
     for encoding in ("br", "gzip, gzip", "br, gzip", "deflate", "x-zstd, gzip", "nonsense"):
         assert slug_of([b""], content_encoding=encoding) == "content-encoding"
+    assert read([b"ab", b"", b"cd"])[0] == b"abcd"
     for encoding in ("identity", "", "identity, identity"):
         assert read([b"ab"], content_encoding=encoding)[0] == b"ab"
 
 
 @pytest.mark.parametrize(
-    "packed",
+    ("coding", "packed"),
     [
-        b"no zstd at all",
-        zstd.compress(b"hello")[:-3],
-        zstd.compress(b"hello") + b"junk",
-        zstd.compress(b"a" * 10, options={zstd.CompressionParameter.checksum_flag: 1})[:-1] + b"x",
-        gzip.compress(b"hello"),
+        ("zstd", b"no zstd at all"),
+        ("zstd", zstd.compress(b"hello")[:-3]),
+        ("zstd", zstd.compress(b"hello") + b"junk"),
+        ("zstd", zstd.compress(b"a" * 10, options={CHECKSUM: 1})[:-1] + b"x"),
+        ("zstd", gzip.compress(b"hello")),
+        ("gzip", b"no gzip"),
+        ("gzip", gzip.compress(b"hello")[:-3]),
+        ("gzip", gzip.compress(b"hello")[:5]),
+        ("gzip", zlib.compress(b"hello")),
+        ("gzip", gzip.compress(b"a") + b"junk"),
     ],
-    ids=range(5),
+    ids=range(10),
 )
-def test_corrupt_and_cut_zstandard_is_refused(packed):
-    assert slug_of([packed], content_encoding="zstd") == "content-decoding"
+def test_corrupt_and_cut_data_is_refused(coding, packed):
+    assert slug_of([packed], content_encoding=coding) == "content-decoding"
 
 
-def test_a_zstandard_bomb_is_stopped_early_by_its_size():
-    bomb = zstd.compress(bytes(1 << 30))
-    assert len(bomb) < 200_000
+@pytest.mark.parametrize(
+    ("coding", "bomb"),
+    [("zstd", zstd.compress(bytes(1 << 28))), ("gzip", gzip.compress(bytes(1 << 26), 1))],
+    ids=["zstd", "gzip"],
+)
+def test_a_bomb_is_stopped_early_by_its_size(coding, bomb):
     tracemalloc.start()
     try:
-        assert slug_of([bomb], content_encoding="zstd") == "limit-decoded-bytes"
+        assert slug_of([bomb], content_encoding=coding) == "limit-decoded-bytes"
         assert tracemalloc.get_traced_memory()[1] < 30_000_000
     finally:
         tracemalloc.stop()
@@ -433,25 +395,3 @@ def test_a_window_larger_than_any_browser_takes_is_refused():
     compressor = zstd.ZstdCompressor(options={int(zstd.CompressionParameter.window_log): 27})
     packed = compressor.compress(random_text(100_000)) + compressor.flush()
     assert slug_of([packed], content_encoding="zstd") == "content-decoding"
-
-
-@pytest.mark.parametrize(
-    "packed",
-    [
-        b"no gzip",
-        gzip.compress(b"hello")[:-3],
-        gzip.compress(b"hello")[:5],
-        zlib.compress(b"hello"),
-        gzip.compress(b"a") + b"junk",
-    ],
-    ids=range(5),
-)
-def test_corrupt_and_cut_gzip_data_is_refused(packed):
-    assert slug_of([packed], content_encoding="gzip") == "content-decoding"
-
-
-def test_a_body_that_no_route_reads_is_not_unpacked(server):
-    """What is no gzip at all does not matter, as nobody looks."""
-    headers = {"Content-Encoding": "gzip"}
-    url = server + "/v1/models"
-    assert httpx2.request("GET", url, content=b"no gzip" * 100, headers=headers).status_code == 200

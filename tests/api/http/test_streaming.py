@@ -3,25 +3,22 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
 from app.settings import ApiSettings
-from models_store.database.database import Database
-from models_store.files.blobs import Blobs
 from tabular.formats import TableFormat
-from tests.api.conftest import wait_for_port
-from tests.api.serving import COLUMNS, MEAN, STD, registered
+from tests.api.conftest import add_model, listening
+from tests.api.serving import COLUMNS, MEAN, STD
 from tests.api.wire import MEDIA_TYPE, write
-from tests.support.servers import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc"),
@@ -30,7 +27,6 @@ pytestmark = [
 
 MIB = 1 << 20
 NPY = MEDIA_TYPE[TableFormat.NPY]
-WIDE = [f"x{i + 1}" for i in range(21)]
 # Text, numbers as they are, and a file whose end has to come first; the others vary these.
 SOME_FORMATS = (TableFormat.CSV, TableFormat.NPY, TableFormat.PARQUET)
 
@@ -38,20 +34,16 @@ SOME_FORMATS = (TableFormat.CSV, TableFormat.NPY, TableFormat.PARQUET)
 class Server:
     """A server process with the model `people`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, staging: Path) -> None:
-        self._proc = Path(f"/proc/{process.pid}")
-        self.port = port
-        self.staging = staging
+    def __init__(self, pid: int, url: str, staging: Path) -> None:
+        self._proc, self.url, self.staging = Path(f"/proc/{pid}"), url, staging
 
     def connect(self) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self.port, timeout=120)
+        return HTTPConnection(self.url.removeprefix("http://"), timeout=120)
 
-    def sample(
-        self, connection: HTTPConnection, n: int, kind: TableFormat, model: str = "people"
-    ) -> HTTPResponse:
+    def sample(self, connection: HTTPConnection, n: int, kind: TableFormat) -> HTTPResponse:
         headers = {"Content-Type": "application/json", "Accept": MEDIA_TYPE[kind]}
         body = json.dumps({"n": n, "seed": 1})
-        connection.request("POST", f"/v1/models/{model}/sample", body=body, headers=headers)
+        connection.request("POST", "/v1/models/people/sample", body=body, headers=headers)
         return connection.getresponse()
 
     @property
@@ -68,51 +60,27 @@ class Server:
 
     def idle(self) -> bool:
         """Whether no request but the one that asks is served, and nothing of any is left."""
-        lines = [
-            line for line in self.metrics().splitlines() if "in_flight" in line and line[0] != "#"
-        ]
-        return all(float(line.split()[-1]) <= 1 for line in lines) and not self.left()
-
-    def left(self) -> list[Path]:
-        return list(self.staging.iterdir()) if self.staging.exists() else []
-
-    def metrics(self) -> str:
-        connection = self.connect()
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
-        return text
+        text = httpx.get(f"{self.url}/metrics", timeout=60).text
+        lines = [line for line in text.splitlines() if "in_flight" in line and line[0] != "#"]
+        left = self.staging.exists() and any(self.staging.iterdir())
+        return all(float(line.split()[-1]) <= 1 for line in lines) and not left
 
     def wait_until_idle(self) -> None:
-        deadline = time.monotonic() + 120
-        while not self.idle():
-            assert time.monotonic() < deadline, "a request is still served"
-            time.sleep(0.05)
+        wait_until(self.idle, "a request is still served")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("streaming")
     shutil.copy(migrated_database, folder)
-    settings = ApiSettings(data_dir=folder)
-    database = Database(settings.resolved_database_url)
-    registered(database, Blobs.in_folder(settings.blob_root))
-    registered(database, Blobs.in_folder(settings.blob_root), name="wide", columns=WIDE)
-    database.dispose()
-    port = free_port()
-    environment = {**os.environ, "DENSITYD_DATA_DIR": str(folder), "DENSITYD_PORT": str(port)}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
-    try:
-        wait_for_port(port, process)
-        server = Server(process, port, settings.blob_root / "staging")
+    add_model(folder)
+    with listening(folder) as (url, process):
+        server = Server(process.pid, url, ApiSettings(data_dir=folder).blob_root / "staging")
         connection = server.connect()
         server.sample(connection, 20_000, TableFormat.PARQUET).read()  # everything is loaded
         connection.close()
         yield server
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("kind", SOME_FORMATS)

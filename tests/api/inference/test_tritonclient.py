@@ -1,6 +1,5 @@
 """The public clients of the Open Inference Protocol, unchanged, against a server process."""
 
-import asyncio
 import csv
 import io
 import json
@@ -10,31 +9,44 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
 from starlette.testclient import TestClient
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.http import (
+    InferenceServerClient,
+    InferenceServerClientPlugin,
+    InferInput,
+    InferRequestedOutput,
+)
 from tritonclient.utils import InferenceServerException
 
 from app.inference.tensors import read_request
 from app.inference.views import MAX_VALUES
 from app.problems.problem import Problem
-from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow
+from tests.api.mixed_model import NAMES, TYPES, registered_mixed
 from tests.api.serving import COLUMNS, a_flow, registered, stores
 
 ROWS = np.array([[171.5, 68.2, 30.0], [180.1, 80.9, 51.0]])
 
 
+class Keys(InferenceServerClientPlugin):  # type: ignore[misc]  # it has no types
+    """A key with every request."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+
+    def __call__(self, request: Any) -> None:
+        request.headers.update(self.headers)
+
+
 @pytest.fixture(scope="module")
-def triton(
-    guarded_server: tuple[str, dict[str, str]],
-) -> Iterator[tuple[InferenceServerClient, dict[str, str]]]:
+def triton(guarded_server: tuple[str, dict[str, str]]) -> Iterator[InferenceServerClient]:
     url, headers = guarded_server
     with InferenceServerClient(url.removeprefix("http://")) as client:
-        yield client, headers
+        client.register_plugin(Keys(headers))
+        yield client
 
 
 def tensor(name: str, values: np.ndarray, datatype: str, *, binary: bool = True) -> InferInput:
@@ -44,36 +56,33 @@ def tensor(name: str, values: np.ndarray, datatype: str, *, binary: bool = True)
 
 
 def test_health_and_metadata(triton: Any) -> None:
-    client, headers = triton
-    assert client.is_server_live()
-    while not client.is_server_ready():  # until it is warm
+    assert triton.is_server_live()
+    while not triton.is_server_ready():  # until it is warm
         time.sleep(0.05)
-    assert client.get_server_metadata(headers={**headers})["name"] == "densityd"
-    assert client.is_model_ready("people", headers={**headers})
-    assert client.is_model_ready("people", "1", headers={**headers})
-    assert not client.is_model_ready("people", "2", headers={**headers})
-    assert not client.is_model_ready("nobody", headers={**headers})
-    metadata = client.get_model_metadata("people", headers={**headers})
+    assert triton.get_server_metadata()["name"] == "densityd"
+    assert triton.is_model_ready("people")
+    assert triton.is_model_ready("people", "1")
+    assert not triton.is_model_ready("people", "2")
+    assert not triton.is_model_ready("nobody")
+    metadata = triton.get_model_metadata("people")
     assert metadata["versions"] == ["1"]
     assert metadata["inputs"] == [{"name": "rows", "datatype": "FP64", "shape": [-1, 3]}]
     assert metadata["outputs"] == [{"name": "log_prob", "datatype": "FP64", "shape": [-1]}]
-    sample = client.get_model_metadata("people:sample", "1", headers={**headers})
+    sample = triton.get_model_metadata("people:sample", "1")
     assert [given["name"] for given in sample["inputs"]] == ["n", "seed"]
 
 
 @pytest.mark.parametrize("binary_in", [False, True])
 @pytest.mark.parametrize("binary_out", [False, True, None])
 def test_log_densities(triton: Any, binary_in: bool, binary_out: bool | None) -> None:
-    client, headers = triton
     outputs = None
     if binary_out is not None:
         outputs = [InferRequestedOutput("log_prob", binary_data=binary_out)]
-    found = client.infer(
+    found = triton.infer(
         "people",
         [tensor("rows", ROWS, "FP64", binary=binary_in)],
         outputs=outputs,
         request_id="seven",
-        headers={**headers},
     )
     assert found.get_response()["id"] == "seven"
     assert found.get_response()["model_version"] == "1"
@@ -83,39 +92,31 @@ def test_log_densities(triton: Any, binary_in: bool, binary_out: bool | None) ->
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
 def test_inverse_has_noise_and_log_determinants(triton: Any, datatype: str) -> None:
-    client, headers = triton
     rows = ROWS.astype(np.float32 if datatype == "FP32" else np.float64)
-    found = client.infer("people:inverse", [tensor("rows", rows, datatype)], headers={**headers})
+    found = triton.infer("people:inverse", [tensor("rows", rows, datatype)])
     noise, log_det = a_flow().inverse(torch.from_numpy(ROWS))
     np.testing.assert_allclose(found.as_numpy("noise"), noise.detach().numpy(), atol=1e-4)
     np.testing.assert_allclose(found.as_numpy("log_det"), log_det.detach().numpy(), rtol=1e-4)
 
 
 def test_samples_of_a_seed(triton: Any) -> None:
-    client, headers = triton
-    given = [
-        tensor("n", np.array([5], np.int64), "INT64"),
-        tensor("seed", np.array([7], np.int64), "INT64"),
-    ]
-
-    found = client.infer("people:sample", given, model_version="1", headers={**headers})
+    given = [tensor(name, np.array([k], np.int64), "INT64") for name, k in (("n", 5), ("seed", 7))]
+    found = triton.infer("people:sample", given, model_version="1")
     rows = found.as_numpy("rows")
     assert rows.shape == (5, 3)
-    again = client.infer("people:sample", given, headers={**headers})
+    again = triton.infer("people:sample", given)
     np.testing.assert_array_equal(rows, again.as_numpy("rows"))
 
 
 def test_a_tensor_for_each_column_compressed(triton: Any) -> None:
-    client, headers = triton
     given = [
         tensor(name, ROWS[:, [place]].astype(np.float32), "FP32")
         for place, name in reversed(list(enumerate(COLUMNS)))
     ]
     for coding in (None, "gzip"):
-        found = client.infer(
+        found = triton.infer(
             "people",
             given,
-            headers={**headers},
             request_compression_algorithm=coding,
             response_compression_algorithm="gzip",
         )
@@ -123,61 +124,21 @@ def test_a_tensor_for_each_column_compressed(triton: Any) -> None:
         np.testing.assert_allclose(found.as_numpy("log_prob"), exact, rtol=1e-4)
 
 
-def test_many_requests_at_once(triton: Any) -> None:
-    client, headers = triton
-    waiting = [
-        client.async_infer("people", [tensor("rows", ROWS, "FP64")], headers={**headers})
-        for _ in range(20)
-    ]
-    assert {found.get_result().as_numpy("log_prob").shape for found in waiting} == {(2,)}
-
-
-def test_errors_have_the_form_of_the_protocol(triton: Any) -> None:
-    client, headers = triton
-    with pytest.raises(InferenceServerException, match="API key") as refused:
-        client.infer("people", [tensor("rows", ROWS, "FP64")])
+def test_a_missing_key_model_or_output_is_an_error_of_the_protocol(
+    triton: Any, guarded_server: tuple[str, dict[str, str]]
+) -> None:
+    rows = [tensor("rows", ROWS, "FP64")]
+    with (
+        InferenceServerClient(guarded_server[0].removeprefix("http://")) as stranger,
+        pytest.raises(InferenceServerException, match="API key") as refused,
+    ):
+        stranger.infer("people", rows)
     assert refused.value.status() == "401"
     with pytest.raises(InferenceServerException, match="No such model") as unknown:
-        client.infer("nobody", [tensor("rows", ROWS, "FP64")], headers={**headers})
+        triton.infer("nobody", rows)
     assert unknown.value.status() == "404"
-    with pytest.raises(InferenceServerException, match="2 values; the model has 3 columns"):
-        client.infer("people", [tensor("rows", ROWS[:, :2], "FP64")], headers={**headers})
-    with pytest.raises(InferenceServerException, match=r"one tensor `rows` of shape \[rows, 3\]"):
-        client.infer("people", [tensor("row", ROWS, "FP64")], headers={**headers})
     with pytest.raises(InferenceServerException, match="no output `noise`; there is `log_prob`"):
-        client.infer(
-            "people",
-            [tensor("rows", ROWS, "FP64")],
-            outputs=[InferRequestedOutput("noise")],
-            headers={**headers},
-        )
-
-
-def test_a_kserve_request(guarded_server: tuple[str, dict[str, str]]) -> None:
-    """As `kserve.InferenceRESTClient` sends it, whose package would bring a web framework along."""
-    url, headers = guarded_server
-
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
-            assert (await client.get("/v2/health/live")).json() == {"live": True}
-            assert (await client.get("/v2/models/people/ready")).json()["ready"] is True
-            return await client.post(
-                "/v2/models/people/infer",
-                json={
-                    "id": "4be4e82f-5500-420a-a5c5-ac86841e271b",
-                    "inputs": [
-                        {
-                            "name": "rows",
-                            "shape": [2, 3],
-                            "datatype": "FP64",
-                            "data": ROWS.reshape(-1).tolist(),
-                        }
-                    ],
-                },
-            )
-
-    document = asyncio.run(ask()).json()
-    assert document["outputs"][0]["shape"] == [2]
+        triton.infer("people", rows, outputs=[InferRequestedOutput("noise")])
 
 
 ROW = ["Good, really", "7.25", "yes", "2024-02-29", "5", "70.1"]
@@ -189,15 +150,25 @@ def client(shared_client: TestClient) -> TestClient:
     registered(*stores(shared_client))
     long = [{**TYPES[0], "levels": [letter * 128 for letter in "🚀🛰🌍"]}, *TYPES[1:]]
     for name, types in (("cars", TYPES), ("long", long)):
-        flow = mixed_flow()
-        registered(
-            *stores(shared_client), name=name, spec=SPEC, columns=NAMES, flow=flow, types=types
-        )
+        registered_mixed(shared_client, name, types=types)
     return shared_client
+
+
+def tensor_of(values: Any, datatype: str = "FP64", name: str = "rows", **members: Any) -> Any:
+    """A tensor as JSON: of one row, unless its shape is given."""
+    shape = [1, len(values)] if name == "rows" else [1]
+    return {"name": name, "shape": shape, "datatype": datatype, "data": values, **members}
 
 
 def infer(client: TestClient, model: str, *inputs: dict[str, Any], **members: Any) -> Any:
     return client.post(f"/v2/models/{model}/infer", json={"inputs": list(inputs), **members})
+
+
+def whole(name: str, number: int) -> Any:
+    return tensor_of([number], "INT64", name)
+
+
+BARE = {"name": "rows", "shape": [1, 3], "datatype": "FP64"}
 
 
 def rows_tensor(*rows: list[str]) -> dict[str, Any]:
@@ -228,9 +199,7 @@ def test_columns_of_their_own_types_score_alike(client: TestClient) -> None:
 
 
 def test_samples_of_typed_models_are_texts_that_score(client: TestClient) -> None:
-    n = {"name": "n", "shape": [1], "datatype": "INT64", "data": [20]}
-    seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
-    output = infer(client, "cars:sample", n, seed).json()["outputs"][0]
+    output = infer(client, "cars:sample", whole("n", 20), whole("seed", 3)).json()["outputs"][0]
     assert (output["datatype"], output["shape"]) == ("BYTES", [20, 6])
     answer = client.post(
         "/v1/models/cars/sample", json={"n": 20, "seed": 3}, headers={"Accept": "text/csv"}
@@ -239,8 +208,7 @@ def test_samples_of_typed_models_are_texts_that_score(client: TestClient) -> Non
     assert [row[1] for row in texts] == [
         row[1] for row in list(csv.reader(io.StringIO(answer.text)))[1:]
     ]
-    again = {**rows_tensor(*texts.tolist())}
-    scores = infer(client, "cars", again).json()["outputs"][0]["data"]
+    scores = infer(client, "cars", rows_tensor(*texts.tolist())).json()["outputs"][0]["data"]
     assert all(math.isfinite(score) for score in scores)
 
 
@@ -252,43 +220,28 @@ def test_metadata_of_a_typed_model(client: TestClient) -> None:
 
 
 def test_rows_without_a_density_are_null(client: TestClient) -> None:
-    far = {"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [1e300, None, 1.0]}
-    assert infer(client, "people", far).json()["outputs"][0]["data"] == [None]
+    assert infer(client, "people", tensor_of([1e300, None, 1.0])).json()["outputs"][0]["data"] == [
+        None
+    ]
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("given", "told"),
     [
-        ([{"name": "rows", "shape": [2**53, 2**53], "datatype": "FP64", "data": []}], "values"),
-        ([{"name": "rows", "shape": [0, 3], "datatype": "FP64", "data": []}], "no rows"),
-        ([{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [1, 2]}], "2 values"),
-        (
-            [{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": ["1", "2", "3"]}],
-            "numbers",
-        ),
-        ([{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [[1, 2], 3]}], "lists"),
-        (
-            [{"name": "rows", "shape": [1, 3], "datatype": "FP64", "data": [10**400, 2, 3]}],
-            "number",
-        ),
-        ([{"name": "rows", "shape": [1, 3], "datatype": "FP65", "data": [1, 2, 3]}], "datatype"),
-        ([{"name": "rows", "shape": [1, 3], "datatype": "FP64"}], "neither"),
-        (
-            [
-                {
-                    "name": "rows",
-                    "shape": [1, 3],
-                    "datatype": "FP64",
-                    "parameters": {"binary_data_size": 24},
-                }
-            ],
-            "0 are left",
-        ),
-        ([{"name": "n", "shape": [1], "datatype": "INT64", "data": [5]}], "one tensor `rows`"),
+        (tensor_of([], shape=[2**53, 2**53]), "values"),
+        (tensor_of([], shape=[0, 3]), "no rows"),
+        (tensor_of([1, 2], shape=[1, 3]), "2 values"),
+        (tensor_of(["1", "2", "3"]), "numbers"),
+        (tensor_of([[1, 2], 3], shape=[1, 3]), "lists"),
+        (tensor_of([10**400, 2, 3]), "number"),
+        (tensor_of([1, 2, 3], "FP65"), "datatype"),
+        (BARE, "neither"),
+        (BARE | {"parameters": {"binary_data_size": 24}}, "0 are left"),
+        (tensor_of([1, 2, 3], shape=[1, 3]) | {"name": "row"}, "one tensor `rows`"),
     ],
 )
-def test_what_is_wrong_is_told(client: TestClient, inputs: list[Any], told: str) -> None:
-    answer = infer(client, "people", *inputs)
+def test_what_is_wrong_is_told(client: TestClient, given: Any, told: str) -> None:
+    answer = infer(client, "people", given)
     assert answer.status_code in (400, 413, 422)
     assert set(answer.json()) == {"error"}
     assert told in answer.json()["error"]
@@ -343,10 +296,6 @@ def test_no_bytes_do_more_than_be_refused(shape, datatype, size, body):
     assert tensors["rows"].shape == tuple(shape)
 
 
-def n_tensor(n: int) -> dict[str, Any]:
-    return {"name": "n", "shape": [1], "datatype": "INT64", "data": [n]}
-
-
 @pytest.mark.parametrize(
     ("model", "n", "binary"),
     [
@@ -357,10 +306,10 @@ def n_tensor(n: int) -> dict[str, Any]:
     ],
 )
 def test_few_samples_of_a_seed_begin_many(client, model, n, binary):
-    seed = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [3]}
     asked = {"parameters": {"binary_data_output": binary}}
     few, many = (
-        infer(client, f"{model}:sample", n_tensor(count), seed, **asked) for count in (9, n)
+        infer(client, f"{model}:sample", whole("n", count), whole("seed", 3), **asked)
+        for count in (9, n)
     )
     rows = [read_rows(answer) for answer in (few, many)]
     assert [len(found) for found in rows] == [9, n]
@@ -407,5 +356,5 @@ def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -
 
 
 def test_samples_of_more_text_than_a_response_may_have_are_refused(client: TestClient) -> None:
-    refused = infer(client, "long:sample", n_tensor(80_000))
+    refused = infer(client, "long:sample", whole("n", 80_000))
     assert (refused.status_code, "bytes of text" in refused.json()["error"]) == (413, True)

@@ -5,11 +5,8 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from models_store.job_states import Job
-from models_store.jobs.jobs import Jobs
-from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
-from tests.api.conftest import assert_refused, slug
+from tests.api.conftest import assert_refused
 from tests.api.serving import registered
 from tests.store.makers import LEASE_S, PROJECT, added, claimed
 
@@ -32,18 +29,8 @@ def dataset_id(registry: Registry) -> str:
 
 def start(client: TestClient, dataset_id: str, key: str | None = None, **fields: Any) -> Any:
     body = {"model_name": "people", "dataset_id": dataset_id, **fields}
-    headers = JSON if key is None else {**JSON, "Idempotency-Key": key}
-    return client.post("/v1/jobs/training", content=json.dumps(body), headers=headers)
-
-
-def record(work: JobWork, job: Job, epoch: int) -> None:
-    work.record_epoch(
-        job.id,
-        job.attempt,
-        lease_s=LEASE_S,
-        metrics={"epoch": epoch, "train_log_likelihood": -1.0 / epoch},
-        progress={"epoch": epoch, "max_epochs": 10, "fraction": epoch / 10, "eta_seconds": 3.5},
-    )
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return client.post("/v1/jobs/training", json=body, headers=headers)
 
 
 def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_id):
@@ -130,7 +117,7 @@ def test_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):
     )
     assert again.json() == first.json()
     other = start(client, dataset_id, key="k-2", columns=["x1"])
-    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
+    assert_refused(other, 422, "idempotency-key-reused")
 
 
 def test_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
@@ -142,11 +129,8 @@ def test_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, data
 
 
 def test_keys_that_are_no_keys_are_refused(client, dataset_id):
-    for key in ("", "x" * 256, "a b", "\u00e9"):
-        headers = [(b"content-type", b"application/json"), (b"idempotency-key", key.encode())]
-        body = json.dumps({"model_name": "people", "dataset_id": dataset_id})
-        response = client.post("/v1/jobs/training", content=body, headers=headers)
-        assert_refused(response, 422, "validation")
+    for key in ("", "x" * 256, "a b"):
+        assert_refused(start(client, dataset_id, key=key), 422, "validation")
 
 
 def test_a_full_queue_takes_neither_new_jobs_nor_those_that_are_resumed(client, dataset_id):
@@ -179,13 +163,7 @@ def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, w
 
 
 def test_a_forged_listing_and_ids_that_are_none_are_refused(client):
-    for query in (
-        "limit=0",
-        "limit=1000000000",
-        "state=lost",
-        "kind=x",
-        "model_name=%27%20OR%201=1",
-    ):
+    for query in ("limit=0", "limit=1000000000", "state=lost", "kind=x", "model_name=A%20b"):
         assert_refused(client.get(f"/v1/jobs?{query}"), 422, "validation")
     assert_refused(client.get("/v1/jobs?cursor=forged"), 400, "cursor")
     assert_refused(client.get("/v1/jobs?status=queued"), 422, "unknown-parameter")
@@ -196,11 +174,11 @@ def test_a_forged_listing_and_ids_that_are_none_are_refused(client):
 def test_a_running_job_shows_its_progress_and_a_failed_one_says_why(client, dataset_id, work):
     job_id = start(client, dataset_id).json()["id"]
     claim = claimed(work)
-    record(work, claim, 4)
+    told: dict[str, Any] = {"metrics": {"epoch": 4}, "progress": {"epoch": 4, "fraction": 0.4}}
+    work.record_epoch(claim.id, claim.attempt, lease_s=LEASE_S, **told)
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert (job["state"], job["attempt"]) == ("running", 1)
-    assert job["progress"] == {"epoch": 4, "max_epochs": 10, "fraction": 0.4, "eta_seconds": 3.5}
-    assert job["metrics"]["epoch"] == 4
+    assert {name: job[name] for name in told} == told
     assert job["started_at"] is not None
     work.fail(claim.id, claim.attempt, code="diverged", detail="The likelihood was NaN.")
     answer = client.get(f"/v1/jobs/{job_id}").json()
@@ -220,15 +198,13 @@ def test_cancelling_is_idempotent_until_the_job_has_ended_otherwise(client, data
     work.cancelled(first.id, first.attempt)
     assert client.post(f"/v1/jobs/{running}/cancel").status_code == 200
     work.fail(waiting, 1, code="oom", detail="Too large.")
-    late = client.post(f"/v1/jobs/{waiting}/cancel")
-    assert (late.status_code, slug(late)) == (409, "job-final")
-    assert slug(client.post(f"/v1/jobs/job_{'0' * 32}/cancel")) == "not-found"
+    assert_refused(client.post(f"/v1/jobs/{waiting}/cancel"), 409, "job-final")
+    assert_refused(client.post(f"/v1/jobs/job_{'0' * 32}/cancel"), 404, "not-found")
 
 
 def test_only_a_cancelled_or_failed_job_can_be_resumed(client, dataset_id, work):
     job_id = start(client, dataset_id).json()["id"]
-    response = client.post(f"/v1/jobs/{job_id}/resume")
-    assert (response.status_code, slug(response)) == (409, "job-not-resumable")
+    assert_refused(client.post(f"/v1/jobs/{job_id}/resume"), 409, "job-not-resumable")
     client.post(f"/v1/jobs/{job_id}/cancel")
     response = client.post(f"/v1/jobs/{job_id}/resume")
     assert (response.status_code, response.json()["state"]) == (202, "queued")
@@ -245,13 +221,8 @@ def test_a_succeeded_job_names_its_version(client, database, blobs):
 
 def test_the_request_ids_reach_the_job(client, dataset_id):
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    response = client.post(
-        "/v1/jobs/training",
-        content=json.dumps({"model_name": "people", "dataset_id": dataset_id}),
-        headers={**JSON, "X-Request-ID": "req-1", "traceparent": trace},
-    )
-    jobs: Jobs = client.app.state.jobs
-    job = jobs.get(PROJECT, response.json()["id"])
+    client.headers.update({"X-Request-ID": "req-1", "traceparent": trace})
+    job = client.app.state.jobs.get(PROJECT, start(client, dataset_id).json()["id"])
     assert (job.request_id, job.traceparent) == ("req-1", trace)
 
 
@@ -305,19 +276,6 @@ def test_quality_chooses_the_epochs_unless_they_are_given(client, dataset_id):
     assert epochs(quality="best", optimisation={"max_epochs": 7}) == 7
 
 
-def test_wrong_searches_are_refused_by_pointer(client: TestClient, dataset_id: str) -> None:
-    wrong: list[tuple[str, dict[str, Any]]] = [
-        ("/flow/auto/ensemble", {"flow": {"family": "auto", "ensemble": 0}}),
-        ("/flow/auto/layers", {"flow": {"family": "auto", "layers": 3}}),
-        ("/flow", {"flow": "automatic"}),
-        ("/quality", {"quality": "good"}),
-    ]
-    for pointer, fields in wrong:
-        response = start(client, dataset_id, **fields)
-        assert response.status_code == 422
-        assert response.json()["errors"][0]["pointer"] in (pointer, pointer.replace("/auto", ""))
-
-
 def sweep(client: TestClient, dataset_id: str, **fields: Any) -> Any:
     body = {
         "model_name": "people",
@@ -326,7 +284,7 @@ def sweep(client: TestClient, dataset_id: str, **fields: Any) -> Any:
         "ranges": {"flow.layers": {"low": 2, "high": 8}},
         **fields,
     }
-    return client.post("/v1/jobs/sweep", content=json.dumps(body), headers=JSON)
+    return client.post("/v1/jobs/sweep", json=body)
 
 
 def test_a_sweep_is_a_search_over_points(client, dataset_id, work):
@@ -347,14 +305,20 @@ def test_a_sweep_is_a_search_over_points(client, dataset_id, work):
     assert seen["progress"]["eta_seconds"] is not None
 
 
-def test_wrong_sweeps_are_refused_by_pointer(client: TestClient, dataset_id: str) -> None:
-    wrong: list[tuple[str, dict[str, Any]]] = [
-        ("/ranges", {"ranges": {"flow.layers": {"low": 0, "high": 2}}}),
-        ("/ranges/flow.layers/high", {"ranges": {"flow.layers": {"low": 2}}}),
-        ("/trials", {"trials": 1000}),
-        ("/flow", {"flow": "auto"}),
+def test_wrong_searches_and_sweeps_are_refused_by_pointer(
+    client: TestClient, dataset_id: str
+) -> None:
+    wrong: list[tuple[Any, str, dict[str, Any]]] = [
+        (sweep, "/ranges", {"ranges": {"flow.layers": {"low": 0, "high": 2}}}),
+        (sweep, "/ranges/flow.layers/high", {"ranges": {"flow.layers": {"low": 2}}}),
+        (sweep, "/trials", {"trials": 1000}),
+        (sweep, "/flow", {"flow": "auto"}),
+        (start, "/flow/ensemble", {"flow": {"family": "auto", "ensemble": 0}}),
+        (start, "/flow/layers", {"flow": {"family": "auto", "layers": 3}}),
+        (start, "/flow", {"flow": "automatic"}),
+        (start, "/quality", {"quality": "good"}),
     ]
-    for pointer, fields in wrong:
-        response = sweep(client, dataset_id, **fields)
+    for ask, pointer, fields in wrong:
+        response = ask(client, dataset_id, **fields)
         assert response.status_code == 422
-        assert response.json()["errors"][0]["pointer"] == pointer
+        assert response.json()["errors"][0]["pointer"].replace("/auto", "") == pointer

@@ -1,7 +1,6 @@
 """Unusual rows of a training and of a scoring, with their reasons, and what people found about them."""
 
 import io
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from starlette.testclient import TestClient
 from app.models.verdict import VerdictView
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from tests.api.conftest import CSV, JSON, assert_refused
+from tests.api.conftest import CSV, assert_refused
 from tests.jobs.workers.crash_child import InlineTrainers
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
@@ -70,7 +69,7 @@ def uploaded(client: TestClient, table: bytes = TABLE) -> str:
 
 
 def started(client: TestClient, kind: str, **body: Any) -> str:
-    response = client.post(f"/v1/jobs/{kind}", content=json.dumps(body), headers=JSON)
+    response = client.post(f"/v1/jobs/{kind}", json=body)
     assert response.status_code == 202, response.text
     return str(response.json()["id"])
 
@@ -170,7 +169,7 @@ def test_thresholds_count_all_rows_and_those_a_month(client, dataset):
 def test_a_review_is_shown_by_later_versions_and_scorings(client, supervisor, dataset):
     [worst] = unusual(client, limit=1)["rows"]
     path = f"/v1/models/sales/reviews/{worst['digest']}"
-    given = client.put(path, content='{"review": "confirmed"}', headers=JSON)
+    given = client.put(path, json={"review": "confirmed"})
     assert given.json()["review"] == "confirmed"
     trained(client, supervisor, dataset)
     later = unusual(client, "/v1/models/sales:2/unusual", limit=100)
@@ -243,7 +242,6 @@ def test_refusals_say_what_to_do(client, supervisor, dataset):
     assert gone != dataset
     assert client.delete(f"/v1/datasets/{gone}").status_code == 204
     refused = client.get("/v1/models/orphan/unusual")
-    assert_refused(refused, 409, "unusual-unavailable")
-    assert "deleted" in refused.json()["detail"]
-    path, review = f"/v1/models/other/reviews/{'0' * 64}", '{"review": "confirmed"}'
-    assert_refused(client.put(path, content=review, headers=JSON), 404, "not-found")
+    assert "deleted" in assert_refused(refused, 409, "unusual-unavailable")["detail"]
+    path = f"/v1/models/other/reviews/{'0' * 64}"
+    assert_refused(client.put(path, json={"review": "confirmed"}), 404, "not-found")

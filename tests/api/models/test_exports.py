@@ -1,7 +1,6 @@
 """Versions that go from one service to another lose nothing that matters there."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from app.main import create_app
 from app.plots.curves import read_curve
 from flows import IafSpec, MafSpec
 from tests.api.conftest import assert_refused
-from tests.api.mixed_model import DAY, NAMES, SPEC, TYPES, mixed_flow
+from tests.api.mixed_model import DAY, registered_mixed
 from tests.api.serving import registered, stores
 from tests.store.makers import PROJECT, edited
 
@@ -87,8 +86,7 @@ def test_the_tensors_are_those_of_the_checkpoint(client, exported):
 
 def test_a_record_that_is_none_is_refused(client, exported):
     for change in CHANGES:
-        refused = imported(client, edited(exported, change))
-        assert_refused(refused, 422, "checkpoint-invalid")
+        assert_refused(imported(client, edited(exported, change)), 422, "checkpoint-invalid")
 
 
 CURVES: list[dict[str, object]] = [
@@ -150,8 +148,7 @@ NUMBERS = [
 def test_an_onnx_export_gives_the_log_densities_of_the_service(client):
     state = client.app.state
     registered(state.database, state.blobs)
-    mixed: dict[str, Any] = {"columns": NAMES, "flow": mixed_flow(), "types": TYPES}
-    registered(state.database, state.blobs, name="cars", spec=SPEC, **mixed)
+    registered_mixed(client, "cars")
     for name, table, rows in [("people", ROWS, ROWS), ("cars", CARS, NUMBERS)]:
         answer = client.get(f"/v1/models/{name}/versions/1/onnx")
         assert answer.status_code == 200, answer.text

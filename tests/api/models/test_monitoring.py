@@ -1,8 +1,5 @@
-import io
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +8,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.settings import ApiSettings
 from flows import compile_flow, quantiles_of
 from models_store.drift import ALARM, ColumnBins, count_ranks, distance, drift_of
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.records import Version
-from tests.api.conftest import CSV
-from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered, stores
+from tests.api.conftest import assert_refused
+from tests.api.mixed_model import mixed_flow, mixed_rows, registered_mixed
+from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered, stores, uploaded
 from tests.store.makers import a_version, claimed
 
 RNG = np.random.default_rng(0)
@@ -29,12 +25,8 @@ DATA, HELD_OUT, NEW = np.split(TABLE, [1_500, 2_500])
 
 
 @pytest.fixture(scope="module")
-def shared_settings(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> ApiSettings:
-    folder = tmp_path_factory.mktemp("monitoring")
-    shutil.copy(migrated_database, folder)
-    return ApiSettings(data_dir=folder, webhook_private_addresses=True)
+def shared_setting_values() -> dict[str, Any]:
+    return {"webhook_private_addresses": True}
 
 
 @pytest.fixture
@@ -46,17 +38,15 @@ def people(shared_client: TestClient) -> Iterator[Version]:
 
 
 def make(client: TestClient, **headers: str) -> Version:
-    text = io.BytesIO()
-    np.savetxt(text, DATA, delimiter=",", header=",".join(COLUMNS), comments="")
-    sent = client.post("/v1/datasets", content=text.getvalue(), headers={**CSV, **headers})
-    assert sent.status_code == 201, sent.text
+    client.headers.update(headers)
+    dataset_id = uploaded(client, DATA, COLUMNS)
     flow = a_flow().double()
     log_prob = flow.log_prob(next(flow.parameters()).new_tensor(HELD_OUT)).detach().numpy()
     return registered(
         *stores(client),
         project=client.get("/v1/me", headers=headers).json()["project"],
         held_out={"rows": len(HELD_OUT), "quantiles": quantiles_of(log_prob).tolist()},
-        dataset_id=sent.json()["id"],
+        dataset_id=dataset_id,
     )
 
 
@@ -163,14 +153,7 @@ def test_the_columns_that_made_explained_rows_unusual_are_counted(shared_client)
     flow, rows = mixed_flow(), mixed_rows(200, seed=3)
     quantiles = quantiles_of(compile_flow(flow).log_prob(rows)).tolist()
     held_out = {"rows": len(rows), "quantiles": quantiles}
-    about: dict[str, Any] = {
-        "name": "diamonds",
-        "spec": SPEC,
-        "columns": NAMES,
-        "types": TYPES,
-        "flow": flow,
-    }
-    registered(*stores(shared_client), held_out=held_out, **about)
+    registered_mixed(shared_client, "diamonds", held_out=held_out)
     odd = [["Ideal", None, "no", "2023-01-05", 3.0, weight] for weight in (400.0, -300.0)]
     body = {"rows": [*odd, ["Ideal", 9.5, "no", "2023-01-05", 3.0, 71.5]]}
     found = shared_client.post("/v1/models/diamonds/score?explain=true", json=body).json()
@@ -214,14 +197,7 @@ def test_other_projects_see_nothing_and_bad_times_are_named(settings):
 
 def test_a_version_is_trained_anew_by_the_request_that_made_it(client):
     state = client.app.state
-
-    def sent(rows: Any) -> str:
-        text = io.BytesIO()
-        np.savetxt(text, rows, delimiter=",", header=",".join(COLUMNS), comments="")
-        found: str = client.post("/v1/datasets", content=text.getvalue(), headers=CSV).json()["id"]
-        return found
-
-    older, newer = sent(DATA[:200]), sent(DATA[200:400])
+    older, newer = (uploaded(client, rows, COLUMNS) for rows in (DATA[:200], DATA[200:400]))
     asked = {"model_name": "pairs", "dataset_id": older, "columns": COLUMNS[:2], "tags": {"a": "b"}}
     asked["optimisation"] = {"max_epochs": 7}
     first = client.post("/v1/jobs/training", json=asked).json()
@@ -244,6 +220,5 @@ def test_a_version_is_trained_anew_by_the_request_that_made_it(client):
     )
 
     registered(state.database, state.blobs)
-    refused = client.post("/v1/models/people/retrain", json=body)
-    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/retrain-unavailable")
+    assert_refused(client.post("/v1/models/people/retrain", json=body), 409, "retrain-unavailable")
     assert client.post("/v1/models/none/retrain", json=body).status_code == 404

@@ -28,10 +28,11 @@ from flows import (
     build,
     compile_flow,
 )
+from models_store.records import Version
 from tabular.columns import Column
 from tests.api.conftest import CSV, assert_refused
 from tests.api.plots.test_figures import PNG, draw, png
-from tests.api.serving import COLUMNS, a_flow, registered, stores
+from tests.api.serving import COLUMNS, a_flow, registered, stores, uploaded
 
 WILD = RealNvpSpec(layers=3, hidden=[16])
 
@@ -40,6 +41,11 @@ WILD = RealNvpSpec(layers=3, hidden=[16])
 def people(shared_client):
     registered(*stores(shared_client))
     registered(*stores(shared_client), name="plane", columns=["x$1", "y"])
+
+
+def source_of(client: TestClient, version: Version) -> Source:
+    state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    return Source(version, state.registry, state.jobs, state.blobs, state.engine)
 
 
 def picture(client, kind, model="people", **query):
@@ -56,17 +62,15 @@ def test_a_picture_is_drawn_of_what_there_is(shared_client):
 def with_data(client):
     """A version whose dataset is there."""
     rows = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(300, 3))
-    table = "\n".join(",".join(map(str, row)) for row in [["age", "height", "weight"], *rows])
-    dataset = client.post("/v1/datasets", content=table, headers=CSV).json()
     version = registered(*stores(client), name="known")
-    return dataclasses.replace(version, dataset_id=dataset["id"])
+    dataset_id = uploaded(client, rows, ["age", "height", "weight"])
+    return dataclasses.replace(version, dataset_id=dataset_id)
 
 
 @pytest.mark.usefixtures("people")
 def test_data_stand_beside_the_samples_in_the_models_order(shared_client):
-    state = shared_client.app.state
     version = with_data(shared_client)
-    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    source = source_of(shared_client, version)
     flow = compile_flow(a_flow())
 
     shown = asyncio.run(source.numbers(PlotKind.MARGINALS, flow))
@@ -83,12 +87,11 @@ def test_data_stand_beside_the_samples_in_the_models_order(shared_client):
 
 @pytest.mark.usefixtures("people")
 def test_a_plot_is_told_no_more_of_a_level_than_it_shows(shared_client):
-    state = shared_client.app.state
     levels = ("a" * 128, "b" * 128, 3.5)
     typed = [{**Column(name=COLUMNS[0], type="category").to_dict(), "levels": levels}]
     typed += [Column(name=name).to_dict() for name in COLUMNS[1:]]
     version = dataclasses.replace(with_data(shared_client), types=typed, dataset_id=None)
-    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    source = source_of(shared_client, version)
     told = asyncio.run(source.numbers(PlotKind.MARGINALS, compile_flow(a_flow())))
     labels = json.loads(str(told["scales"]))[0]["labels"]
     assert labels == ["a" * 40, "b" * 40, "3.5"]
@@ -146,7 +149,7 @@ def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
         types=[column.to_dict() for column in TYPED],
         dataset_id=dataset["id"],
     )
-    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    source = source_of(shared_client, version)
     shown = dict(asyncio.run(source.numbers(PlotKind.PAIRS, compile_flow(flow))))
     assert len(shown["data"]) == 300
     assert set(np.unique(shown["data"][:, 0])) >= {0.0, 1.0, 2.0}
@@ -165,13 +168,12 @@ def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
 
 @pytest.mark.usefixtures("people")
 def test_the_density_of_a_target_stands_beside_the_models(shared_client):
-    state = shared_client.app.state
-    version = registered(state.database, state.blobs, name="ring", columns=["z1", "z2"])
+    version = registered(*stores(shared_client), name="ring", columns=["z1", "z2"])
     flow = compile_flow(a_flow(dim=2))
 
     def shown(target):
         of_target = dataclasses.replace(version, target=target)
-        source = Source(of_target, state.registry, state.jobs, state.blobs, state.engine)
+        source = source_of(shared_client, of_target)
         return dict(asyncio.run(source.numbers(PlotKind.DENSITY, flow)))
 
     known = shown({"log_density": "-(z1^2 + z2^2) / 2", "dim": 2})
@@ -235,16 +237,12 @@ MODELS = {
 }
 
 
-def uploaded(client: TestClient, rows: int, columns: int) -> str:
+def made_up(client: TestClient, rows: int, columns: int) -> str:
     """A dataset whose first column is constant, as far as that is possible."""
     values = np.random.default_rng(rows).normal(150, 30, size=(rows, columns)).round(2)
     if columns > 1:
         values[:, 0] = 5.0
-    names = [f"c{index}" for index in range(columns)]
-    table = "\n".join(",".join(map(str, row)) for row in [names, *values])
-    answer = client.post("/v1/datasets?constant=keep", content=table, headers=CSV)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
+    return uploaded(client, values, [f"c{index}" for index in range(columns)], constant="keep")
 
 
 @pytest.mark.slow
@@ -255,15 +253,15 @@ def uploaded(client: TestClient, rows: int, columns: int) -> str:
 def test_every_kind_is_drawn_or_refused_whatever_the_model_and_its_data(shared_client, name, rows):
     flow, state = MODELS[name], shared_client.app.state
     columns = [f"c{index}" for index in range(flow.dim + flow.context_dim)]
-    version = registered(state.database, state.blobs, name="any", columns=columns)
-    dataset_id = uploaded(shared_client, rows, len(columns)) if rows else None
+    version = registered(*stores(shared_client), name="any", columns=columns)
+    dataset_id = made_up(shared_client, rows, len(columns)) if rows else None
     version = dataclasses.replace(
         version,
         columns=columns[: flow.dim],
         context_columns=columns[flow.dim :],
         dataset_id=dataset_id,
     )
-    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    source = source_of(shared_client, version)
     compiled = compile_flow(flow)
     drawn = set()
     for kind in PlotKind:
@@ -285,10 +283,9 @@ def test_every_kind_is_drawn_or_refused_whatever_the_model_and_its_data(shared_c
 
 
 def test_the_picture_says_what_is_left_out(shared_client):
-    state = shared_client.app.state
     columns = ["c0", "c1"]
-    version = registered(state.database, state.blobs, name="wild", columns=columns)
-    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    version = registered(*stores(shared_client), name="wild", columns=columns)
+    source = source_of(shared_client, version)
     flow = compile_flow(MODELS["some samples finite"])
     for kind in (PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.DENSITY):
         numbers = dict(asyncio.run(source.numbers(kind, flow)))
@@ -298,7 +295,7 @@ def test_the_picture_says_what_is_left_out(shared_client):
 
 def test_a_picture_of_little_data_harms_nobody(shared_client):
     name = "few"
-    dataset_id = uploaded(shared_client, 3, 3)
+    dataset_id = made_up(shared_client, 3, 3)
     columns = ["c0", "c1", "c2"]
     registered(*stores(shared_client), name=name, columns=columns, dataset_id=dataset_id)
     assert picture(shared_client, "noise", name).content.startswith(PNG)
@@ -315,10 +312,10 @@ def test_a_model_without_finite_samples_is_refused(shared_client):
 
 def test_a_file_that_is_gone_is_left_out(shared_client):
     state = shared_client.app.state
-    dataset_id = uploaded(shared_client, 5, 3)
-    version = registered(state.database, state.blobs, name="left")
+    dataset_id = made_up(shared_client, 5, 3)
+    version = registered(*stores(shared_client), name="left")
     version = dataclasses.replace(version, columns=["c0", "c1", "c2"], dataset_id=dataset_id)
     state.blobs.delete(state.registry.dataset(version.project, dataset_id).key)
-    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    source = source_of(shared_client, version)
     numbers = asyncio.run(source.numbers(PlotKind.MARGINALS, compile_flow(a_flow())))
     assert "data" not in numbers

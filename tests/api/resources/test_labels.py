@@ -81,8 +81,7 @@ def test_a_version_gets_the_labels_that_its_training_has_when_it_ends(client):
     job = submitted(state.jobs, description="first", tags={"team": "space"})
     work = JobWork(state.database)
     held = claimed(work)
-    changed = client.patch(f"/v1/jobs/{job.id}", json={"tags": {"stage": "trial"}})
-    assert changed.status_code == 200
+    assert client.patch(f"/v1/jobs/{job.id}", json={"tags": {"stage": "trial"}}).status_code == 200
     work.finish(held.id, held.attempt, metrics={}, version=a_version(held))
     path = f"/v1/models/{job.model_name}/versions"
     assert client.get(f"{path}/1").json()["tags"] == {"team": "space", "stage": "trial"}

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,8 @@ from starlette.testclient import TestClient
 
 from app.problems.problem import Problem
 from app.rows.shape import Floats, RowsShape
-from app.settings import ApiSettings
 from tabular.formats import TableFormat
-from tests.api.conftest import slug
+from tests.api.conftest import assert_refused, slug
 from tests.api.serving import COLUMNS, MEAN, STD, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, decode, read, write
 from tests.tables.files import arrow, parquet
@@ -29,12 +26,8 @@ SHUFFLED = [2, 0, 1]
 
 
 @pytest.fixture(scope="module")
-def shared_settings(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> ApiSettings:
-    folder = tmp_path_factory.mktemp("formats")
-    shutil.copy(migrated_database, folder)
-    return ApiSettings(data_dir=folder, max_score_rows=20_000)
+def shared_setting_values() -> dict[str, Any]:
+    return {"max_score_rows": 20_000}
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +116,7 @@ def test_rows_beyond_the_end_of_a_dataset_are_none(client):
     made = client.post("/v1/datasets", content=b"a,b\n1,2\n3,5\n", headers=headers)
     location = made.headers["location"] + "/rows?offset=7"
     for answer in FORMATS:
-        response = client.get(location, headers={"Accept": MEDIA_TYPE[answer]})
-        assert response.status_code == 200
+        assert client.get(location, headers={"Accept": MEDIA_TYPE[answer]}).status_code == 200
     assert client.get(location).json()["rows"] == []
 
 
@@ -135,6 +127,7 @@ def large(client: TestClient) -> tuple[str, np.ndarray]:
     headers = {"Content-Type": MEDIA_TYPE[TableFormat.NPY]}
     body = write(TableFormat.NPY, ["a", "b"], rows)
     made = client.post("/v1/datasets", content=body, headers=headers)
+    assert {column["dtype"] for column in made.json()["columns"]} == {"float32"}
     return made.headers["location"], rows
 
 
@@ -158,7 +151,7 @@ def test_columns_are_matched_by_name(client, kind):
 @pytest.mark.parametrize("kind", NAMED)
 def test_columns_that_are_missing_or_unknown_are_named(client, kind):
     response = ask(client, "log_prob", write(kind, ["height", "shoe", "age"], ROWS), kind)
-    assert (response.status_code, slug(response)) == (422, "columns-mismatch")
+    assert_refused(response, 422, "columns-mismatch")
     assert response.json()["missing"] == ["weight"]
     assert response.json()["unknown"] == ["shoe"]
 
@@ -168,8 +161,7 @@ def test_rows_of_another_width_and_too_many_are_refused(client, kind):
     response = ask(client, "log_prob", write(kind, COLUMNS[:2], ROWS[:, :2]), kind)
     assert slug(response) in {"columns-mismatch", "dimension-mismatch"}
     body = write(kind, COLUMNS, np.zeros((20_001, 3)))
-    response = ask(client, "log_prob", body, kind)
-    assert (response.status_code, slug(response)) == (413, "limit-rows")
+    assert_refused(ask(client, "log_prob", body, kind), 413, "limit-rows")
 
 
 def test_csv_without_a_header_is_in_the_models_order(client):
@@ -268,7 +260,7 @@ COLUMN_FAULTS = {
 def test_columns_of_other_types_are_refused_by_name(client, column):
     table = pa.table({"height": [1.0, 2.0], "weight": column, "age": [1.0, 2.0]})
     response = ask(client, "log_prob", arrow(table), TableFormat.ARROW)
-    assert (response.status_code, slug(response)) == (422, "batch-value")
+    assert_refused(response, 422, "batch-value")
     assert response.json()["column"] == "weight"
 
 

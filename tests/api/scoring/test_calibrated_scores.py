@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from flows import quantiles_of
 from tabular.formats import TableFormat
+from tests.api.conftest import assert_refused
 from tests.api.serving import COLUMNS, a_flow, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, read, write
 
@@ -92,9 +93,7 @@ def test_a_row_far_from_everything_has_rank_0_and_no_density(client):
 
 
 def test_a_version_without_held_out_rows_has_no_score(client):
-    response = ask(client, [[1.0, 2.0, 3.0]], ref="old")
-    assert response.status_code == 422
-    assert response.json()["type"] == "/problems/score-unavailable"
+    assert_refused(ask(client, [[1.0, 2.0, 3.0]], ref="old"), 422, "score-unavailable")
     assert client.get("/v1/models/old/versions/1").json()["held_out"] is None
 
 
@@ -110,9 +109,7 @@ def test_a_version_shows_some_of_its_quantiles(client):
 
 
 def test_ranks_belong_to_the_units_of_the_data(client):
-    response = ask(client, [[1.0, 2.0, 3.0]], space="model")
-    assert response.status_code == 422
-    assert response.json()["type"] == "/problems/unknown-parameter"
+    assert_refused(ask(client, [[1.0, 2.0, 3.0]], space="model"), 422, "unknown-parameter")
 
 
 def test_what_is_wrong_with_rows_is_told_as_elsewhere(client):

@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from flows import MadeSpec, MafSpec, compile_flow, conditional_densities, conditional_order
 from tabular.formats import TableFormat
-from tests.api.mixed_model import NAMES, SPEC, TYPES, mixed_flow
+from tests.api.conftest import assert_refused
+from tests.api.mixed_model import NAMES, registered_mixed
 from tests.api.serving import COLUMNS, a_flow, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, read
 
@@ -30,14 +31,7 @@ def client(shared_client: TestClient) -> TestClient:
     registered(*stores(shared_client), name="binary", spec=BINARY)
     registered(*stores(shared_client), name="made", spec=MADE)
     registered(*stores(shared_client), name="one_layer", spec=ONE_LAYER, context_columns=("year",))
-    registered(
-        *stores(shared_client),
-        name="mixed",
-        spec=SPEC,
-        columns=NAMES,
-        types=TYPES,
-        flow=mixed_flow(),
-    )
+    registered_mixed(shared_client, "mixed")
     return shared_client
 
 
@@ -98,8 +92,7 @@ def test_samples_take_one_context_for_all_or_one_for_each(client, context):
 )
 def test_a_context_that_does_not_fit_is_refused(client, ref, context, said):
     response = ask(client, ref, "sample", {"n": 3, "context": context})
-    assert response.status_code == 422
-    assert response.json()["type"].endswith("context-mismatch")
+    assert_refused(response, 422, "context-mismatch")
     assert said in response.json()["detail"]
     assert response.json()["errors"][0]["pointer"] == "/context"
 
@@ -117,9 +110,7 @@ def test_a_density_of_0_and_1_scores_and_samples_but_has_no_noise(client):
     assert scores["log_prob"][1] is None
     drawn = ask(client, "binary", "sample", {"n": 20, "seed": 1}).json()["rows"]
     assert set(np.unique(drawn)) == {0.0, 1.0}
-    response = ask(client, "binary", "inverse", {"rows": rows})
-    assert response.status_code == 422
-    assert response.json()["type"].endswith("model-without-noise")
+    assert_refused(ask(client, "binary", "inverse", {"rows": rows}), 422, "model-without-noise")
 
 
 # densities of single columns given those before them

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from flows.mixed.companion_fitting import fit_companion
 from tabular.typed_rows import TypedRows
-from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import registered, stores
+from tests.api.conftest import assert_refused
+from tests.api.mixed_model import COLUMNS, NAMES, SPEC, mixed_flow, mixed_rows, registered_mixed
 
 ROWS = mixed_rows(300, seed=5)
 
@@ -22,9 +22,8 @@ def client(shared_client: TestClient) -> TestClient:
     flow = mixed_flow(SPEC)
     table = torch.from_numpy(ROWS)
     flow.companion = fit_companion(flow, table[:200], table[200:], seed=0)
-    kept: dict[str, Any] = {"spec": SPEC, "columns": NAMES, "types": TYPES}
-    registered(*stores(shared_client), name="asked", flow=flow, **kept)
-    registered(*stores(shared_client), name="old", flow=mixed_flow(SPEC), **kept)
+    registered_mixed(shared_client, "asked", flow=flow)
+    registered_mixed(shared_client, "old")
     return shared_client
 
 
@@ -147,6 +146,4 @@ def test_a_condition_that_no_cell_can_meet_names_its_column(client, given):
 
 
 def test_a_version_without_a_companion_says_to_train_again(client):
-    response = asked(client, "impute", cells(1), model="old")
-    assert response.status_code == 422
-    assert response.json()["type"] == "/problems/question-unavailable"
+    assert_refused(asked(client, "impute", cells(1), model="old"), 422, "question-unavailable")

@@ -2,13 +2,11 @@ import asyncio
 import dataclasses
 import io
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,14 +28,8 @@ NAMED = [dict(zip(reversed(COLUMNS), reversed(row), strict=True)) for row in ROW
 
 
 @pytest.fixture(scope="module")
-def shared_settings(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> ApiSettings:
-    folder = tmp_path_factory.mktemp("scores")
-    shutil.copy(migrated_database, folder)
-    return ApiSettings(
-        data_dir=folder, max_score_rows=50_000, max_sample_rows=30_000, max_json_bytes=2_000_000
-    )
+def shared_setting_values() -> dict[str, Any]:
+    return {"max_score_rows": 50_000, "max_sample_rows": 30_000, "max_json_bytes": 2_000_000}
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +45,13 @@ def from_npy(content: bytes) -> np.ndarray:
 
 
 def ask(client: TestClient, what: str, body: Any, ref: str = "people", **headers: str) -> Any:
-    """Send rows as JSON or npy, whichever they are."""
+    """Send rows as npy or JSON, whichever they are; bytes as they are."""
     kind = NPY if isinstance(body, np.ndarray) else "application/json"
-    content = npy(body) if isinstance(body, np.ndarray) else json.dumps(body)
-    sent = {
-        "Content-Type": kind,
-        **{name.replace("_", "-"): text for name, text in headers.items()},
-    }
+    content = npy(body) if isinstance(body, np.ndarray) else body
+    if not isinstance(content, bytes):
+        content = json.dumps(body)
+    sent = {name.replace("_", "-"): text for name, text in headers.items()} | {"Content-Type": kind}
     return client.post(f"/v1/models/{ref}/{what}", content=content, headers=sent)
-
-
-def problem(response: Any) -> dict[str, Any]:
-    assert response.headers["content-type"] == "application/problem+json"
-    document: dict[str, Any] = response.json()
-    assert document["status"] == response.status_code
-    return {**document, "slug": document["type"].removeprefix("/problems/")}
 
 
 def expected(rows: list[list[float]]) -> np.ndarray:
@@ -142,52 +126,36 @@ def test_a_large_answer_in_json_is_whole(client):
     ("body", "status", "slug"),
     [
         ({"rows": [[1.0, 2.0]]}, 422, "dimension-mismatch"),
-        ({"rows": []}, 422, "batch-empty"),
-        ({"rows": [[1, 2, "3"]]}, 422, "batch-value"),
         ({"rows": [{"height": 1, "weight": 2}]}, 422, "columns-mismatch"),
-        (np.zeros((0, 3)), 422, "batch-empty"),
         (np.zeros((2, 3), complex), 422, "array-dtype"),
         (np.zeros((50_001, 3), np.int8), 413, "limit-rows"),
-    ],
-    ids=repr,
-)
-def test_bad_batches_are_refused_with_a_reason(client, body, status, slug):
-    answer = problem(ask(client, "log_prob", body))
-    assert (answer["status"], answer["slug"]) == (status, slug)
-    if slug == "dimension-mismatch":
-        assert (answer["expected"], answer["got"]) == (3, 2)
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "slug"),
-    [
-        (b'{"rows": [[1e400, 1, 2]]}', 422, "value-nonfinite"),
-        (b'{"rows": ' + b"[" * 100_000, 422, "validation"),
-        (b'{"rows": [["\xff", 2, 3]]}', 400, "json-syntax"),
         (b"", 400, "body-empty"),
         (b'{"rows": "%s"}' % (b"x" * 1_000_000), 422, "batch-shape"),
         (b'{"rows": [[1, 2, 3]]}' + b" " * 2_000_000, 413, "limit-body"),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=range(7),
 )
-def test_bad_json_is_refused_and_never_echoed(client, content, status, slug):
-    headers = {"Content-Type": "application/json"}
-    response = client.post("/v1/models/people/log_prob", content=content, headers=headers)
-    answer = problem(response)
-    assert (answer["status"], answer["slug"]) == (status, slug)
+def test_bad_batches_are_refused_with_a_reason_and_never_echoed(client, body, status, slug):
+    response = ask(client, "log_prob", body)
+    told = assert_refused(response, status, slug)
     assert len(response.content) < 8192
+    if slug == "dimension-mismatch":
+        assert (told["expected"], told["got"]) == (3, 2)
 
 
-@pytest.mark.parametrize(
-    "ref", ["nobody", "people:2", "people@production", "people:x", "..%5C", "a%00b"]
-)
-def test_what_is_not_there_is_not_found(client, ref):
-    assert problem(ask(client, "log_prob", {"rows": ROWS}, ref=ref))["status"] == 404
+def test_what_is_not_there_is_not_found(client):
+    for ref in (
+        *("nobody", "people:2", "people@production", "people:x", "..%5C", "a%00b"),
+        *("", "a/b", "people/log_prob"),
+    ):
+        assert_refused(ask(client, "log_prob", {"rows": ROWS}, ref=ref), 404, "not-found")
 
 
-def test_an_unknown_space_is_refused(client):
-    answer = problem(ask(client, "log_prob?space=latent", {"rows": ROWS}))
-    assert (answer["slug"], answer["errors"][0]["parameter"]) == ("validation", "space")
+def test_an_unknown_space_and_too_many_samples_are_refused(client):
+    told = assert_refused(ask(client, "log_prob?space=latent", {"rows": ROWS}), 422, "validation")
+    assert told["errors"][0]["parameter"] == "space"
+    assert_refused(ask(client, "sample", {"n": 30_001}), 413, "limit-samples")
+    assert_refused(ask(client, "sample", {"n": 1, "seed": 2**64}), 422, "validation")
 
 
 # inverse and forward
@@ -235,23 +203,6 @@ def test_samples_in_model_space_are_standardised(client):
     np.testing.assert_allclose((data - MEAN.numpy()) / STD.numpy(), standard, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "slug"),
-    [
-        ({"n": 0}, 422, "validation"),
-        ({"n": 1.5}, 422, "validation"),
-        ({"n": "5"}, 422, "validation"),
-        ({"n": 30_001}, 413, "limit-samples"),
-        ({"n": 1, "seed": 2**64}, 422, "validation"),
-        ({"n": 1, "temperature": 0.5}, 422, "unknown-field"),
-    ],
-    ids=str,
-)
-def test_samples_out_of_range_are_refused(client, body, status, slug):
-    answer = problem(ask(client, "sample", body))
-    assert (answer["status"], answer["slug"]) == (status, slug)
-
-
 # the engine, the store and the caller
 
 
@@ -285,7 +236,7 @@ def test_a_full_engine_answers_503_with_retry_after(client):
     with occupied(client, max_waiting=1):
         for what, body in (("log_prob", {"rows": ROWS}), ("sample", {"n": 3})):
             response = ask(client, what, body)
-            assert problem(response)["slug"] == "overloaded"
+            assert_refused(response, 503, "overloaded")
             assert int(response.headers["retry-after"]) >= 1
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
@@ -301,7 +252,7 @@ def test_who_waited_as_long_as_they_would_is_answered_503(client):
         refused = wait("0.05")
         release.set()
         assert patient.result().status_code == 200
-    assert problem(refused)["slug"] == "overloaded"
+    assert_refused(refused, 503, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
 
 
@@ -311,9 +262,7 @@ def test_a_corrupt_file_is_503_and_serves_nothing(client):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    for rows in (3, 30_000):
-        answer = problem(ask(client, "sample", {"n": rows}, ref="flipped"))
-        assert (answer["status"], answer["slug"]) == (503, "artifact-corrupt")
+    assert_refused(ask(client, "sample", {"n": 3}, ref="flipped"), 503, "artifact-corrupt")
     data[-1] ^= 1
     path.write_bytes(data)
     assert ask(client, "sample", {"n": 3}, ref="flipped").status_code == 200
@@ -328,17 +277,15 @@ def test_a_file_of_another_flow_is_503(client):
             "UPDATE model_version SET checkpoint_key = ?, checkpoint_sha256 = ? WHERE job_id = ?",
             (narrow.checkpoint_key, narrow.checkpoint_sha256, swapped.job_id),
         )
-    answer = problem(ask(client, "log_prob", {"rows": ROWS}, ref="swapped"))
-    assert (answer["status"], answer["slug"]) == (503, "artifact-mismatch")
+    refused = ask(client, "log_prob", {"rows": ROWS}, ref="swapped")
+    assert_refused(refused, 503, "artifact-mismatch")
 
 
 def test_a_timeout_that_is_no_number_of_seconds_is_refused(client):
     for timeout in ("0", "-1", "soon", "nan", "inf"):
         answer = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
-        assert answer.status_code == 422
-        assert answer.json()["errors"][0]["parameter"] == "X-Request-Timeout"
-        told = "`X-Request-Timeout`: It must be a number of seconds above 0."
-        assert answer.json()["detail"] == told
+        told = assert_refused(answer, 422, "validation")
+        assert told["errors"][0]["parameter"] == "X-Request-Timeout"
     assert ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout="2.5").status_code == 200
 
 
@@ -354,24 +301,6 @@ def test_the_examples_of_the_documentation_are_accepted(client):
 # what is found without a search is served as all else
 
 
-def test_another_method_is_refused_with_those_there_are(client):
-    response = client.get("/v1/models/people/log_prob")
-    assert_refused(response, 405, "method-not-allowed")
-    assert response.headers["allow"] == "POST"
-
-
-@pytest.mark.parametrize(
-    "path", ["/v1/models//log_prob", "/v1/models/people/log_prob/", "/v1/models/a/b/log_prob"]
-)
-def test_other_paths_are_not_found(client, path):
-    assert_refused(client.post(path, json={"rows": ROWS}), 404, "not-found")
-
-
-def test_a_reference_may_be_escaped(client):
-    response = client.post("/v1/models/people%3A1/log_prob", json={"rows": ROWS})
-    assert (response.status_code, response.headers["x-model"]) == (200, "people:1")
-
-
 def test_errors_are_problems_and_are_counted_by_the_template(client):
     assert_refused(client.post("/v1/models/nobody/log_prob", json={"rows": ROWS}), 404, "not-found")
     assert_refused(
@@ -381,19 +310,15 @@ def test_errors_are_problems_and_are_counted_by_the_template(client):
     assert 'method="POST",route="/v1/models/{ref}/log_prob",status="404"}' in text
 
 
-def test_answers_have_an_id_and_security_headers(client):
-    headers = client.post("/v1/models/people/log_prob", json={"rows": ROWS}).headers
-    assert headers["x-frame-options"] == "DENY"
+def test_a_reference_may_be_escaped_and_answers_have_an_id_and_security_headers(client):
+    headers = client.post("/v1/models/people%3A1/log_prob", json={"rows": ROWS}).headers
+    assert (headers["x-model"], headers["x-frame-options"]) == ("people:1", "DENY")
     assert len(headers["x-request-id"]) == 32
 
 
 @pytest.fixture
-def alone(
-    tmp_path: Path, migrated_database: Path, setting_values: dict[str, Any]
-) -> Iterator[TestClient]:
+def alone(settings: ApiSettings) -> Iterator[TestClient]:
     """An application with the model `people` for one test."""
-    shutil.copy(migrated_database, tmp_path)
-    settings = ApiSettings(data_dir=tmp_path, **setting_values)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         registered(*stores(client))
         yield client

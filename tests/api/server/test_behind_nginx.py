@@ -2,7 +2,6 @@
 
 import gzip
 import http.client
-import io
 import json
 import threading
 import time
@@ -10,16 +9,12 @@ from collections.abc import Iterator
 
 import httpx
 import numpy as np
-import orjson
-import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.csv as pc  # type: ignore[import-untyped] # as above
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from flows import compile_flow
 from tabular.formats import TableFormat
 from tests.api.serving import COLUMNS, MEAN, STD, a_flow
-from tests.api.wire import FORMATS, MEDIA_TYPE, read
+from tests.api.wire import FORMATS, MEDIA_TYPE, read, write
 from tests.support.proxies import NGINX, Nginx, nginx_before
 
 pytestmark = [
@@ -45,29 +40,6 @@ def rows_of(n: int) -> np.ndarray:
     return np.random.default_rng(n).normal(MEAN.numpy(), STD.numpy(), size=(n, 3))
 
 
-def body_of(kind: TableFormat, rows: np.ndarray) -> bytes:
-    """A body as a fast writer makes it."""
-    buffer = io.BytesIO()
-    table = pa.table({name: rows[:, i] for i, name in enumerate(COLUMNS)})
-    match kind:
-        case TableFormat.JSON:
-            return orjson.dumps({"rows": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
-        case TableFormat.NDJSON:
-            return b"".join(orjson.dumps(row) + b"\n" for row in table.to_pylist())
-        case TableFormat.CSV:
-            pc.write_csv(table, buffer)
-        case TableFormat.NPY:
-            np.save(buffer, rows)
-        case TableFormat.ARROW:
-            with pa.ipc.new_stream(buffer, table.schema) as writer:
-                writer.write_table(table, max_chunksize=65_536)
-        case TableFormat.PARQUET:
-            pq.write_table(table, buffer)
-        case TableFormat.EXCEL:
-            raise NotImplementedError
-    return buffer.getvalue()
-
-
 def assert_scored(
     url: str,
     kind: TableFormat,
@@ -78,7 +50,7 @@ def assert_scored(
 ) -> None:
     """All rows of a body are scored, and the answer comes whole."""
     rows = rows_of(n)
-    body = body_of(kind, rows)
+    body = write(kind, COLUMNS, rows)
     headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[answer]}
     if packed:
         body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
@@ -118,13 +90,9 @@ def test_a_slow_reader_gets_all_of_an_answer(url):
 
 
 def test_events_come_through_as_they_happen(url):
-    table = b"height,weight,age\n" + b"".join(b"%d,%d,%d\n" % (i, i * i, -i) for i in range(50))
-    headers = {"Content-Type": "text/csv"}
-    dataset = httpx.post(f"{url}/v1/datasets", content=table, headers=headers, timeout=60).json()
-    job = {"model_name": "later", "dataset_id": dataset["id"], "flow": {"family": "maf"}}
-    job_url = (
-        f"{url}/v1/jobs/{httpx.post(f'{url}/v1/jobs/training', json=job, timeout=60).json()['id']}"
-    )
+    body = {"model_name": "later", "target": {"potential": "U1"}}
+    job = httpx.post(f"{url}/v1/jobs/variational", json=body, timeout=60).json()
+    job_url = f"{url}/v1/jobs/{job['id']}"
     with httpx.stream("GET", f"{job_url}/events", timeout=120) as stream:
         assert stream.status_code == 200
         lines = stream.iter_lines()

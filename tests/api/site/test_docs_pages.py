@@ -87,30 +87,6 @@ def test_swagger_ui_sends_the_key_that_it_was_given(browser, guarded_server):
         expect_status(listing, "200")
 
 
-def test_an_admin_makes_and_revokes_a_key_on_the_web_page(browser, guarded_server):
-    url, headers = guarded_server
-    with watched_page(browser, url, expected=("status of 401",)) as page:
-        page.goto("/#/settings")
-        expect(page.get_by_role("heading", name="This service needs a key")).to_be_visible()
-        page.get_by_label("API key", exact=True).fill(
-            headers["Authorization"].removeprefix("Bearer ")
-        )
-        page.get_by_role("button", name="Use this key", exact=True).click()
-        # No label of an example, of which other tests make keys.
-        page.get_by_label("For", exact=True).fill("of the settings page")
-        page.get_by_role("button", name="Make a key", exact=True).click()
-        token = page.get_by_label("New key", exact=True).inner_text()
-        asked = {"Authorization": f"Bearer {token}"}
-        assert httpx.get(f"{url}/v1/me", headers=asked, timeout=60).json()["scope"] == "read"
-        row = page.get_by_role("row", name="of the settings page")
-        row.get_by_role("button", name="Revoke", exact=True).click()
-        row.get_by_role("button", name="Yes, revoke", exact=True).click()
-        expect(row).to_contain_text("revoked")
-        # Checked keys are remembered for some seconds.
-        while httpx.get(f"{url}/v1/me", headers=asked, timeout=60).status_code != 401:
-            page.wait_for_timeout(200)
-
-
 @pytest.mark.skipif(not GUIDE_FOLDER.exists(), reason="needs the guide that `make docs` builds")
 def test_the_guide_searches_and_leads_to_its_pages(page):
     page.goto("/guide")
