@@ -25,6 +25,7 @@ from tests.support.servers import free_port, tied
 
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}
+FIT = {"model_name": "m", "target": {"potential": "U1"}}  # what needs no dataset
 TABLE = b"height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
 
 

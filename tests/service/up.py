@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from densityd.client import Client
 from tests.support.servers import tied
 from tests.support.waiting import wait_until
 
@@ -66,26 +67,14 @@ class Up:
 
     def submit_endless(self) -> str:
         table = np.random.default_rng(0).normal(size=(600, 3))
-        text = "a,b,c\n" + "\n".join(",".join(map(str, row)) for row in table.tolist())
-        uploaded = httpx.post(
-            f"{self.url}/v1/datasets",
-            content=text,
-            headers={"Content-Type": "text/csv"},
-            timeout=TIMEOUT_S,
-        )
-        assert uploaded.status_code == 201, uploaded.text
-        accepted = httpx.post(
-            f"{self.url}/v1/jobs/training",
-            json={
-                "model_name": "endless",
-                "dataset_id": uploaded.json()["id"],
-                "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
-                "optimisation": {"max_epochs": 100_000, "patience": 100_000, "batch_size": 20},
-            },
-            timeout=60,
-        )
-        assert accepted.status_code == 202, accepted.text
-        return str(accepted.json()["id"])
+        with Client(self.url) as client:
+            job = client.jobs.train(
+                "endless",
+                client.datasets.upload(table).id,
+                flow={"family": "realnvp", "layers": 2, "hidden": [8]},
+                optimisation={"max_epochs": 100_000, "patience": 100_000, "batch_size": 20},
+            )
+        return job.id
 
     def end(self) -> float:
         """End it as Ctrl-C does; the seconds that it took."""

@@ -1,5 +1,6 @@
 """Waiting for what other threads and processes do."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,13 @@ def wait_until(
         assert time.monotonic() - began < within_s, what
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that the event loop does."""
+    async with asyncio.timeout(120):
+        while not condition():  # noqa: ASYNC110 - what happens tells nobody
+            await asyncio.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from models_store.computed import Usage
 from models_store.errors import DatabaseBusyError
 from models_store.keys import Keys, Scope
-from tests.api.conftest import CSV, TABLE, assert_refused
+from tests.api.conftest import CSV, FIT, TABLE, assert_refused
 from tests.api.serving import bearer, keyed, registered
 from tests.support.waiting import Clock
 
@@ -210,15 +210,14 @@ def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(door):
     assert stored["used"] > stored["limit"] == 40
     again = client.post("/v1/datasets", content=TABLE + b"1,2\n", headers=team | CSV)
     assert_refused(again, 507, "quota-storage")
-    fit = {"model_name": "m", "target": {"potential": "U1"}}
-    refused = client.post("/v1/jobs/variational", json=fit, headers=team)
+    refused = client.post("/v1/jobs/variational", json=FIT, headers=team)
     assert_refused(refused, 507, "quota-storage")
 
     client.put("/v1/projects/fraud", headers=admin, json={"max_queued_jobs": 0})
-    refused = client.post("/v1/jobs/variational", json=fit, headers=team)
+    refused = client.post("/v1/jobs/variational", json=FIT, headers=team)
     assert_refused(refused, 429, "limit-queued-jobs")
     client.put("/v1/projects/fraud", headers=admin, json={})
-    assert client.post("/v1/jobs/variational", json=fit, headers=team).status_code == 202
+    assert client.post("/v1/jobs/variational", json=FIT, headers=team).status_code == 202
 
     listed = client.get("/v1/projects", headers=admin).json()["items"]
     assert [one["name"] for one in listed] == ["default", "fraud", "nobody"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from densityd.cli import app
 from models_store.keys import Scope
 from models_store.process.logs import JsonFormatter
-from tests.api.conftest import CSV, TABLE, assert_refused
+from tests.api.conftest import CSV, FIT, TABLE, assert_refused
 from tests.api.serving import bearer, keyed, stocked
 
 ALIAS = "/v1/models/people/aliases/production"
@@ -41,28 +41,23 @@ def test_every_change_is_one_line_of_who_and_what(door, lines):
     key = keys.create("p", Scope.WRITE)
     headers = {**bearer(key), "X-Request-ID": "r1"}
     made = client.post("/v1/datasets", content=TABLE, headers={**headers, **CSV})
-    alias = ALIAS
-    client.put(alias, json={"version": 1}, headers=headers)
-    job = client.post(
-        "/v1/jobs/variational",
-        json={"model_name": "m", "target": {"potential": "U1"}},
-        headers=headers,
-    )
+    client.put(ALIAS, json={"version": 1}, headers=headers)
+    job = client.post("/v1/jobs/variational", json=FIT, headers=headers)
     client.post(f"{job.headers['location']}/cancel", headers=headers)
     client.post(f"{job.headers['location']}/resume", headers=headers)
-    client.delete(alias, headers=headers)
+    client.delete(ALIAS, headers=headers)
     client.delete(made.headers["location"], headers=headers)
     client.get("/v1/datasets", headers=headers)
     client.post("/v1/models/people/log_prob", json=ROWS, headers=headers)
-    client.delete(alias, headers=headers)  # is not found
+    client.delete(ALIAS, headers=headers)  # is not found
     audits = [line for line in lines() if "audit" in line]
     assert [(line["audit"], line["resource"], line["status"]) for line in audits] == [
         ("create_dataset", made.headers["location"], 201),
-        ("set_alias", alias, 200),
+        ("set_alias", ALIAS, 200),
         ("start_variational", job.headers["location"], 202),
         ("cancel_job", f"{job.headers['location']}/cancel", 200),
         ("resume_job", f"{job.headers['location']}/resume", 202),
-        ("delete_alias", alias, 204),
+        ("delete_alias", ALIAS, 204),
         ("delete_dataset", made.headers["location"], 204),
     ]
     for line in audits:
@@ -71,9 +66,7 @@ def test_every_change_is_one_line_of_who_and_what(door, lines):
 
 
 def test_changes_by_nobody_are_recorded_as_such(client, lines):
-    made = client.post(
-        "/v1/jobs/variational", json={"model_name": "m", "target": {"potential": "U1"}}
-    )
+    made = client.post("/v1/jobs/variational", json=FIT)
     [line] = [line for line in lines() if "audit" in line]
     assert (line["key_id"], line["project"]) == ("none", "default")
     assert line["resource"] == made.headers["location"]
@@ -98,9 +91,8 @@ def test_secrets_are_in_no_log_no_answer_and_no_metric(door, lines):
                 ("DELETE", "/v1/models/people/aliases/x", None),
                 ("GET", "/readyz", None),
             ):
-                answer = client.request(
-                    method, path, json=body, headers=headers, params={"limit": token}
-                )
+                query = {"limit": token}
+                answer = client.request(method, path, json=body, headers=headers, params=query)
                 texts.append(answer.text + str(answer.headers))
     texts += [json.dumps(line) for line in lines() if line["logger"].startswith("app.")]
     assert len(texts) > 100
@@ -116,9 +108,8 @@ def test_the_trail_has_a_row_for_each_request_that_changed_something(settings):
         writer, admin = (keys.create("p", scope) for scope in (Scope.WRITE, Scope.ADMIN))
         other = keys.create("q", Scope.ADMIN)
         headers = bearer(writer)
-        made = client.post(
-            "/v1/datasets", content=TABLE, headers={**headers, **CSV, "X-Request-ID": "r1"}
-        )
+        told = {**headers, **CSV, "X-Request-ID": "r1"}
+        made = client.post("/v1/datasets", content=TABLE, headers=told)
         client.put(ALIAS, json={"version": 1}, headers=headers)
         assert client.put(ALIAS, json={"version": 99}, headers=headers).status_code == 404
         client.post("/v1/models/people/log_prob", json={"rows": [[1, 2, 3]]}, headers=headers)
@@ -126,9 +117,8 @@ def test_the_trail_has_a_row_for_each_request_that_changed_something(settings):
         client.delete(made.headers["location"], headers=headers)
 
         first = client.get("/v1/audit", params={"limit": 2}, headers=bearer(admin)).json()
-        rest = client.get(
-            "/v1/audit", params={"cursor": first["next_cursor"]}, headers=bearer(admin)
-        ).json()
+        cursor = {"cursor": first["next_cursor"]}
+        rest = client.get("/v1/audit", params=cursor, headers=bearer(admin)).json()
         records = [*first["items"], *rest["items"]]
         assert [(one["action"], one["resource"], one["key_id"]) for one in records] == [
             ("DELETE", made.headers["location"], writer.key.id),

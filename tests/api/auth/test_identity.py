@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.keys import Scope
-from tests.api.conftest import assert_refused
+from tests.api.conftest import CSV, TABLE, assert_refused
 from tests.api.serving import bearer, keyed
 from tests.support.issuers import AUDIENCE, OwnIssuer
 
@@ -42,9 +42,7 @@ def test_a_token_opens_the_project_of_its_group_with_its_scope(client, issuer):
     assert (me["project"], me["scope"], me["person"], me["key"]) == (
         *("fraud", "write", "oidc:ada", None),
     )
-    made = client.post(
-        "/v1/datasets", content=b"a,b\n1,2\n3,4\n", headers={**headers, "Content-Type": "text/csv"}
-    )
+    made = client.post("/v1/datasets", content=TABLE, headers=CSV | headers)
     assert made.status_code == 201
     assert_refused(client.get("/v1/keys", headers=headers), 403, "forbidden")
     admin = bearer(issuer.token(groups="densityd:fraud:read densityd:fraud:admin"))
@@ -151,7 +149,6 @@ def test_anybody_else_who_sends_the_headers_is_not_believed(proxied, settings):
 
 def test_a_page_of_another_site_changes_nothing_with_the_cookie_of_the_proxy(proxied):
     with TestClient(create_app(proxied), client=("10.1.2.3", 5)) as client:
-        csv = {**PERSON, "Content-Type": "text/csv"}
         for headers, status in (
             ({"Sec-Fetch-Site": "cross-site"}, 403),
             ({"Sec-Fetch-Site": "same-site"}, 403),
@@ -160,7 +157,8 @@ def test_a_page_of_another_site_changes_nothing_with_the_cookie_of_the_proxy(pro
             ({"Origin": "https://d.example", "X-Forwarded-Host": "d.example"}, 201),
             ({}, 201),
         ):
-            made = client.post("/v1/datasets", content=b"a\n1\n2\n", headers=csv | headers)
+            sent = CSV | PERSON | headers
+            made = client.post("/v1/datasets", content=TABLE, headers=sent)
             assert made.status_code == status, (headers, made.text)
 
 

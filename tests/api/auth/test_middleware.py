@@ -15,7 +15,7 @@ from app.main import create_app
 from app.scoring import routes as scores
 from app.settings import ApiSettings
 from models_store.keys import Scope
-from tests.api.conftest import assert_refused, openapi_document
+from tests.api.conftest import FIT, assert_refused, openapi_document
 from tests.api.serving import bearer, keyed
 
 OPEN = {
@@ -33,7 +33,6 @@ OPEN = {
     "/static/{path:path}",
     "/static/docs/{path:path}",
 }
-FIT = {"model_name": "m", "target": {"potential": "U1"}}
 READS = {
     "infer",
     "log_prob",

@@ -6,7 +6,7 @@ from models_store.job_states import JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
-from tests.api.conftest import CSV, TABLE, assert_refused
+from tests.api.conftest import CSV, FIT, TABLE, assert_refused
 from tests.api.serving import bearer, keyed, registered
 from tests.store.makers import claimed, submitted
 
@@ -150,18 +150,12 @@ def test_names_and_idempotency_keys_are_a_projects_own(place):
     assert ids[2] == ids[0]
     assert ["idempotent-replayed" in answer.headers for answer in answers] == [False, False, True]
     body = {"model_name": "people", "dataset_id": ids[1]}
-    first = client.post(
-        "/v1/jobs/variational", json=fit(), headers={**theirs, "Idempotency-Key": "j"}
-    )
-    other = client.post(
-        "/v1/jobs/variational", json=fit(), headers={**ours, "Idempotency-Key": "j"}
+    first, other = (
+        client.post("/v1/jobs/variational", json=FIT, headers={**who, "Idempotency-Key": "j"})
+        for who in (theirs, ours)
     )
     assert first.json()["id"] != other.json()["id"]
     assert_refused(client.post("/v1/jobs/training", json=body, headers=ours), 404, "not-found")
-
-
-def fit():
-    return {"model_name": "people", "target": {"potential": "U1"}}
 
 
 def test_a_key_of_one_upload_is_not_for_another(place):
@@ -170,9 +164,7 @@ def test_a_key_of_one_upload_is_not_for_another(place):
     assert client.post("/v1/datasets", content=TABLE, headers=headers).status_code == 201
     again = client.post("/v1/datasets?name=x", content=TABLE, headers=headers)
     assert_refused(again, 422, "idempotency-key-reused")
-    job = client.post(
-        "/v1/jobs/variational", json=fit(), headers={**ours, "Idempotency-Key": "one"}
-    )
+    job = client.post("/v1/jobs/variational", json=FIT, headers=headers)
     assert_refused(job, 422, "idempotency-key-reused")
 
 
@@ -181,7 +173,7 @@ def test_nobody_sets_what_the_service_decides(place):
     for field in ("project", "state", "attempt", "id", "checkpoint_key", "path"):
         for path, body in (
             ("/v1/jobs/training", {"model_name": "m", "dataset_id": ids["dataset"]}),
-            ("/v1/jobs/variational", fit()),
+            ("/v1/jobs/variational", FIT),
             ("/v1/jobs/sampling", {"model": "people", "n": 1}),
         ):
             answer = client.post(path, json={**body, field: "theirs"}, headers=ours)

@@ -14,7 +14,7 @@ import pytest
 from app.engine.engine import QUICK_ROWS, Engine
 from app.engine.watch import EngineWatch
 from tests.api.conftest import add_model, listening
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 ROWS = {"rows": [[170.0, 70.0, 40.0]] * 2 * QUICK_ROWS}  # are not computed on the event loop
 # A fault in the middle of the API process: its engine breaks down, once, when a file is there.
@@ -42,13 +42,6 @@ if sys.orig_argv[-2:] == ["-m", "app"]:
 
     Engine._next = breaks_down
 """
-
-
-async def until(condition, *, within_s=120.0):
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 async def test_an_engine_that_stands_still_is_told_and_then_given_up():

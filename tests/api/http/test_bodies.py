@@ -23,7 +23,6 @@ from app.problems.problem import Problem
 from app.rows.decode import decode_document
 from app.rows.shape import RowsShape
 from app.scoring.samples import SampleRequest
-from models_store.requests.training import TrainingRequest
 from tests.api.conftest import CSV, TABLE, assert_nothing_was_left, assert_refused
 
 TRAINING: dict[str, Any] = {"model_name": "m", "dataset_id": "ds_" + 32 * "0"}
@@ -68,27 +67,6 @@ def test_what_does_not_fit_is_refused_and_nothing_is_converted(body, status, slu
 def test_whole_numbers_and_surrogate_pairs_are_fine():
     assert validate_json(SampleRequest, b'{"n": 1, "context": [[2]]}').context == [[2.0]]
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
-
-
-@pytest.mark.parametrize(
-    ("body", "pointers"),
-    [
-        ({**TRAINING, "flow": {"family": "maf", "hidden": [1, "x"]}}, ["/flow/hidden/1"]),
-        ({**TRAINING, "flow": {"family": "maf", "layrs": 2}}, ["/flow/layrs"]),
-        ({"dataset_id": TRAINING["dataset_id"]}, ["/model_name"]),
-        ({**TRAINING, "a/b~c": 1}, ["/a~1b~0c"]),
-    ],
-)
-def test_faults_are_pointed_at_without_the_members_of_unions(body, pointers):
-    assert [error.pointer for error in refusal(body, TrainingRequest).errors] == pointers
-
-
-def test_a_name_like_that_of_a_field_is_told_and_an_unknown_tag_is_not_repeated():
-    problem = refusal({**TRAINING, "flow": {"family": "maf", "layrs": 2}}, TrainingRequest)
-    assert problem.errors[0].detail == "There is no such field; did you mean `layers`?"
-    problem = refusal({**TRAINING, "flow": {"family": "secret"}}, TrainingRequest)
-    assert "secret" not in problem.errors[0].detail
-    assert "'maf'" in problem.errors[0].detail
 
 
 def test_thousands_of_faults_are_told_in_a_few_words():

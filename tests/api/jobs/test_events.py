@@ -22,6 +22,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.api.conftest import assert_refused
 from tests.store.makers import LEASE_S, PROJECT, claimed, submitted
+from tests.support.waiting import until
 
 
 class Keys:
@@ -184,13 +185,6 @@ class Caller:
     async def send(self, message: Any) -> None:
         self.body += message.get("body", b"")
         self.closed |= message["type"] == "http.response.body" and not message["more_body"]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that the event loop does."""
-    async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - what happens tells nobody
-            await asyncio.sleep(0.01)
 
 
 Follow = Callable[..., Coroutine[Any, Any, None]]

@@ -13,7 +13,7 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.model_files import check_model_file, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
 from tabular.columns import Column
-from tests.api.conftest import assert_refused
+from tests.api.conftest import CSV, TABLE, assert_refused
 from tests.api.serving import COLUMNS, a_flow, registered, stores
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -121,9 +121,7 @@ def test_a_key_of_another_import_or_upload_is_refused(shared_client, exported):
     for name, body in (("thrice", exported), ("twice", other)):
         refused = imported(shared_client, body, name=name, **key)
         assert_refused(refused, 422, "idempotency-key-reused")
-    table = shared_client.post(
-        "/v1/datasets", content=b"a,b\n1,2\n2,1\n3,5\n", headers={"Content-Type": "text/csv", **key}
-    )
+    table = shared_client.post("/v1/datasets", content=TABLE, headers=CSV | key)
     assert_refused(table, 422, "idempotency-key-reused")
     assert files(shared_client) == before
     assert shared_client.get("/v1/models/thrice").status_code == 404

@@ -221,6 +221,8 @@ REQUESTS = [
     training(flow={"family": "maf", "layers": 0}),
     training(flow={"family": "maf", "hidden": [0]}),
     training(flow={"family": "maf", "hidden": 64}),
+    training(flow={"family": "maf", "hidden": [1, "x"]}),
+    training(**{"a/b~c": 1}),
     training(split={"train": 2}),
     training(split={"sede": 2}),
     training(columns=[]),
@@ -295,6 +297,7 @@ def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client
     def train(**change):
         return client.post("/v1/jobs/training", json={**body, **change})
 
+    formula = {"model_name": "ring", "target": {"log_density": "-z1 +", "dim": 1}}
     refusals = {
         f"Column {first!r} is named twice.": train(columns=[first, first]),
         f"Dataset {made['id']} has no column 'depth'.": train(
@@ -308,8 +311,7 @@ def test_refusals_of_the_store_are_whole_sentences_that_name_their_object(client
         ),
         "No such model: nobody.": client.get("/v1/models/nobody"),
         "The formula cannot be read at character": client.post(
-            "/v1/jobs/variational",
-            json={"model_name": "ring", "target": {"log_density": "-z1 +", "dim": 1}},
+            "/v1/jobs/variational", json=formula
         ),
     }
     for wanted, answer in refusals.items():

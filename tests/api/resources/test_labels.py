@@ -234,18 +234,8 @@ def test_the_etag_of_a_job_changes_with_its_state(client):
 
 
 PAGE_BYTES = 300_000
-WIDE = [
-    {
-        "name": f"{number:0128d}",
-        "dtype": "float64",
-        "mean": 0.123456789,
-        "std": 1.0,
-        "min": -1.0,
-        "max": 1.0,
-        "distinct": None,
-    }
-    for number in range(4096)
-]
+FIGURES = {"mean": 0.123456789, "std": 1.0, "min": -1.0, "max": 1.0, "distinct": None}
+WIDE = [{"name": f"{n:0128d}", "dtype": "float64", **FIGURES} for n in range(4096)]
 
 
 @pytest.fixture
@@ -293,14 +283,8 @@ def test_versions_are_listed_without_what_may_be_large(client):
     lineage = whole["lineage"]
     del lineage["target"]
     assert listed == {name: whole[name] for name in listed}
-    assert set(whole) - set(listed) == {
-        "columns",
-        "context_columns",
-        "types",
-        "flow",
-        "preprocessing",
-        "held_out",
-    }
+    large = {"columns", "context_columns", "types", "flow", "preprocessing", "held_out"}
+    assert set(whole) - set(listed) == large
 
 
 def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, jobs):

@@ -234,7 +234,6 @@ def test_numbers_of_a_number_column_may_turn_out_to_be_texts_later_in_the_file()
     """Such as a code of missing values that only later rows have."""
     rows = 60_000
     column = Column(name="a", missing=True, na_values=("none",))
-    shape = RowsShape(["b"], rows, types=ModelTypes((Column(name="b", missing=True),), dim=1))
     lines = [f"{row},{row}" for row in range(rows)]
     lines[50_000] = "1,' 7 '"
     body = "\n".join(["a,b", *lines]).encode().replace(b"'", b'"')

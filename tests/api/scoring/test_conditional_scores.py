@@ -36,8 +36,7 @@ def client(shared_client: TestClient) -> TestClient:
 
 
 def ask(client: TestClient, ref: str, what: str, body: Any) -> Any:
-    headers = {"Content-Type": "application/json"}
-    return client.post(f"/v1/models/{ref}/{what}", content=json.dumps(body), headers=headers)
+    return client.post(f"/v1/models/{ref}/{what}", json=body)
 
 
 def test_rows_carry_the_columns_of_the_context_after_the_others(client):
@@ -117,10 +116,9 @@ def test_a_density_of_0_and_1_scores_and_samples_but_has_no_noise(client):
 
 
 def conditionals(client, model, rows, answer=TableFormat.JSON, query=""):
-    body = json.dumps({"rows": np.asarray(rows).tolist()}).encode()
-    headers = {"Content-Type": "application/json", "Accept": MEDIA_TYPE[answer]}
     path = f"/v1/models/{model}/log_prob?conditionals=true{query}"
-    return client.post(path, content=body, headers=headers)
+    headers = {"Accept": MEDIA_TYPE[answer]}
+    return client.post(path, json={"rows": np.asarray(rows).tolist()}, headers=headers)
 
 
 def numbers(rows):
@@ -181,10 +179,8 @@ def test_a_mixed_row_has_one_of_each_column(client):
         ["Ideal", None, "no", "2022-05-01", 3, 70.5],
         ["Ideal", 9.5, "yes", "2022-05-01", 5, 64.0],
     ]
-    body = json.dumps({"columns": NAMES, "rows": rows}).encode()
-    headers = {"Content-Type": "application/json"}
-    path = "/v1/models/mixed/log_prob?conditionals=true"
-    document = client.post(path, content=body, headers=headers).json()
+    body = {"columns": NAMES, "rows": rows}
+    document = ask(client, "mixed", "log_prob?conditionals=true", body).json()
     total = numbers(document["conditional"]).sum(axis=1)
     np.testing.assert_allclose(total, document["log_prob"], rtol=1e-4)
     assert document["order"] == ["cut", "sold", "doors", "price", "on", "weight"]
@@ -192,20 +188,15 @@ def test_a_mixed_row_has_one_of_each_column(client):
 
 
 def test_a_row_without_a_density_has_none_of_its_columns_and_others_are_not_affected(client):
-    body = b'{"rows": [[170, null, 40], [170, 70, 40]]}'
-    headers = {"Content-Type": "application/json"}
-    path = "/v1/models/made/log_prob?conditionals=true"
-    document = client.post(path, content=body, headers=headers).json()
+    body = {"rows": [[170, None, 40], [170, 70, 40]]}
+    document = ask(client, "made", "log_prob?conditionals=true", body).json()
     assert [error["row"] for error in document["row_errors"]] == [0]
     assert document["log_prob"][0] is None
     assert None not in document["conditional"][1].values()
 
 
 def test_a_model_of_several_orders_says_which_families_have_them(client):
-    response = conditionals(client, "plain", ROWS)
-    assert response.status_code == 422
-    problem = response.json()
-    assert problem["type"] == "/problems/conditionals-unavailable"
+    assert_refused(conditionals(client, "plain", ROWS), 422, "conditionals-unavailable")
     page = client.get("/problems/conditionals-unavailable", headers={"Accept": "application/json"})
     assert "gaussian_mixture" in page.text
 

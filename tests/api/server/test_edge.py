@@ -18,7 +18,7 @@ import uvicorn
 from app.main import create_app
 from app.server.bounded_http import BoundedProtocol
 from app.settings import ApiSettings
-from tests.api.conftest import served
+from tests.api.conftest import JSON, served
 from tests.support.servers import free_port, tied
 from tests.support.waiting import wait_until
 
@@ -189,13 +189,8 @@ def test_what_is_no_request_or_two_is_refused_and_nothing_behind_it_served(serve
 def test_several_processes_serve_a_port_and_end_together(data_dir):
     with served(data_dir, DENSITYD_API_PROCESSES="2") as url:
         for _ in range(40):
-            answer = httpx.post(
-                f"{url}/v1/models/people/log_prob",
-                content=ROWS,
-                headers={"Content-Type": "application/json"},
-                timeout=60,
-            )
-            assert answer.status_code == 200
+            scored = httpx.post(f"{url}/v1/models/people/log_prob", content=ROWS, headers=JSON)
+            assert scored.status_code == 200
         metrics = httpx.get(f"{url}/metrics", timeout=60).text
     line = next(text for text in metrics.splitlines() if "log_prob" in text and "_total" in text)
     assert float(line.split()[-1]) == 40
