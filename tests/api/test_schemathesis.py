@@ -85,9 +85,7 @@ def _has_no_time(case: Case[Any]) -> bool:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_answer_is_a_documented_one(
-    schema: BaseSchema, guarded_server: tuple[str, dict[str, str]], method: str, path: str
-) -> None:
+def test_every_answer_is_a_documented_one(schema, guarded_server, method, path):
     url, headers = guarded_server
     numbers = count()
 
@@ -124,9 +122,7 @@ def _machine(schema: BaseSchema, url: str, headers: dict[str, str]) -> type[APIS
 
 
 @pytest.mark.slow
-def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
-    schema: BaseSchema, guarded_server: tuple[str, dict[str, str]]
-) -> None:
+def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(schema, guarded_server):
     run_state_machine_as_test(
         _machine(schema, *guarded_server),
         settings=settings(parent=ATTEMPTS, max_examples=10, stateful_step_count=8),

@@ -263,7 +263,7 @@ def wait_for(client: httpx.Client, ids: list[str], wanted: set[str]) -> None:
             states = {one: found[one] for one in ids}
 
 
-def test_a_rolling_restart_loses_no_request(cluster: Cluster) -> None:
+def test_a_rolling_restart_loses_no_request(cluster):
     with asking(cluster) as ends:
         for name in "ab":
             cluster.replace(name)
@@ -271,7 +271,7 @@ def test_a_rolling_restart_loses_no_request(cluster: Cluster) -> None:
     assert [set(one) for one in ends] == [{"200"}, {"200"}]
 
 
-def test_scores_go_on_while_the_database_is_away(cluster: Cluster) -> None:
+def test_scores_go_on_while_the_database_is_away(cluster):
     with asking(cluster) as ends:
         time.sleep(2)
         cluster.postgres.kill()
@@ -285,7 +285,7 @@ def test_scores_go_on_while_the_database_is_away(cluster: Cluster) -> None:
     assert [set(one) for one in ends] == [{"200"}, {"200"}]
 
 
-def test_jobs_run_while_redis_is_away_once_the_store_is_back(cluster: Cluster) -> None:
+def test_jobs_run_while_redis_is_away_once_the_store_is_back(cluster):
     cluster.redis.kill()
     cluster.s3.kill()
     with (
@@ -306,7 +306,7 @@ def test_jobs_run_while_redis_is_away_once_the_store_is_back(cluster: Cluster) -
     assert [set(one) for one in ends] == [{"200"}, {"200"}]
 
 
-def test_killed_processes_cost_no_job_and_only_what_was_in_flight(cluster: Cluster) -> None:
+def test_killed_processes_cost_no_job_and_only_what_was_in_flight(cluster):
     with (
         asking(cluster) as ends,
         httpx.Client(base_url=cluster.urls[1], headers=cluster.headers, timeout=60) as client,

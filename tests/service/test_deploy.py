@@ -121,7 +121,7 @@ def known_metrics(database: Database) -> set[str]:
     } | set(re.findall(r"^# TYPE (\w+)", drift, re.MULTILINE))
 
 
-def test_every_metric_that_is_asked_for_exists(database: Database) -> None:
+def test_every_metric_that_is_asked_for_exists(database):
     known = known_metrics(database)
     asked = {
         (path.name, name)
@@ -132,7 +132,7 @@ def test_every_metric_that_is_asked_for_exists(database: Database) -> None:
     assert {(path, name) for path, name in asked if name not in known} == set()
 
 
-def test_every_setting_that_is_set_exists() -> None:
+def test_every_setting_that_is_set_exists():
     known = {f"DENSITYD_{name.upper()}" for name in ApiSettings.model_fields}
     known |= {f"DENSITYD_{name.upper()}" for name in WorkerSettings.model_fields}
     used = {name for path in FILES for name in re.findall(r"DENSITYD_[A-Z_]+", path.read_text())}
@@ -140,7 +140,7 @@ def test_every_setting_that_is_set_exists() -> None:
     assert used - known == set()
 
 
-def test_the_dashboard_is_whole() -> None:
+def test_the_dashboard_is_whole():
     dashboard = json.loads((DEPLOY / "grafana" / "densityd.json").read_text())
     assert [panel["id"] for panel in dashboard["panels"]] == list(
         range(1, len(dashboard["panels"]) + 1)
@@ -183,7 +183,7 @@ def variables_of(container: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.cluster
-def test_the_chart_is_clean() -> None:
+def test_the_chart_is_clean():
     helm = importlib.import_module("helm_python")
     report = helm.lint(str(CHART), strict=True)
     assert report["errors"] == []
@@ -192,7 +192,7 @@ def test_the_chart_is_clean() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("values", [{"store": {"uri": "s3://b"}}, {"api": {"memoryMi": "3Gi"}}])
-def test_a_value_that_does_not_exist_is_refused(values: dict[str, Any]) -> None:
+def test_a_value_that_does_not_exist_is_refused(values):
     helm = importlib.import_module("helm_python")
     with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmError, match=r"uri|memoryMi"):
         chart.render(values, name="test", namespace="densityd")
@@ -200,7 +200,7 @@ def test_a_value_that_does_not_exist_is_refused(values: dict[str, Any]) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_chart_renders_is_valid_and_whole(case: str) -> None:
+def test_what_the_chart_renders_is_valid_and_whole(case):
     schemas = importlib.import_module("kubernetes_validate")
     objects = rendered(case)
     assert set(objects) == CASES[case][1]
@@ -220,7 +220,7 @@ def test_what_the_chart_renders_is_valid_and_whole(case: str) -> None:
 
 
 @pytest.mark.cluster
-def test_a_bucket_needs_no_volume_and_the_account_its_role() -> None:
+def test_a_bucket_needs_no_volume_and_the_account_its_role():
     objects = rendered("bucket")
     assert list(objects["ServiceAccount/test"]["metadata"]["annotations"].values())
     for name, spec in pods_of(objects).items():
@@ -246,7 +246,7 @@ def promtool(*arguments: str) -> None:
 
 @pytest.mark.cluster
 @needs_promtool
-def test_alerts_come_within_minutes_and_each_is_explained() -> None:
+def test_alerts_come_within_minutes_and_each_is_explained():
     yaml = importlib.import_module("yaml")
     rules, tests = DEPLOY / "prometheus" / "rules.yml", DEPLOY / "prometheus" / "rules_test.yml"
     promtool("test", "rules", str(tests))
@@ -261,9 +261,7 @@ def test_alerts_come_within_minutes_and_each_is_explained() -> None:
 
 @pytest.mark.cluster
 @needs_promtool
-def test_prometheus_gets_in_and_what_scales_sees_no_zero_where_it_sees_nothing(
-    tmp_path: Path,
-) -> None:
+def test_prometheus_gets_in_and_what_scales_sees_no_zero_where_it_sees_nothing(tmp_path):
     objects = rendered("watched")
     (endpoint,) = objects["ServiceMonitor/test-api"]["spec"]["endpoints"]
     assert endpoint["authorization"]["credentials"] == {"name": "key", "key": "key"}
@@ -302,7 +300,7 @@ def test_prometheus_gets_in_and_what_scales_sees_no_zero_where_it_sees_nothing(
 
 
 @pytest.mark.cluster
-def test_pods_are_placed_and_have_what_is_added() -> None:
+def test_pods_are_placed_and_have_what_is_added():
     for name, spec in pods_of(rendered("placed")).items():
         assert spec["nodeSelector"] == {"pool": "api" if name.endswith("api") else "density"}
         assert {"key": "density", "operator": "Exists"} in spec["tolerations"]
@@ -315,7 +313,7 @@ def test_pods_are_placed_and_have_what_is_added() -> None:
 
 
 @pytest.mark.cluster
-def test_the_first_try_makes_a_key_that_the_pods_read() -> None:
+def test_the_first_try_makes_a_key_that_the_pods_read():
     objects = rendered("tryout")
     assert re.fullmatch(
         "key_[0-9a-f]{32}.[0-9a-f]{64}", objects["Secret/test-first-key"]["stringData"]["key"]
@@ -331,7 +329,7 @@ def test_the_first_try_makes_a_key_that_the_pods_read() -> None:
 
 
 @pytest.mark.cluster
-def test_the_workflow_that_publishes_is_right() -> None:
+def test_the_workflow_that_publishes_is_right():
     program = Path(sys.executable).with_name("actionlint")
     files = [str(file) for file in (ROOT / ".github" / "workflows").glob("*.yml")]
     # Without the linters of scripts that a machine may have.
@@ -341,14 +339,14 @@ def test_the_workflow_that_publishes_is_right() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_package_and_chart_have_one_version() -> None:
+def test_package_and_chart_have_one_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = (CHART / "Chart.yaml").read_text()
     assert f"\nversion: {version}\n" in chart
     assert f'\nappVersion: "{version}"\n' in chart
 
 
-def test_what_the_image_is_made_of_is_sent_to_its_build() -> None:
+def test_what_the_image_is_made_of_is_sent_to_its_build():
     sent = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
     }

@@ -42,7 +42,7 @@ def up(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]
 
 
 @pytest.mark.slow  # a service of its own
-def test_a_service_lists_checks_trains_and_serves_it(up: Up) -> None:
+def test_a_service_lists_checks_trains_and_serves_it(up):
     schemas = httpx.get(f"{up.url}/openapi.json", timeout=60).json()["components"]["schemas"]
     assert "covariance" in schemas["SinhArcsinhSpec"]["properties"]
 
@@ -64,7 +64,7 @@ def test_a_service_lists_checks_trains_and_serves_it(up: Up) -> None:
     assert scores.mean() == pytest.approx(truth.mean(), abs=0.1)
 
 
-def test_the_guide_does_what_it_says(packages: Path) -> None:
+def test_the_guide_does_what_it_says(packages):
     page = EXAMPLES.parent / "docs" / "howto" / "adding_a_flow.md"
     found = with_packages(packages, "\n".join(code(page, "python")))
     assert found.returncode == 0, found.stderr
@@ -78,9 +78,7 @@ def test_the_guide_does_what_it_says(packages: Path) -> None:
         ("bent", "no_such_module:Spec", "No module named 'no_such_module'"),
     ],
 )
-def test_a_package_that_cannot_be_used_is_named(
-    packages: Path, tmp_path: Path, name: str, value: str, reason: str
-) -> None:
+def test_a_package_that_cannot_be_used_is_named(packages, tmp_path, name, value, reason):
     shutil.copytree(packages / "densityd_sinh_arcsinh", tmp_path / "densityd_sinh_arcsinh")
     info = tmp_path / "some_flows-1.0.dist-info"
     info.mkdir()

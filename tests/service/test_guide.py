@@ -49,15 +49,13 @@ def penguins(up: Up) -> None:
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.set_index")  # Dask's own use
 @pytest.mark.usefixtures("penguins")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
+def test_guides_do_what_they_say(up, monkeypatch, page):
     monkeypatch.setenv("DENSITYD_URL", up.url)
     run_python(page)
 
 
 @pytest.mark.slow
-def test_the_tutorial_does_what_it_says(
-    up: Up, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_tutorial_does_what_it_says(up, monkeypatch, tmp_path):
     tutorial = DOCS / "tutorial.md"
     monkeypatch.setenv("DENSITYD_URL", up.url)
     (tmp_path / "examples").symlink_to(DOCS.parent / "examples")
@@ -80,7 +78,7 @@ def test_the_tutorial_does_what_it_says(
 
 
 @pytest.mark.slow  # as the commands of `test_up.py`
-def test_the_demo_leaves_a_model_that_can_be_asked(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_leaves_a_model_that_can_be_asked(up, monkeypatch):
     monkeypatch.setenv("DENSITYD_URL", up.url)
     result = CliRunner().invoke(app, ["demo", "--model", "shown"])
     assert result.exit_code == 0, result.output

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from densityd.client import Client
-from tests.client.conftest import Service, service as service  # noqa: PLC0414 - a fixture
+from tests.client.conftest import service as service  # noqa: PLC0414 - a fixture
 
 with warnings.catch_warnings():  # MLflow warns of its own types
     warnings.simplefilter("ignore")
@@ -31,7 +31,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tracking")
 @pytest.mark.filterwarnings("ignore")  # those of MLflow
-def test_a_version_is_logged_registered_and_loaded(service: Service) -> None:
+def test_a_version_is_logged_registered_and_loaded(service):
     with Client(service.url) as client, mlflow.start_run() as run:
         densityd.mlflow.log_model(client, "ranked", registered_model_name="people")
         expected = client.score("ranked", ROWS)

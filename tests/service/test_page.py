@@ -13,11 +13,11 @@ from urllib.parse import urljoin
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from densityd.client import Client
 from tabular.source import mend_names
-from tests.service.up import EXAMPLES, TIMEOUT_S, Up, succeeds
+from tests.service.up import EXAMPLES, TIMEOUT_S, succeeds
 from tests.store.makers import edited
 from tests.support.browsers import findings_of_axe, needs_chromium, tab_to, watched_page
 from tests.support.issuers import AUDIENCE, OwnIssuer
@@ -59,7 +59,7 @@ def paste(page: Page, text: str) -> None:
     )
 
 
-def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> None:
+def test_a_file_becomes_a_model_that_scores_explains_and_draws(page):
     page.goto("/")
     page.locator("input[type=file]").set_input_files(PENGUINS)
     sees(page, "heading", "penguins")
@@ -129,9 +129,7 @@ MESSY = (
 )
 
 
-def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(
-    page: Page, up: Up, tmp_path: Path
-) -> None:
+def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(page, up, tmp_path):
     file = tmp_path / "umsatz.csv"
     file.write_text(MESSY, "cp1252", newline="")
     page.goto("/")
@@ -167,7 +165,7 @@ def test_a_messy_table_is_mended_by_the_buttons_of_its_warnings(
     }
 
 
-def test_a_dropped_table_leads_to_its_unusual_rows_in_two_clicks(page: Page) -> None:
+def test_a_dropped_table_leads_to_its_unusual_rows_in_two_clicks(page):
     page.goto("/")
     page.locator("input[type=file]").set_input_files(PENGUINS)
     click(page, "button", "Use this table and train")
@@ -177,7 +175,7 @@ def test_a_dropped_table_leads_to_its_unusual_rows_in_two_clicks(page: Page) -> 
     expect(page.get_by_label("Verdict", exact=True)).to_contain_text(re.compile("^(Usable|Not)"))
 
 
-def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None:
+def test_the_example_is_trained_and_scored_by_keyboard_alone(page):
     page.goto("/")
     expect(page.get_by_role("button", name="Try it with an example", exact=True)).to_be_enabled()
     press_until(page, "Try it with an example")
@@ -191,13 +189,13 @@ def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None
     sees(page, "heading", "5 rows scored")
 
 
-def test_the_example_of_the_page_is_that_of_the_documentation(up: Up) -> None:
+def test_the_example_of_the_page_is_that_of_the_documentation(up):
     assert (
         httpx.get(f"{up.url}/static/page/penguins.csv", timeout=60).content == PENGUINS.read_bytes()
     )
 
 
-def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up: Up) -> None:
+def test_a_broken_stream_of_events_continues_where_it_broke(browser, up):
     broken: list[str] = []
 
     def stumble(route: Route) -> None:
@@ -230,7 +228,7 @@ def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up
     assert found == ["0", "3"]
 
 
-def test_errors_say_what_is_wrong_and_what_to_do(browser: Browser, up: Up, tmp_path: Path) -> None:
+def test_errors_say_what_is_wrong_and_what_to_do(browser, up, tmp_path):
     sheet, empty = tmp_path / "table.xls", tmp_path / "empty.csv"
     sheet.write_bytes(b"PK")
     empty.write_text("a,b\n")
@@ -250,7 +248,7 @@ def test_errors_say_what_is_wrong_and_what_to_do(browser: Browser, up: Up, tmp_p
         sees(page, "heading", "Nothing is here")
 
 
-def test_rows_to_score_are_read_from_files_as_programs_write_them(browser: Browser, up: Up) -> None:
+def test_rows_to_score_are_read_from_files_as_programs_write_them(browser, up):
     """In their encoding, below a title, with the separator, and with the names that an upload gives."""
     names = ["Fläche", "Preis", "Preis", "", "x4", "in\nEuro"]
     header = ";".join(f'"{name}"' for name in names)
@@ -265,7 +263,7 @@ def test_rows_to_score_are_read_from_files_as_programs_write_them(browser: Brows
             assert found["rows"] == [["1,5", "2,5", "3", "", "b", "c"]] * 3
 
 
-def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up) -> None:
+def test_an_unreachable_service_is_said_and_left_behind(browser, up):
     with watched_page(browser, up.url, expected=("ERR_",)) as page:
         page.goto("/#/")
         sees(page, "heading", "Newest models")
@@ -275,7 +273,7 @@ def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up
         expect(page.get_by_text("The service cannot be reached. What")).to_be_hidden()
 
 
-def test_a_version_is_promoted_and_the_promotion_undone(page: Page, up: Up, model: str) -> None:
+def test_a_version_is_promoted_and_the_promotion_undone(page, up, model):
     page.goto(f"/#/models/{model}/2/versions")
     click(page, "button", "Promote version 2")
     reason = page.get_by_label("Reason", exact=True)
@@ -298,9 +296,7 @@ def test_a_version_is_promoted_and_the_promotion_undone(page: Page, up: Up, mode
     assert httpx.get(f"{up.url}/v1/models/{model}", timeout=60).json()["aliases"] == {}
 
 
-def test_an_unusual_row_is_explained_at_an_address_to_share_and_reviewed(
-    browser: Browser, page: Page, up: Up, model: str
-) -> None:
+def test_an_unusual_row_is_explained_at_an_address_to_share_and_reviewed(browser, page, up, model):
     page.goto(f"/#/models/{model}/1")
     page.get_by_role("link", name=re.compile("^Explain row")).nth(1).click()
     explanation = page.get_by_label("Explanation", exact=True)
@@ -321,7 +317,7 @@ def test_an_unusual_row_is_explained_at_an_address_to_share_and_reviewed(
     assert len(download.value.path().read_text().splitlines()) == 345
 
 
-def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str) -> None:
+def test_a_model_is_described_tagged_and_found_by_its_tag(page, model):
     page.goto(f"/#/models/{model}/1/versions")
     click(page, "button", "Describe or tag the model")
     page.get_by_label("Description", exact=True).fill("Birds of three islands")
@@ -338,7 +334,7 @@ def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str
     expect(search).to_be_focused()
 
 
-def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
+def test_a_whole_table_is_scored_into_a_file(page, model):
     page.goto(f"/#/models/{model}/1/score")
     page.get_by_label("Dataset", exact=True).select_option("table of the pair")
     click(page, "button", "Start scoring")
@@ -353,7 +349,7 @@ def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
     assert len(lines) == 344
 
 
-def test_values_are_cleared_and_filled_and_a_column_is_foretold(page: Page, model: str) -> None:
+def test_values_are_cleared_and_filled_and_a_column_is_foretold(page, model):
     page.goto(f"/#/models/{model}/1/score")
     click(page, "button", "Score these rows")
     first = page.get_by_role("region", name="Scored rows", exact=True).locator("tbody tr").first
@@ -373,9 +369,7 @@ def test_values_are_cleared_and_filled_and_a_column_is_foretold(page: Page, mode
     expect(found.get_by_role("status")).to_contain_text("Gentoo")
 
 
-def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
-    page: Page, up: Up, tmp_path: Path
-) -> None:
+def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(page, up, tmp_path):
     file = tmp_path / "sales.csv"
     days = [f"{day:02}.{month:02}.2026" for month in (7, 8, 9) for day in range(1, 29)]
     rows = [f"{day};{place % 7 + 1},{place % 10}5" for place, day in enumerate(2 * days)]
@@ -393,7 +387,7 @@ def test_rows_in_the_notation_of_their_table_are_shown_and_scored_as_they_are(
     sees(page, "heading", "5 rows scored")
 
 
-def test_a_formula_is_drawn_and_becomes_a_flow(browser: Browser, up: Up) -> None:
+def test_a_formula_is_drawn_and_becomes_a_flow(browser, up):
     with watched_page(browser, up.url, expected=("status of 422",)) as page:
         fit_a_formula(page)
 
@@ -416,7 +410,7 @@ def fit_a_formula(page: Page) -> None:
     sees(page, "link", "Look at the model")
 
 
-def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
+def test_a_search_shows_what_it_tries(page, up):
     with Client(up.url) as client:
         dataset = client.datasets.upload(PENGUINS, name="searched")
     page.goto(f"/#/datasets/{dataset.id}/train")
@@ -430,7 +424,7 @@ def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
     sees(page, "button", "Resume")
 
 
-def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
+def test_ten_thousand_pasted_rows_are_scored(page, model):
     header, *lines = PENGUINS.read_text().splitlines()
     page.goto(f"/#/models/{model}/1/score")
     expect(page.locator("#rows")).to_have_value(re.compile("Adelie"))
@@ -444,7 +438,7 @@ def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
     expect(page.get_by_label("Scored rows", exact=True).locator("tbody tr")).to_have_count(1100)
 
 
-def test_a_curve_of_many_points_is_drawn_by_thin_lines(page: Page) -> None:
+def test_a_curve_of_many_points_is_drawn_by_thin_lines(page):
     page.goto("/#/settings")
     sees(page, "heading", "Settings")
     few, many = page.evaluate(
@@ -478,7 +472,7 @@ def test_a_curve_of_many_points_is_drawn_by_thin_lines(page: Page) -> None:
     assert many == ["1 "]
 
 
-def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_path: Path) -> None:
+def test_a_table_of_fifty_columns_fits_a_phone(browser, up, tmp_path):
     file = tmp_path / "wide.csv"
     table = np.random.default_rng(0).normal(size=(200, 50))
     table[:, 0] = np.exp(3 * table[:, 0])
@@ -499,7 +493,7 @@ def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_pat
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
+def test_versions_side_by_side_show_what_differs(page, model):
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"/#/models/{model}/compare")
@@ -518,9 +512,7 @@ def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None
     expect(table.get_by_role("columnheader")).to_have_count(3)
 
 
-def test_values_are_explained_beside_what_is_usual_for_their_columns(
-    page: Page, model: str
-) -> None:
+def test_values_are_explained_beside_what_is_usual_for_their_columns(page, model):
     """The density of a mass in grams is low whatever the mass: it is not the reason for that."""
     page.goto(f"/#/models/{model}/1/score")
     rows = page.get_by_label("Rows, with a line of names", exact=True)
@@ -542,7 +534,7 @@ def test_values_are_explained_beside_what_is_usual_for_their_columns(
     assert mass == f"{told['difference'][0]['body_mass_g']:.2f}"
 
 
-def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str) -> None:
+def test_no_view_has_a_finding_of_axe(page, up, model):
     dataset = httpx.get(f"{up.url}/v1/datasets", timeout=60).json()["items"][0]["id"]
     job = httpx.get(f"{up.url}/v1/jobs", timeout=60).json()["items"][0]["id"]
     tabs = ("", "/fit", "/score", "/whatif", "/sample", "/monitoring", "/facts", "/versions")
@@ -579,7 +571,7 @@ ADDRESSES = (
 )
 
 
-def test_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(page: Page, up: Up) -> None:
+def test_an_address_that_is_no_name_shows_nothing_and_asks_for_nothing(page, up):
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.removeprefix(up.url)))
     for address in ADDRESSES:
@@ -596,9 +588,7 @@ METRICS: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("metrics", METRICS)
-def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
-    page: Page, up: Up, model: str, metrics: dict[str, object]
-) -> None:
+def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(page, up, model, metrics):
     file = httpx.get(f"{up.url}/v1/models/{model}/versions/1/export", timeout=60).content
     made = httpx.post(
         f"{up.url}/v1/models/odd/versions",
@@ -617,7 +607,7 @@ def test_metrics_of_a_file_that_are_no_numbers_leave_the_views_usable(
     httpx.delete(f"{up.url}/v1/models/odd", timeout=60).raise_for_status()
 
 
-def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
+def test_the_links_of_the_settings_exist(page, up):
     page.goto("/#/settings")
     links = page.locator("main a")
     expect(links).to_have_count(5)
@@ -628,7 +618,7 @@ def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
         )
 
 
-def test_rows_get_latent_variables_and_their_evidence(page: Page, up: Up) -> None:
+def test_rows_get_latent_variables_and_their_evidence(page, up):
     sources = np.random.default_rng(0).normal(size=(200, 1))
     rows = sources @ [[1.0, 0.5, 2.0]] + np.random.default_rng(1).normal(size=(200, 3))
     with Client(up.url) as client:
@@ -726,9 +716,7 @@ def works(url: str, key: str) -> bool:
     ).is_success
 
 
-def test_a_key_is_made_replaced_and_revoked_by_keys(
-    browser: Browser, service: tuple[str, str]
-) -> None:
+def test_a_key_is_made_replaced_and_revoked_by_keys(browser, service):
     url, admin = service
     with watched_page(browser, url, expected=("status of 401",)) as page:
         page.goto("/#/settings")
@@ -763,9 +751,7 @@ def test_a_key_is_made_replaced_and_revoked_by_keys(
         assert works(url, first)
 
 
-def test_somebody_signs_in_by_the_issuer_and_comes_back_to_the_view(
-    browser: Browser, service: tuple[str, str], issuer: OwnIssuer
-) -> None:
+def test_somebody_signs_in_by_the_issuer_and_comes_back_to_the_view(browser, service, issuer):
     url, _ = service
     elsewhere = issuer.url.split("/realms")[0]
     with watched_page(browser, url, expected=("status of 40",), beside=(elsewhere,)) as page:

@@ -39,9 +39,7 @@ STUBBORN = (
 )
 
 
-def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses(
-    tmp_path: Path,
-) -> None:
+def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses(tmp_path):
     child = python(SLEEPS, tmp_path)
     for pause_s in (0.5, 1.0, 2.0):
         child.start()
@@ -59,7 +57,7 @@ def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses
     assert child.check_end() is None, "the same end was noticed twice"
 
 
-def test_children_end_in_order_and_the_stubborn_are_killed(tmp_path: Path) -> None:
+def test_children_end_in_order_and_the_stubborn_are_killed(tmp_path):
     first = python(STUBBORN, tmp_path, name="first")
     last = python(SLEEPS, tmp_path, name="last")
     for child in (first, last):
@@ -80,7 +78,7 @@ def test_children_end_in_order_and_the_stubborn_are_killed(tmp_path: Path) -> No
     assert time.monotonic() - began < 60
 
 
-def test_whoever_is_in_a_hurry_does_not_wait_for_the_grace(tmp_path: Path) -> None:
+def test_whoever_is_in_a_hurry_does_not_wait_for_the_grace(tmp_path):
     child = python(STUBBORN, tmp_path)
     child.start()
     pid_in(child)
@@ -92,7 +90,7 @@ def test_whoever_is_in_a_hurry_does_not_wait_for_the_grace(tmp_path: Path) -> No
     assert time.monotonic() - began < 60
 
 
-def test_kill_9_of_the_parent_leaves_no_child(tmp_path: Path) -> None:
+def test_kill_9_of_the_parent_leaves_no_child(tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
@@ -124,7 +122,7 @@ time.sleep(100)
         ("[1]", "[1]"),
     ],
 )
-def test_the_last_words_of_a_child_are_for_people(tmp_path: Path, line: str, words: str) -> None:
+def test_the_last_words_of_a_child_are_for_people(tmp_path, line, words):
     child = python("", tmp_path)
     assert child.read_last_message() == ""
     (tmp_path / "child.log").write_text(f"before\n{line}\n")
@@ -132,7 +130,7 @@ def test_the_last_words_of_a_child_are_for_people(tmp_path: Path, line: str, wor
     assert child.read_last_message() == words
 
 
-def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
+def test_a_long_log_is_put_aside_at_the_next_start(tmp_path):
     log = tmp_path / "child.log"
     with log.open("wb") as file:
         file.truncate(17 * 2**20)
@@ -146,7 +144,7 @@ def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
 
 
-def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None:
+def test_a_child_that_cannot_be_started_is_planned_again(tmp_path):
     folder = tmp_path / "logs"
     child = python(SLEEPS, folder)
     for failures in (1, 2):
@@ -164,14 +162,14 @@ def test_a_child_that_cannot_be_started_is_planned_again(tmp_path: Path) -> None
         end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
 
 
-def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_the_folder_is_made_for_its_owner_alone(tmp_path):
     folder = tmp_path / "a" / "b"
 
     with lock_data_dir(folder, address="http://127.0.0.1:1"):
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_second_service_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+def test_a_second_service_is_refused_and_told_who_is_first(tmp_path):
     with (
         lock_data_dir(tmp_path, address="http://127.0.0.1:1234"),
         pytest.raises(StartError, match="1234") as refusal,
@@ -183,7 +181,7 @@ def test_a_second_service_is_refused_and_told_who_is_first(tmp_path: Path) -> No
         pass
 
 
-def test_a_killed_service_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_a_killed_service_leaves_the_folder_free(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from densityd.service.data_dir import lock_data_dir;"
         "context = lock_data_dir(Path(sys.argv[1]), address='x'); context.__enter__(); os.kill(os.getpid(), 9)"
@@ -195,7 +193,7 @@ def test_a_killed_service_leaves_the_folder_free(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_cannot_be_written_is_refused_in_one_line() -> None:
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line():
     folder = "/dev/null/densityd"
     with (
         pytest.raises(StartError, match="cannot be used") as refusal,
@@ -206,14 +204,14 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line() -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_a_free_port_is_found_and_stays_free() -> None:
+def test_a_free_port_is_found_and_stays_free():
     port = free_port("127.0.0.1", 0)
 
     assert port > 0
     assert free_port("127.0.0.1", port) == port
 
 
-def test_a_taken_port_is_refused_in_one_line() -> None:
+def test_a_taken_port_is_refused_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartError, match=f"port {port}") as refusal:
@@ -221,12 +219,12 @@ def test_a_taken_port_is_refused_in_one_line() -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_an_address_of_another_machine_is_refused() -> None:
+def test_an_address_of_another_machine_is_refused():
     with pytest.raises(StartError, match=r"192\.0\.2\.1"):
         free_port("192.0.2.1", 0)
 
 
-def test_the_url_is_one_that_a_browser_on_this_machine_opens() -> None:
+def test_the_url_is_one_that_a_browser_on_this_machine_opens():
     assert build_url("0.0.0.0", 8000) == "http://127.0.0.1:8000"  # noqa: S104 - nothing listens
     assert build_url("::", 8000) == "http://[::1]:8000"
     assert build_url("example.org", 8000) == "http://example.org:8000"
@@ -254,7 +252,7 @@ def _told(checks: str) -> tuple[str | None, str]:
     return told, url
 
 
-def test_why_the_api_is_not_ready_is_what_it_says() -> None:
+def test_why_the_api_is_not_ready_is_what_it_says():
     told, url = _told("[]")
     assert told is None
     assert why_unready(url) == "It does not respond yet."
@@ -281,7 +279,7 @@ def started(folder: Path) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.usefixtures("server")
-def test_it_listens_on_a_private_socket_alone_and_keeps_nothing(tmp_path: Path) -> None:
+def test_it_listens_on_a_private_socket_alone_and_keeps_nothing(tmp_path):
     assert not private_redis.is_up(tmp_path / "no.sock")
     socket = tmp_path / "redis" / "redis.sock"
     client = redis.Redis(unix_socket_path=str(socket))
@@ -293,18 +291,18 @@ def test_it_listens_on_a_private_socket_alone_and_keeps_nothing(tmp_path: Path) 
     assert (settings["appendonly"], settings["save"]) == ("no", "")
 
 
-def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_told(tmp_path):
     (tmp_path / "redis").write_text("no folder")
     with pytest.raises(StartError, match="redis cannot be used: File exists"):
         private_redis.build_command(tmp_path / "redis" / "redis.sock")
 
 
-def test_a_socket_path_that_the_kernel_cannot_take_is_refused() -> None:
+def test_a_socket_path_that_the_kernel_cannot_take_is_refused():
     with pytest.raises(StartError, match="107"):
         private_redis.build_command(Path("/" + "a" * 107))
 
 
-def test_a_server_of_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_of_the_path_comes_first(tmp_path, monkeypatch):
     own = tmp_path / "valkey-server"
     own.write_text("#!/bin/sh\n")
     own.chmod(0o755)
@@ -313,7 +311,7 @@ def test_a_server_of_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert private_redis.find_server() == str(own)
 
 
-def test_without_any_server_the_reason_is_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_the_reason_is_clear(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
@@ -333,7 +331,7 @@ def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
     ("hang_up", "endings"), [(signal.SIG_IGN, 1), (signal.SIG_DFL, 2)], indirect=["hang_up"]
 )
 @pytest.mark.usefixtures("hang_up")
-def test_a_closed_terminal_ends_it_unless_nohup_has_it_ignored(endings: int) -> None:
+def test_a_closed_terminal_ends_it_unless_nohup_has_it_ignored(endings):
     with Signals() as signals:
         for number in (signal.SIGHUP, signal.SIGTERM):
             signal.raise_signal(number)

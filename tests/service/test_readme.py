@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.up import Up
-
 _ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(sh|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _URL = "http://127.0.0.1:8000"
 _NEAR_NATS = 1.5  # processors add up in different orders, and a training amplifies it
 
 
-def test_the_blocks_of_the_readme_run_as_printed(up: Up, tmp_path: Path) -> None:
+def test_the_blocks_of_the_readme_run_as_printed(up, tmp_path):
     blocks = _BLOCK.findall((_ROOT / "README.md").read_text())
     assert "densityd up" in blocks[0][1]  # the service, which runs already
     path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"

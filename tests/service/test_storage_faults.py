@@ -100,9 +100,7 @@ def assert_problem(answer: httpx.Response, status: int, slug: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["while sent", "while parsed"])
-def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
-    place: Place, dataset: str, when: str
-) -> None:
+def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(place, dataset, when):
     # Five megabytes of text; or one and a half, which make four of a table.
     line, many = (b"%d.25,%d\n", 10**6) if when == "while sent" else (b"%d.5,%d\n", 9)
     table = b"a,b\n" + b"".join(line % (row % many, row**2 % many**2) for row in range(250_000))
@@ -115,9 +113,7 @@ def test_an_upload_that_fills_the_disk_is_507_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_a_database_on_a_full_disk_is_507_for_writes_alone(
-    place: Place, dataset: str, tmp_path: Path
-) -> None:
+def test_a_database_on_a_full_disk_is_507_for_writes_alone(place, dataset, tmp_path):
     filler = place.disks.fill(place.data)
     answers = [place.submit(dataset) for _ in range(30)]
 
@@ -142,9 +138,7 @@ def test_a_database_on_a_full_disk_is_507_for_writes_alone(
 
 
 @pytest.mark.slow
-def test_a_store_that_became_read_only_still_serves_what_it_holds(
-    place: Place, dataset: str
-) -> None:
+def test_a_store_that_became_read_only_still_serves_what_it_holds(place, dataset):
     place.disks.remount(place.store, "ro")
     try:
         answer = place.upload()
@@ -167,8 +161,8 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
     ids=" ".join,
 )
 def test_on_a_read_only_data_directory_nothing_starts_and_all_say_why(
-    tmp_path: Path, sqlite_template: Path, names: tuple[str, ...]
-) -> None:
+    tmp_path, sqlite_template, names
+):
     data = tmp_path / "data"
     disks = Disks({data: "4m"})
     shutil.copy(sqlite_template, disks.inside(data))

@@ -9,7 +9,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from tests.service.up import EXAMPLES, Up
+from tests.service.up import EXAMPLES
 
 PAGE = (EXAMPLES.parent / "docs" / "datasets.md").read_text()
 RECIPES = dict(
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 @pytest.mark.slow  # the web page trains the same table
-def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up) -> None:
+def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up):
     run = subprocess.run(  # noqa: S603 - our own script
         [str(EXAMPLES / "penguins.sh"), up.url], capture_output=True, text=True, check=False
     )
@@ -43,13 +43,11 @@ def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up
 
 @pytest.mark.slow  # the penguins above tell that the service works
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_recipes_of_the_documentation_work(
-    up: Up, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_the_recipes_of_the_documentation_work(up, monkeypatch, name):
     monkeypatch.setenv("DENSITYD_URL", up.url)
 
     exec(compile(RECIPES[name], f"docs/datasets.md, {name}", "exec"), {})  # noqa: S102 - our own page
 
 
-def test_every_recipe_is_found() -> None:
+def test_every_recipe_is_found():
     assert len(RECIPES) == PAGE.count("```python") == 3

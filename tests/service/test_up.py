@@ -66,9 +66,7 @@ def refused(data_dir: Path, port: int, *, host: str = "127.0.0.1") -> str:
     return run.stderr
 
 
-def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(
-    up: Up, tmp_path: Path
-) -> None:
+def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(up, tmp_path):
     assert f"Open in the browser    {up.url}\n" in up.text()
     assert f"Or in a terminal       densityd demo --url {up.url}\n" in up.text()
     assert httpx.get(f"{up.url}/docs", timeout=60).status_code == 200
@@ -79,7 +77,7 @@ def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(
 
 
 @pytest.mark.slow  # the web page goes the same way
-def test_a_table_becomes_scores_and_samples_at_a_terminal(up: Up, tmp_path: Path) -> None:
+def test_a_table_becomes_scores_and_samples_at_a_terminal(up, tmp_path):
     """From a table to a model, to scores and samples, as a person at a terminal does it."""
     rows = np.random.default_rng(0).normal(size=(400, 2)) * [1, 3]
     np.savetxt(tmp_path / "t.csv", rows, delimiter=",", header="a,b", comments="")
@@ -99,9 +97,7 @@ def test_a_table_becomes_scores_and_samples_at_a_terminal(up: Up, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_welcome_says_that_the_service_wants_a_key(
-    start: Callable[[], Up], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_welcome_says_that_the_service_wants_a_key(start, tmp_path, monkeypatch):
     (tmp_path / "key").write_text(f"key_{32 * 'a'}.{64 * 'b'}")
     monkeypatch.setenv("DENSITYD_FIRST_KEY_FILE", str(tmp_path / "key"))
     up = start()
@@ -110,9 +106,7 @@ def test_the_welcome_says_that_the_service_wants_a_key(
 
 
 @pytest.mark.slow  # two whole services
-def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(
-    start: Callable[[], Up], collector: Collector
-) -> None:
+def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(start, collector):
     first = start()
     first.wait_ready()
     job_id = first.submit_endless()
@@ -150,16 +144,14 @@ def check_the_trace(collector: Collector) -> None:
 
 
 @pytest.mark.slow
-def test_an_address_that_strangers_reach_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_address_that_strangers_reach_is_refused_in_one_line(tmp_path):
     refusal = refused(tmp_path / "data", free_port(), host="0.0.0.0")  # noqa: S104 - it is refused
 
     assert "DENSITYD_ALLOW_ANONYMOUS" in refusal
 
 
 @pytest.mark.slow
-def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
-    start: Callable[[], Up],
-) -> None:
+def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(start):
     up = start()
     up.wait_ready()
     for part in ("redis.sock", "-m workers", "-m app"):
@@ -178,7 +170,7 @@ def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_the_example_of_variational_inference_finds_what_is_known_in_closed_form(up: Up) -> None:
+def test_the_example_of_variational_inference_finds_what_is_known_in_closed_form(up):
     run = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, str(EXAMPLES / "variational.py"), up.url, "800"],
         capture_output=True,

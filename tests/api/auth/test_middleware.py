@@ -315,6 +315,6 @@ def test_an_example_names_the_key_that_is_missing(guarded_server, example):
     assert "densityd keys create --scope write" in done.stdout + done.stderr
 
 
-def test_an_example_says_that_no_service_answers() -> None:
+def test_an_example_says_that_no_service_answers():
     done = run("quickstart.sh", "http://127.0.0.1:9")
     assert (done.returncode, "make up" in done.stderr) == (1, True)

@@ -55,7 +55,7 @@ def tensor(name: str, values: np.ndarray, datatype: str, *, binary: bool = True)
     return given
 
 
-def test_health_and_metadata(triton: Any) -> None:
+def test_health_and_metadata(triton):
     assert triton.is_server_live()
     while not triton.is_server_ready():  # until it is warm
         time.sleep(0.05)
@@ -74,7 +74,7 @@ def test_health_and_metadata(triton: Any) -> None:
 
 @pytest.mark.parametrize("binary_in", [False, True])
 @pytest.mark.parametrize("binary_out", [False, True, None])
-def test_log_densities(triton: Any, binary_in: bool, binary_out: bool | None) -> None:
+def test_log_densities(triton, binary_in, binary_out):
     outputs = None
     if binary_out is not None:
         outputs = [InferRequestedOutput("log_prob", binary_data=binary_out)]
@@ -91,7 +91,7 @@ def test_log_densities(triton: Any, binary_in: bool, binary_out: bool | None) ->
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
-def test_inverse_has_noise_and_log_determinants(triton: Any, datatype: str) -> None:
+def test_inverse_has_noise_and_log_determinants(triton, datatype):
     rows = ROWS.astype(np.float32 if datatype == "FP32" else np.float64)
     found = triton.infer("people:inverse", [tensor("rows", rows, datatype)])
     noise, log_det = a_flow().inverse(torch.from_numpy(ROWS))
@@ -99,7 +99,7 @@ def test_inverse_has_noise_and_log_determinants(triton: Any, datatype: str) -> N
     np.testing.assert_allclose(found.as_numpy("log_det"), log_det.detach().numpy(), rtol=1e-4)
 
 
-def test_samples_of_a_seed(triton: Any) -> None:
+def test_samples_of_a_seed(triton):
     given = [tensor(name, np.array([k], np.int64), "INT64") for name, k in (("n", 5), ("seed", 7))]
     found = triton.infer("people:sample", given, model_version="1")
     rows = found.as_numpy("rows")
@@ -108,7 +108,7 @@ def test_samples_of_a_seed(triton: Any) -> None:
     np.testing.assert_array_equal(rows, again.as_numpy("rows"))
 
 
-def test_a_tensor_for_each_column_compressed(triton: Any) -> None:
+def test_a_tensor_for_each_column_compressed(triton):
     given = [
         tensor(name, ROWS[:, [place]].astype(np.float32), "FP32")
         for place, name in reversed(list(enumerate(COLUMNS)))
@@ -124,9 +124,7 @@ def test_a_tensor_for_each_column_compressed(triton: Any) -> None:
         np.testing.assert_allclose(found.as_numpy("log_prob"), exact, rtol=1e-4)
 
 
-def test_a_missing_key_model_or_output_is_an_error_of_the_protocol(
-    triton: Any, guarded_server: tuple[str, dict[str, str]]
-) -> None:
+def test_a_missing_key_model_or_output_is_an_error_of_the_protocol(triton, guarded_server):
     rows = [tensor("rows", ROWS, "FP64")]
     with (
         InferenceServerClient(guarded_server[0].removeprefix("http://")) as stranger,
@@ -175,7 +173,7 @@ def rows_tensor(*rows: list[str]) -> dict[str, Any]:
     return {"name": "rows", "shape": [len(rows), 6], "datatype": "BYTES", "data": list(rows)}
 
 
-def test_rows_of_texts_score_as_in_a_csv_file(client: TestClient) -> None:
+def test_rows_of_texts_score_as_in_a_csv_file(client):
     gap = ["", *ROW[1:]]
     lines = "\n".join(",".join(f'"{cell}"' for cell in row) for row in (NAMES, ROW, gap))
     as_csv = client.post(
@@ -186,7 +184,7 @@ def test_rows_of_texts_score_as_in_a_csv_file(client: TestClient) -> None:
     assert answer.json()["outputs"][0]["data"] == as_csv.json()["log_prob"]
 
 
-def test_columns_of_their_own_types_score_alike(client: TestClient) -> None:
+def test_columns_of_their_own_types_score_alike(client):
     whole = infer(client, "cars", rows_tensor(ROW)).json()["outputs"][0]["data"]
     kinds = {"price": ("FP64", 7.25), "sold": ("BOOL", True), "doors": ("INT64", 5)}
     inputs = []
@@ -198,7 +196,7 @@ def test_columns_of_their_own_types_score_alike(client: TestClient) -> None:
     assert answer.json()["outputs"][0]["data"] == whole
 
 
-def test_samples_of_typed_models_are_texts_that_score(client: TestClient) -> None:
+def test_samples_of_typed_models_are_texts_that_score(client):
     output = infer(client, "cars:sample", whole("n", 20), whole("seed", 3)).json()["outputs"][0]
     assert (output["datatype"], output["shape"]) == ("BYTES", [20, 6])
     answer = client.post(
@@ -212,14 +210,14 @@ def test_samples_of_typed_models_are_texts_that_score(client: TestClient) -> Non
     assert all(math.isfinite(score) for score in scores)
 
 
-def test_metadata_of_a_typed_model(client: TestClient) -> None:
+def test_metadata_of_a_typed_model(client):
     document = client.get("/v2/models/cars").json()
     assert document["inputs"] == [{"name": "rows", "datatype": "BYTES", "shape": [-1, 6]}]
     assert document["platform"] == "densityd_mixed"
     assert document["versions"] == ["1"]
 
 
-def test_rows_without_a_density_are_null(client: TestClient) -> None:
+def test_rows_without_a_density_are_null(client):
     assert infer(client, "people", tensor_of([1e300, None, 1.0])).json()["outputs"][0]["data"] == [
         None
     ]
@@ -240,7 +238,7 @@ def test_rows_without_a_density_are_null(client: TestClient) -> None:
         (tensor_of([1, 2, 3], shape=[1, 3]) | {"name": "row"}, "one tensor `rows`"),
     ],
 )
-def test_what_is_wrong_is_told(client: TestClient, given: Any, told: str) -> None:
+def test_what_is_wrong_is_told(client, given, told):
     answer = infer(client, "people", given)
     assert answer.status_code in (400, 413, 422)
     assert set(answer.json()) == {"error"}
@@ -248,7 +246,7 @@ def test_what_is_wrong_is_told(client: TestClient, given: Any, told: str) -> Non
 
 
 @pytest.mark.parametrize("n", [0, 1.5, math.inf, MAX_VALUES])
-def test_more_samples_than_fit_into_memory_are_refused(client: TestClient, n: float) -> None:
+def test_more_samples_than_fit_into_memory_are_refused(client, n):
     body = struct.pack("<d", n)
     tensor = {"name": "n", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
     head = json.dumps({"inputs": [tensor]}).encode()
@@ -260,7 +258,7 @@ def test_more_samples_than_fit_into_memory_are_refused(client: TestClient, n: fl
 
 
 @pytest.mark.parametrize("length", ["-1", "99999", "9" * 30, "²"])
-def test_a_wrong_header_length_is_refused(client: TestClient, length: str) -> None:
+def test_a_wrong_header_length_is_refused(client, length):
     answer = client.post(
         "/v2/models/people/infer", content=b"{}", headers=[(HEADER.encode(), length.encode())]
     )
@@ -268,7 +266,7 @@ def test_a_wrong_header_length_is_refused(client: TestClient, length: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/v2/nothing", "/v2/models/a/b/c", "/v2/models/nobody/ready"])
-def test_every_error_has_the_form_of_the_protocol(client: TestClient, path: str) -> None:
+def test_every_error_has_the_form_of_the_protocol(client, path):
     answer = client.get(path)
     assert (answer.status_code, set(answer.json())) == (404, {"error"})
     assert client.put("/v2/models/people/infer").json().keys() == {"error"}
@@ -337,7 +335,7 @@ def read_rows(answer: Any) -> list[Any]:
     return [values[place : place + width] for place in range(0, count * width, width)]
 
 
-def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -> None:
+def test_a_text_is_no_longer_than_any_that_means_something(client):
     text = b"x" * (64 * 1024 + 1)
     head = {
         "name": "rows",
@@ -355,6 +353,6 @@ def test_a_text_is_no_longer_than_any_that_means_something(client: TestClient) -
     assert "a text of more than 65536 bytes" in answer.json()["error"]
 
 
-def test_samples_of_more_text_than_a_response_may_have_are_refused(client: TestClient) -> None:
+def test_samples_of_more_text_than_a_response_may_have_are_refused(client):
     refused = infer(client, "long:sample", whole("n", 80_000))
     assert (refused.status_code, "bytes of text" in refused.json()["error"]) == (413, True)

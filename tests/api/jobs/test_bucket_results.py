@@ -65,7 +65,7 @@ def a_result(settings: ApiSettings) -> tuple[str, str]:
     return f"/v1/jobs/{job.id}/result", made.key
 
 
-def test_bytes_are_passed_on_from_the_bucket(settings: ApiSettings) -> None:
+def test_bytes_are_passed_on_from_the_bucket(settings):
     url, key = a_result(settings)
     with TestClient(create_app(settings)) as client:
         whole = client.get(url)
@@ -105,9 +105,7 @@ def test_bytes_are_passed_on_from_the_bucket(settings: ApiSettings) -> None:
         assert client.get(url).status_code == 503
 
 
-def test_a_result_that_is_deleted_before_it_is_read_is_gone(
-    settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_that_is_deleted_before_it_is_read_is_gone(settings, monkeypatch):
     url, key = a_result(settings)
     real = Blobs.stream
     with TestClient(create_app(settings)) as client:

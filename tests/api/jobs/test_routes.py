@@ -226,7 +226,7 @@ def test_the_request_ids_reach_the_job(client, dataset_id):
     assert (job.request_id, job.traceparent) == ("req-1", trace)
 
 
-def test_a_search_lists_what_it_will_try(client: TestClient, dataset_id: str) -> None:
+def test_a_search_lists_what_it_will_try(client, dataset_id):
     flows: list[tuple[Any, int]] = [("auto", 3), ({"family": "auto", "ensemble": 1}, 1)]
     for flow, ensemble in flows:
         response = start(client, dataset_id, flow=flow)
@@ -305,9 +305,7 @@ def test_a_sweep_is_a_search_over_points(client, dataset_id, work):
     assert seen["progress"]["eta_seconds"] is not None
 
 
-def test_wrong_searches_and_sweeps_are_refused_by_pointer(
-    client: TestClient, dataset_id: str
-) -> None:
+def test_wrong_searches_and_sweeps_are_refused_by_pointer(client, dataset_id):
     wrong: list[tuple[Any, str, dict[str, Any]]] = [
         (sweep, "/ranges", {"ranges": {"flow.layers": {"low": 0, "high": 2}}}),
         (sweep, "/ranges/flow.layers/high", {"ranges": {"flow.layers": {"low": 2}}}),

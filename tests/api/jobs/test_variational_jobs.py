@@ -146,7 +146,7 @@ def preview(client: TestClient, target: Any) -> Any:
     return client.post("/v1/jobs/variational/preview", json={"target": target})
 
 
-def test_a_target_is_looked_at_before_a_flow_is_fitted_to_it(client: TestClient) -> None:
+def test_a_target_is_looked_at_before_a_flow_is_fitted_to_it(client):
     shown = preview(client, RING).json()
     assert shown["window"] == {"lower": [-4, -4], "upper": [4, 4]}
     assert [len(row) for row in shown["log_density"]] == [64] * 64
@@ -156,7 +156,7 @@ def test_a_target_is_looked_at_before_a_flow_is_fitted_to_it(client: TestClient)
     assert client.get("/v1/jobs").json()["items"] == []
 
 
-def test_a_target_without_a_picture_is_told_why(client: TestClient) -> None:
+def test_a_target_without_a_picture_is_told_why(client):
     regression = {"kind": "linear", "dataset_id": f"ds_{32 * '0'}", "response": "y"}
     for problem, target in (
         ("formula", {"log_density": "-z1^2 - 2 * (z2", "dim": 2}),

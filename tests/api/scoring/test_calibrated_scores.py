@@ -68,7 +68,7 @@ def test_a_rank_says_how_many_rows_made_it_and_whether_these_chose_the_epoch(cli
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_has_two_columns(client: TestClient, kind: TableFormat) -> None:
+def test_every_format_has_two_columns(client, kind):
     response = client.post(
         "/v1/models/people/score",
         content=write(kind, COLUMNS, TABLE[:700]),

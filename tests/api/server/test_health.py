@@ -4,7 +4,6 @@ import os
 import shutil
 import sqlite3
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -241,7 +240,7 @@ def each_time(monkeypatch):
     monkeypatch.setattr(job_metrics, "_KEPT_S", 0.0)
 
 
-def test_rows_tell_what_waits_runs_and_ended(database: Database, tmp_path: Path) -> None:
+def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
     jobs, work = Jobs(database), JobWork(database)
     metrics = JobMetrics(
         JobFigures(database),
@@ -299,7 +298,7 @@ def test_rows_tell_what_waits_runs_and_ended(database: Database, tmp_path: Path)
         assert line in text, line
 
 
-def test_without_a_database_the_rest_is_told() -> None:
+def test_without_a_database_the_rest_is_told():
     class Away:
         def read(self):
             raise DatabaseUnavailableError
