@@ -81,10 +81,10 @@ def test_an_engine_that_has_ended_is_given_up_at_once():
 async def test_work_that_goes_on_and_an_idle_engine_are_no_fault():
     engine = Engine()
     engine.start()
-    watch = EngineWatch(engine, stall_s=0.5)
+    watch = EngineWatch(engine, stall_s=0.2)
     watching = asyncio.create_task(watch.run(end=lambda: None))
-    await asyncio.sleep(1.5)
-    for _ in range(150):
+    await asyncio.sleep(0.5)
+    for _ in range(50):
         await engine.run(lambda: time.sleep(0.01))
     assert watch.fault is None
     assert not watching.done()

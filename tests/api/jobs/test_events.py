@@ -160,10 +160,6 @@ def test_a_job_that_runs_has_a_page_that_is_not_the_last(client, jobs, work):
     assert (rest["items"], rest["next_after"]) == ([], page["next_after"])
 
 
-def test_the_events_of_no_job_are_not_found(client):
-    assert client.get(f"/v1/jobs/job_{'0' * 32}/events").status_code == 404
-
-
 @pytest.mark.parametrize("query", ["after=-1", "after=x", "format=xml", f"after={10**30}"])
 def test_a_forged_place_is_refused(client, jobs, work, query):
     job = run(jobs, work, epochs=1)

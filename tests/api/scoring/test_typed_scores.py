@@ -41,18 +41,21 @@ def client(shared_client: TestClient) -> TestClient:
 def ask(
     client: TestClient,
     what: str,
-    body: bytes,
+    body: Any,
     kind: TableFormat = TableFormat.JSON,
     answer: TableFormat = TableFormat.JSON,
     *,
     model: str = "mixed",
 ) -> Any:
+    """Send bytes as they are, and else rows as JSON."""
+    if not isinstance(body, bytes):
+        body = json.dumps(body, default=str).encode()
     headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[answer]}
     return client.post(f"/v1/models/{model}/{what}", content=body, headers=headers)
 
 
 def scored(client: TestClient, rows: list[dict[str, Any]], what: str = "log_prob") -> Any:
-    response = ask(client, what, json.dumps({"rows": rows}).encode())
+    response = ask(client, what, {"rows": rows})
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -169,7 +172,7 @@ def test_an_infinite_number_where_training_had_no_gap_is_an_error_of_its_row(cli
 
 def test_warnings_about_rows_are_bounded_and_all_are_counted(client):
     rows = [cells()[0] | {"cut": "Astor"}] * 1500
-    response = ask(client, "log_prob", json.dumps({"rows": rows}).encode())
+    response = ask(client, "log_prob", {"rows": rows})
     answer = response.json()
     assert (len(answer["row_warnings"]), answer["row_warning_count"]) == (1000, 1500)
     assert response.headers["x-row-warnings"].startswith('1500;rows="0 1 2 ')
@@ -178,7 +181,7 @@ def test_warnings_about_rows_are_bounded_and_all_are_counted(client):
 @pytest.mark.parametrize("answer", FORMATS)
 def test_every_format_tells_of_warnings(client, answer):
     rows = [*cells()[:2], cells()[2] | {"cut": "Astor"}]
-    response = ask(client, "score", json.dumps({"rows": rows}).encode(), answer=answer)
+    response = ask(client, "score", {"rows": rows}, answer=answer)
     assert response.headers["x-row-warnings"] == '1;rows="2"'
     if answer is TableFormat.NDJSON:
         lines = [json.loads(line) for line in response.content.splitlines()]
@@ -216,8 +219,7 @@ def test_models_of_plain_numbers_have_no_warnings(client):
 
 @pytest.mark.parametrize("answer", FORMATS)
 def test_the_parts_of_a_density_are_in_every_format(client, answer):
-    body = json.dumps({"rows": cells()}).encode()
-    response = ask(client, "log_prob?parts=true", body, answer=answer)
+    response = ask(client, "log_prob?parts=true", {"rows": cells()}, answer=answer)
     if answer is TableFormat.JSON:
         document = response.json()
         names = ["log_prob", "discrete", "continuous"]
@@ -243,7 +245,7 @@ def test_the_density_of_plain_numbers_is_continuous(client):
     [*((kind, "mixed", SPEC) for kind in FORMATS), (TableFormat.JSON, "hiding", HIDING)],
 )
 def test_explanations_are_in_every_format(client, answer, model, spec):
-    body = json.dumps({"rows": cells()}).encode()
+    body = {"rows": cells()}
     response = ask(client, "score?explain=true", body, answer=answer, model=model)
     assert response.status_code == 200, response.text
     expected = compile_flow(mixed_flow(spec)).explain(ROWS)
@@ -276,13 +278,12 @@ def test_explanations_are_in_every_format(client, answer, model, spec):
 
 
 def test_a_model_that_explains_nothing_says_so(client):
-    body = b'{"rows": [[170, 70, 40]]}'
-    response = ask(client, "score?explain=true", body, model="people")
+    response = ask(client, "score?explain=true", {"rows": [[170, 70, 40]]}, model="people")
     assert_refused(response, 422, "explanation-unavailable")
 
 
 def test_an_explanation_that_would_hold_the_engine_is_refused(client, monkeypatch):
-    body = json.dumps({"rows": cells()[:1]}).encode()
+    body = {"rows": cells()[:1]}
     assert ask(client, "score?explain=true", body, model="hiding").status_code == 200
     monkeypatch.setattr("app.scoring.functions._MAX_PASSES", 1)
     response = ask(client, "score?explain=true", body, model="hiding")
@@ -291,7 +292,7 @@ def test_an_explanation_that_would_hold_the_engine_is_refused(client, monkeypatc
 
 
 def test_a_model_that_hides_cells_scores_any_gaps(client):
-    body = json.dumps({"rows": [dict.fromkeys(NAMES), cells()[0] | {"weight": None}]}).encode()
+    body = {"rows": [dict.fromkeys(NAMES), cells()[0] | {"weight": None}]}
     answer = ask(client, "log_prob", body, model="hiding").json()
     assert answer["row_errors"] == []
     assert None not in answer["log_prob"]
@@ -304,7 +305,7 @@ def test_a_parameter_that_is_no_choice_is_refused(client, query):
 
 
 def test_rows_of_a_mixed_model_have_no_other_space(client):
-    response = ask(client, "log_prob?space=model", json.dumps({"rows": cells()}).encode())
+    response = ask(client, "log_prob?space=model", {"rows": cells()})
     assert response.status_code == 422
     assert response.json()["errors"][0]["parameter"] == "space"
 
@@ -312,7 +313,7 @@ def test_rows_of_a_mixed_model_have_no_other_space(client):
 @pytest.mark.parametrize("what", ["inverse", "forward"])
 def test_rows_of_a_mixed_model_have_no_noise(client, what):
     rows = cells()[:1] if what == "inverse" else [dict.fromkeys(NAMES, 0.5)]
-    response = ask(client, what, json.dumps({"rows": rows}).encode())
+    response = ask(client, what, {"rows": rows})
     assert_refused(response, 422, "model-without-noise")
 
 
@@ -320,8 +321,7 @@ SAMPLES = {"n": 300, "seed": 7}
 
 
 def sampled(client: TestClient, answer: TableFormat) -> bytes:
-    body = json.dumps(SAMPLES).encode()
-    content: bytes = ask(client, "sample", body, answer=answer).content
+    content: bytes = ask(client, "sample", SAMPLES, answer=answer).content
     return content
 
 
@@ -360,7 +360,7 @@ def test_samples_as_json_can_be_scored_as_they_are(client):
     rows = {name: json.loads(body)[name] for name in ("columns", "rows")}
     answer = ask(client, "log_prob", body)
     assert answer.status_code == 200, answer.text
-    assert answer.json() == ask(client, "log_prob", json.dumps(rows).encode()).json()
+    assert answer.json() == ask(client, "log_prob", rows).json()
 
 
 def test_samples_of_npy_are_values_and_indices_that_can_be_scored(client):

@@ -1,10 +1,7 @@
 """Large scores, uploads, streams and slow readers through a real nginx."""
 
 import gzip
-import http.client
-import json
 import threading
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -72,21 +69,6 @@ def test_ten_thousand_rows_in_every_format(url, kind):
 def test_large_and_packed_bodies(url, kind):
     assert_scored(url, kind, 300_000)
     assert_scored(url, kind, 100_000, packed=True)
-
-
-def test_a_slow_reader_gets_all_of_an_answer(url):
-    n = 200_000
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-    headers = {"Content-Type": "application/json", "Accept": MEDIA_TYPE[TableFormat.NPY]}
-    body = json.dumps({"n": n, "seed": 1})
-    connection.request("POST", "/v1/models/people/sample", body=body, headers=headers)
-    response = connection.getresponse()
-    size = 0
-    while piece := response.read(128 * 1024):
-        size += len(piece)
-        time.sleep(0.01)
-    connection.close()
-    assert size == 128 + 8 * 3 * n
 
 
 def test_events_come_through_as_they_happen(url):

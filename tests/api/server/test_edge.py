@@ -168,24 +168,6 @@ def test_an_upgrade_has_no_effect_on_the_body_behind_it(server, together):
         assert to_the_end(connection).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
-        head("POST", UPLOAD, "Content-Length: 4", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
-        head("POST", UPLOAD, "Content-Length: 3", "Content-Length: 4") + b"abcd",
-        head("CONNECT", "a:1"),
-    ],
-    ids=["TLS", "two framings", "two lengths", "CONNECT"],
-)
-def test_what_is_no_request_or_two_is_refused_and_nothing_behind_it_served(server, sent):
-    with connected(port_of(server)) as connection:
-        connection.sendall(sent + head("GET", "/livez"))
-        answers = to_the_end(connection)
-    assert answers.startswith(b"HTTP/1.1 400 ")
-    assert answers.count(b"HTTP/1.1 ") == 1
-
-
 def test_several_processes_serve_a_port_and_end_together(data_dir):
     with served(data_dir, DENSITYD_API_PROCESSES="2") as url:
         for _ in range(40):

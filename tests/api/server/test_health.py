@@ -150,12 +150,6 @@ def is_ready(client: TestClient) -> bool:
     return client.get("/readyz").status_code == 200
 
 
-def test_liveness_looks_at_nothing(looking_client, settings):
-    shutil.rmtree(settings.data_dir)
-    response = looking_client.get("/livez")
-    assert (response.status_code, response.json()) == (200, {"status": "ok"})
-
-
 def test_without_a_broker_the_service_is_degraded_but_ready(looking_client):
     response = looking_client.get("/readyz")
     assert (response.status_code, response.json()["status"]) == (200, "degraded")
