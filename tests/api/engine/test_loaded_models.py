@@ -243,6 +243,17 @@ async def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
     assert (await models.resolve(PROJECT, "m0")).version == 1
 
 
+@pytest.mark.usefixtures("clock")
+async def test_changes_of_a_project_leave_the_references_of_others(database, blobs):
+    registered(database, blobs, name="m0")
+    registry = SlowRegistry(database)
+    models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+    for forgotten, looks in (("another", 1), ("another", 1), (PROJECT, 2)):
+        models.forget(forgotten)
+        await models.resolve(PROJECT, "m0")
+        assert registry.looks == looks
+
+
 class HeldRegistry(Registry):
     """A registry that answers with what it found once it may."""
 

@@ -214,6 +214,8 @@ def test_metadata_of_a_typed_model(client):
     document = client.get("/v2/models/cars").json()
     assert document["inputs"] == [{"name": "rows", "datatype": "BYTES", "shape": [-1, 6]}]
     assert document["platform"] == "densityd_mixed"
+    assert client.get("/v2/models/cars/ready").json()["ready"] is True
+    assert client.get("/v2/health/live").json() == {"live": True}
     assert document["versions"] == ["1"]
 
 

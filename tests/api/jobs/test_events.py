@@ -2,7 +2,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
@@ -23,6 +23,8 @@ from models_store.jobs.leases import JobWork
 from tests.api.conftest import assert_refused
 from tests.store.makers import LEASE_S, PROJECT, claimed, submitted
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.anyio
 
 
 class Keys:
@@ -186,52 +188,46 @@ class Caller:
 Follow = Callable[..., Coroutine[Any, Any, None]]
 
 
-def followed(jobs: Jobs, play: Callable[[Follow, asyncio.Event], Awaitable[None]]) -> None:
-    """Play something beside a hub that looks.
-
-    `play` gets a function that streams the events of a job to a caller, and the event that the server
-    stops by.
-    """
-
-    async def main() -> None:
-        stopping, hub = asyncio.Event(), EventHub(jobs)
-        looking = asyncio.create_task(hub.run(stopping))
-
-        async def follow(
-            caller: Caller, job: Job, *, after: int = 0, callers: Keys | None = None
-        ) -> None:
-            state = SimpleNamespace(event_hub=hub, callers=callers or Keys())
-            app = SimpleNamespace(state=state)
-            scope = {"type": "http", "headers": [], "app": app, "state": {"caller": ANYBODY}}
-            feed = EventFeed(jobs, PROJECT, job.id, after=after)
-            response = await stream_events(Request(scope), feed)
-            await response(scope, caller.receive, caller.send)
-
-        await play(follow, stopping)
-        looking.cancel()
-
-    asyncio.run(main())
+@pytest.fixture
+def stopping() -> asyncio.Event:
+    """The event that the server stops by."""
+    return asyncio.Event()
 
 
-def test_every_stream_of_many_jobs_gets_each_of_its_events_once(jobs, work):
+@pytest.fixture
+async def follow(jobs: Jobs, stopping: asyncio.Event) -> AsyncIterator[Follow]:
+    """A function that streams the events of a job to a caller, beside a hub that looks."""
+    hub = EventHub(jobs)
+    looking = asyncio.create_task(hub.run(stopping))
+
+    async def follow(caller: Caller, job: Job, after: int = 0, callers: Keys | None = None) -> None:
+        state = SimpleNamespace(event_hub=hub, callers=callers or Keys())
+        app = SimpleNamespace(state=state)
+        scope = {"type": "http", "headers": [], "app": app, "state": {"caller": ANYBODY}}
+        response = await stream_events(
+            Request(scope), EventFeed(jobs, PROJECT, job.id, after=after)
+        )
+        await response(scope, caller.receive, caller.send)
+
+    yield follow
+    looking.cancel()
+
+
+async def test_every_stream_of_many_jobs_gets_each_of_its_events_once(jobs, work, follow):
     running = [run(jobs, work, epochs=1) for _ in range(3)]
     callers = [Caller() for _ in range(12)]
-
-    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
-        streams = [
-            asyncio.create_task(follow(caller, running[number % 3], after=number % 4))
-            for number, caller in enumerate(callers)
-        ]
-        for epoch in (2, 3):
-            for job in running:
-                await asyncio.to_thread(record, work, job, epoch)
-            text = b'"epoch":%d' % epoch
-            await until(partial(lambda text: all(text in one.body for one in callers), text))
+    streams = [
+        asyncio.create_task(follow(caller, running[number % 3], after=number % 4))
+        for number, caller in enumerate(callers)
+    ]
+    for epoch in (2, 3):
         for job in running:
-            await asyncio.to_thread(end, work, job)
-        await asyncio.gather(*streams)
-
-    followed(jobs, play)
+            await asyncio.to_thread(record, work, job, epoch)
+        text = b'"epoch":%d' % epoch
+        await until(partial(lambda text: all(text in one.body for one in callers), text))
+    for job in running:
+        await asyncio.to_thread(end, work, job)
+    await asyncio.gather(*streams)
     for number, caller in enumerate(callers):
         found = parse(caller.body.decode())
         assert [place for place, _, _ in found] == list(range(1 + number % 4, 7 + 1))
@@ -239,52 +235,44 @@ def test_every_stream_of_many_jobs_gets_each_of_its_events_once(jobs, work):
 
 
 @pytest.mark.parametrize("reason", ["stop", "leave", "delete"])
-def test_a_stream_ends_with_the_server_the_caller_or_the_job(jobs, work, reason):
+async def test_a_stream_ends_with_the_server_the_caller_or_the_job(
+    jobs, work, reason, follow, stopping
+):
     job, caller = run(jobs, work, epochs=1), Caller()
-
-    async def play(follow: Follow, stopping: asyncio.Event) -> None:
-        stream = asyncio.create_task(follow(caller, job))
-        await until(lambda: bool(caller.body))
-        if reason == "delete":
-            await asyncio.to_thread(end, work, job)
-            await asyncio.to_thread(jobs.delete, PROJECT, job.id)
-        else:
-            (stopping if reason == "stop" else caller.left).set()
-        async with asyncio.timeout(events._KEEP_ALIVE_S):
-            await stream
-
-    followed(jobs, play)
+    stream = asyncio.create_task(follow(caller, job))
+    await until(lambda: bool(caller.body))
+    if reason == "delete":
+        await asyncio.to_thread(end, work, job)
+        await asyncio.to_thread(jobs.delete, PROJECT, job.id)
+    else:
+        (stopping if reason == "stop" else caller.left).set()
+    async with asyncio.timeout(events._KEEP_ALIVE_S):
+        await stream
     assert caller.closed == (reason != "leave")
 
 
-def test_a_quiet_stream_is_kept_alive_until_its_key_is_revoked(jobs, work, monkeypatch):
+async def test_a_quiet_stream_is_kept_alive_until_its_key_is_revoked(
+    jobs, work, monkeypatch, follow
+):
     monkeypatch.setattr(events, "_KEEP_ALIVE_S", 0.1)
     job, caller, callers = run(jobs, work, epochs=1), Caller(), Keys()
-
-    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
-        stream = asyncio.create_task(follow(caller, job, callers=callers))
-        await until(lambda: caller.body.count(b"\n: keep-alive\n\n") >= 2)
-        callers.revoked = True
-        async with asyncio.timeout(60):
-            await stream
-
-    followed(jobs, play)
+    stream = asyncio.create_task(follow(caller, job, callers=callers))
+    await until(lambda: caller.body.count(b"\n: keep-alive\n\n") >= 2)
+    callers.revoked = True
+    async with asyncio.timeout(60):
+        await stream
     assert caller.closed
     assert len(parse(caller.body.decode())) >= 2
     assert caller.body.endswith(b"\n\n")
     assert caller.body.rpartition(b"event: closed\n")[2].count(b"/problems/unauthorized") == 1
 
 
-def test_a_caller_may_name_an_event_that_is_not_there_yet(jobs, work):
+async def test_a_caller_may_name_an_event_that_is_not_there_yet(jobs, work, follow):
     job, caller = run(jobs, work, epochs=1), Caller()
-
-    async def play(follow: Follow, _stopping: asyncio.Event) -> None:
-        stream = asyncio.create_task(follow(caller, job, after=2**53))
-        await until(lambda: bool(caller.body))
-        await asyncio.to_thread(end, work, job)
-        await stream
-
-    followed(jobs, play)
+    stream = asyncio.create_task(follow(caller, job, after=2**53))
+    await until(lambda: bool(caller.body))
+    await asyncio.to_thread(end, work, job)
+    await stream
     assert parse(caller.body.decode()) == []
 
 

@@ -6,10 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from flows import quantiles_of
-from tabular.formats import TableFormat
 from tests.api.conftest import assert_refused
-from tests.api.serving import COLUMNS, a_flow, registered, stores
-from tests.api.wire import FORMATS, MEDIA_TYPE, read, write
+from tests.api.serving import a_flow, registered, stores
 
 TABLE = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(1_500, 3))
 
@@ -65,23 +63,6 @@ def test_a_rank_says_how_many_rows_made_it_and_whether_these_chose_the_epoch(cli
     assert ranks == pytest.approx(ranks.round(), abs=1e-9)
     shown = client.get("/v1/models/untested/versions/1").json()["held_out"]
     assert (shown["rows"], shown["part"]) == (50, "validation")
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_has_two_columns(client, kind):
-    response = client.post(
-        "/v1/models/people/score",
-        content=write(kind, COLUMNS, TABLE[:700]),
-        headers={"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[kind]},
-    )
-    assert response.status_code == 200, response.text
-    names, values = read(kind, response.content)
-    assert values.shape == (700, 2)
-    if kind not in (TableFormat.NPY, TableFormat.JSON):
-        assert names == ["log_prob", "quantile"]
-    assert values[:, 0] == pytest.approx(log_prob(TABLE[:700]), abs=1e-4)
-    assert 0 <= values[:, 1].min() < 0.01
-    assert 0.99 < values[:, 1].max() <= 1
 
 
 def test_a_row_far_from_everything_has_rank_0_and_no_density(client):

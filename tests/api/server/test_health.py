@@ -181,6 +181,7 @@ def test_without_a_database_the_service_is_unavailable(looking_client, settings)
     response = looking_client.get("/readyz")
     assert (response.status_code, response.json()["status"]) == (503, "unavailable")
     assert response.json()["checks"]["schema"]["ok"] is False
+    assert looking_client.get("/livez").status_code == 200
     assert looking_client.get("/v1/datasets").json()["type"] == "/problems/db-unavailable"
 
 
