@@ -168,6 +168,16 @@ def test_an_upgrade_has_no_effect_on_the_body_behind_it(server, together):
         assert to_the_end(connection).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_tunnel_and_two_framings_are_refused_and_nothing_behind_them_is_served(server):
+    framings = head("POST", UPLOAD, "Content-Length: 4", "Transfer-Encoding: chunked")
+    for sent in (head("CONNECT", "a:1"), framings + b"0\r\n\r\n"):
+        with connected(port_of(server)) as connection:
+            connection.sendall(sent + head("GET", "/livez"))
+            answers = to_the_end(connection)
+        assert answers.startswith(b"HTTP/1.1 400 ")
+        assert answers.count(b"HTTP/1.1 ") == 1
+
+
 def test_several_processes_serve_a_port_and_end_together(data_dir):
     with served(data_dir, DENSITYD_API_PROCESSES="2") as url:
         for _ in range(40):
