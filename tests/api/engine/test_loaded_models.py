@@ -193,6 +193,7 @@ async def test_a_caller_who_leaves_does_not_stop_the_load_for_the_others(cache, 
 
 
 async def test_loads_that_nobody_waits_for_any_more_are_bounded_too(cache, versions):
+    others = asyncio.all_tasks()
     models = cache(0)
     room = await size_of(models, versions[0])
     models = cache(room)
@@ -201,8 +202,7 @@ async def test_loads_that_nobody_waits_for_any_more_are_bounded_too(cache, versi
         await asyncio.sleep(0)
         leaver.cancel()
         await asyncio.wait({leaver})
-    loads = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    await asyncio.wait(loads)
+    await asyncio.wait(asyncio.all_tasks() - others)
     await asyncio.sleep(0)  # what the end of the last one calls
     assert 0 < models.size_bytes <= room
     assert np.isfinite(await score(models, versions[0]))
