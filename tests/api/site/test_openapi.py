@@ -229,7 +229,7 @@ COUNTED = {
 
 # Rows of data, or a whole body of them: its bytes are bounded before they are read, and each row has
 # the model's columns, or is refused. Errors of sampled rows are left out.
-ROWS = ("rows", "columns", "context", "given", "in", "row_errors")
+ROWS = ("rows", "columns", "context", "given", "in", "between", "row_errors")
 
 # A wait, which the service's own ends.
 WAITS = {"X-Request-Timeout"}
