@@ -16,12 +16,11 @@ from app.engine.watch import EngineWatch
 from tests.api.conftest import add_model, listening
 from tests.support.waiting import until, wait_until
 
+pytestmark = pytest.mark.anyio
 ROWS = {"rows": [[170.0, 70.0, 40.0]] * 2 * QUICK_ROWS}  # are not computed on the event loop
 # A fault in the middle of the API process: its engine breaks down, once, when a file is there.
 BROKEN = """
 import sys
-
-pytestmark = pytest.mark.anyio
 if sys.orig_argv[-2:] == ["-m", "app"]:
     import time
     from pathlib import Path
@@ -81,10 +80,10 @@ def test_an_engine_that_has_ended_is_given_up_at_once():
 async def test_work_that_goes_on_and_an_idle_engine_are_no_fault():
     engine = Engine()
     engine.start()
-    watch = EngineWatch(engine, stall_s=0.2)
+    watch = EngineWatch(engine, stall_s=0.5)
     watching = asyncio.create_task(watch.run(end=lambda: None))
-    await asyncio.sleep(0.5)
-    for _ in range(50):
+    await asyncio.sleep(1.5)
+    for _ in range(150):
         await engine.run(lambda: time.sleep(0.01))
     assert watch.fault is None
     assert not watching.done()

@@ -180,8 +180,9 @@ def test_a_tunnel_and_two_framings_are_refused_and_nothing_behind_them_is_served
 
 def test_several_processes_serve_a_port_and_end_together(data_dir):
     with served(data_dir, DENSITYD_API_PROCESSES="2") as url:
+        score = f"{url}/v1/models/people/log_prob"
         for _ in range(40):
-            scored = httpx.post(f"{url}/v1/models/people/log_prob", content=ROWS, headers=JSON)
+            scored = httpx.post(score, content=ROWS, headers=JSON, timeout=60)
             assert scored.status_code == 200
         metrics = httpx.get(f"{url}/metrics", timeout=60).text
     line = next(text for text in metrics.splitlines() if "log_prob" in text and "_total" in text)
