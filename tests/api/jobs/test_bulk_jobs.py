@@ -385,6 +385,9 @@ def test_a_job_fills_gaps_as_the_route_does(client, supervisor, typed):
         supervisor.run_next()
     job = client.get(f"/v1/jobs/{job['id']}").json()
     assert job["state"] == "succeeded", job["error"]
+    assert (job["progress"]["rows"], job["progress"]["eta_seconds"]) == (400, 0.0)
+    children = client.get("/v1/jobs", params={"parent_id": job["id"]}).json()["items"]
+    assert [child["result"] for child in children] == [None] * 2
     found = list(csv.DictReader(io.StringIO(client.get(job["result"]["url"]).text)))
     query = "&".join(f"{name}={value}" for name, value in wanted.items())
     answer = client.post(
@@ -399,6 +402,8 @@ def test_a_job_fills_gaps_as_the_route_does(client, supervisor, typed):
         assert float(filled["price"]) == float(row["price"] or same["price"])
         assert filled["low.price"] == same["low.price"]
     assert job["metrics"]["uncertain_rows"] == int(answer.headers["x-uncertain-rows"])
+    assert client.delete(job["result"]["url"]).status_code == 204
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
 
 
 @pytest.mark.usefixtures("typed")
