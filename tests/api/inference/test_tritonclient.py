@@ -216,6 +216,9 @@ def test_metadata_of_a_typed_model(client):
     assert document["platform"] == "densityd_mixed"
     assert client.get("/v2/models/cars/ready").json()["ready"] is True
     assert client.get("/v2/health/live").json() == {"live": True}
+    database, blobs = stores(client)
+    blobs.delete(registered(database, blobs, name="gone").checkpoint_key)
+    assert client.get("/v2/models/gone/ready").status_code == 503
     assert document["versions"] == ["1"]
 
 
