@@ -67,8 +67,8 @@ def test_ten_thousand_rows_in_every_format(url, kind):
 
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.CSV])
 def test_large_and_packed_bodies(url, kind):
-    assert_scored(url, kind, 300_000)
-    assert_scored(url, kind, 100_000, packed=True)
+    assert_scored(url, kind, 100_000)
+    assert_scored(url, kind, 30_000, packed=True)
 
 
 def test_events_come_through_as_they_happen(url):

@@ -178,6 +178,7 @@ def test_a_tunnel_and_two_framings_are_refused_and_nothing_behind_them_is_served
         assert answers.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.slow
 def test_several_processes_serve_a_port_and_end_together(data_dir):
     with served(data_dir, DENSITYD_API_PROCESSES="2") as url:
         score = f"{url}/v1/models/people/log_prob"
@@ -189,7 +190,7 @@ def test_several_processes_serve_a_port_and_end_together(data_dir):
     assert float(line.split()[-1]) == 40
 
 
-@pytest.mark.parametrize("proxy", ["true", "false"])
+@pytest.mark.parametrize("proxy", [pytest.param("true", marks=pytest.mark.slow), "false"])
 def test_a_start_on_another_address_without_a_proxy_warns_once(data_dir, proxy):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         variables = {
