@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -14,6 +15,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.files.blobs import Blobs
+from models_store.records import Version
 from tests.api.serving import registered
 from tests.client.scripted import ScriptedServer
 
@@ -25,6 +27,10 @@ class Service:
     url: str
     database: Database
     blobs: Blobs
+
+    def add(self, **fields: Any) -> Version:
+        """Register a version that no training made."""
+        return registered(self.database, self.blobs, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +49,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     service = Service(f"http://127.0.0.1:{port}", app.state.database, app.state.blobs)
-    registered(service.database, service.blobs)
-    registered(
-        service.database,
-        service.blobs,
-        name="heights",
-        columns=["height", "weight"],
-        context_columns=("age",),
-    )
+    service.add()
+    service.add(name="heights", columns=["height", "weight"], context_columns=("age",))
     held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
-    registered(service.database, service.blobs, name="ranked", held_out=held_out)
+    service.add(name="ranked", held_out=held_out)
     yield service
     server.should_exit = True
     thread.join()

@@ -129,23 +129,3 @@ VERSION: dict[str, object] = {
     },
     "checkpoint": {"sha256": "a", "bytes": 1}, "created_at": "2026-11-24T15:27:00Z",
 }  # fmt: skip
-COLUMN: dict[str, object] = {
-    "dtype": "float64", "mean": None, "std": None, "min": None, "max": None, "distinct": None,
-}  # fmt: skip
-CLAIMS = {
-    "id": "ds_1",
-    "name": "claims",
-    "rows": 6,
-    "column_count": 3,
-    "bytes": 96,
-    "sha256": "a",
-    "description": None,
-    "tags": {},
-    "created_at": "2026-01-01T00:00:00Z",
-    "columns": [
-        {**COLUMN, "name": "zip", "type": "category", "reason": "text", "levels": ["01", "02"]},
-        {**COLUMN, "name": "amount", "reason": "numbers", "mean": 1.5},
-        {**COLUMN, "name": "id", "type": "ignored", "reason": "consecutive numbers"},
-    ],
-    "warnings": [{"code": "missing", "column": None, "detail": "2 rows were dropped."}],
-}

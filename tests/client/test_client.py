@@ -6,7 +6,9 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,6 @@ from densityd.client import (
 )
 from densityd.client.wire.parts import JoinedResults
 from tabular.formats import TableFormat
-from tests.api.serving import registered
 from tests.api.wire import read, write
 from tests.client.conftest import Service
 from tests.client.scripted import DATASET, Reply, ScriptedServer, a_json
@@ -51,9 +52,7 @@ def test_unusual_rows_come_as_records_columns_and_files(service, client, tmp_pat
     held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
     kept = {"total": 300, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": [1] * 24}
     for _ in range(2):
-        registered(
-            service.database,
-            service.blobs,
+        service.add(
             name="odd",
             held_out=held_out,
             dataset_id=dataset.id,
@@ -94,13 +93,10 @@ def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) ->
     assert client.datasets.get(from_table.id) == from_table
     listed = [one.id for one in client.datasets.list()]
     assert listed[:3] == [from_table.id, from_array.id, from_file.id]
-    assert np.array_equal(
-        client.datasets.rows(from_table.id, offset=5, limit=2)[:, ::-1], ROWS[5:7]
-    )
-    assert np.array_equal(client.datasets.rows(from_table.id, limit=2, step=5)[:, ::-1], ROWS[:6:5])
-    assert client.datasets.rows(from_table.id, to="table", limit=300).equals(
-        TABLE.cast(client.datasets.rows(from_table.id, to="table", limit=1).schema)
-    )
+    rows: Any = partial(client.datasets.rows, from_table.id)
+    assert np.array_equal(rows(offset=5, limit=2)[:, ::-1], ROWS[5:7])
+    assert np.array_equal(rows(limit=2, step=5)[:, ::-1], ROWS[:6:5])
+    assert rows(to="table", limit=300).equals(TABLE.cast(rows(to="table", limit=1).schema))
     client.datasets.delete(from_file.id)
     with pytest.raises(ApiError) as caught:
         client.datasets.get(from_file.id)

@@ -20,7 +20,6 @@ from densityd.client import ApiError, Client
 from flows.mixed.companion_fitting import fit_companion
 from tabular.typed_rows import TypedRows
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
-from tests.api.serving import registered
 from tests.client.conftest import Service
 
 FRAME = pd.DataFrame(
@@ -45,9 +44,7 @@ def test_scores_are_a_frame_of_the_callers_library_with_its_index(service: Servi
 def test_scores_have_reasons_where_the_model_can_explain(service: Service) -> None:
     spec = dataclasses.replace(SPEC, missing="any")
     held_out = {"rows": 300, "quantiles": np.linspace(-80, 0, 1001).tolist()}
-    registered(
-        service.database,
-        service.blobs,
+    service.add(
         name="hiding",
         spec=spec,
         columns=NAMES,
@@ -109,15 +106,7 @@ def test_a_model_counts_what_it_scores_and_says_that_it_cannot_be_trained_anew(s
 def client(service: Service) -> Iterator[Client]:
     flow, table = mixed_flow(SPEC), torch.from_numpy(mixed_rows(200, seed=5))
     flow.companion = fit_companion(flow, table[:150], table[150:], seed=0)
-    registered(
-        service.database,
-        service.blobs,
-        name="asked",
-        spec=SPEC,
-        columns=NAMES,
-        types=TYPES,
-        flow=flow,
-    )
+    service.add(name="asked", spec=SPEC, columns=NAMES, types=TYPES, flow=flow)
     with Client(service.url) as client:
         yield client
 
@@ -177,15 +166,8 @@ EXPORTED_FRAME: pd.DataFrame = TypedRows(COLUMNS).batch(mixed_rows(200, seed=5))
 @pytest.fixture(scope="module")
 def export(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a model of numbers, levels, dates and gaps."""
-    registered(
-        service.database,
-        service.blobs,
-        name="mixed",
-        spec=SPEC,
-        columns=NAMES,
-        types=TYPES,
-        flow=mixed_flow(SPEC),
-        held_out=RANKS,
+    service.add(
+        name="mixed", spec=SPEC, columns=NAMES, types=TYPES, flow=mixed_flow(SPEC), held_out=RANKS
     )
     file = tmp_path_factory.mktemp("export") / "mixed.safetensors"
     with Client(service.url) as client:

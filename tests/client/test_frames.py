@@ -29,6 +29,12 @@ ROWS: list[dict[str, Any]] = [
 TEXT = pa.string()
 
 
+def table_of(rows: Any) -> pa.Table:
+    table = to_table(rows)
+    assert table is not None
+    return table
+
+
 def pandas_frame() -> pd.DataFrame:
     frame = pd.DataFrame(ROWS, index=pd.Index(["c", "a", "b"], name="key"))
     return frame.astype(
@@ -46,9 +52,7 @@ def polars_frame() -> pl.DataFrame:
     ids=["records", "pandas", "polars", "pyarrow", "views"],
 )
 def test_every_frame_is_the_same_table(rows: Any) -> None:
-    table = to_table(rows)
-
-    assert table is not None
+    table = table_of(rows)
     assert table.column_names == list(ROWS[0])
     types = [pa.float64(), pa.int64(), TEXT, pa.bool_(), pa.timestamp("us", "UTC")]
     assert table.schema.types == types
@@ -57,8 +61,7 @@ def test_every_frame_is_the_same_table(rows: Any) -> None:
 
 def test_a_structured_array_has_names() -> None:
     rows = np.array([(1.5, "north"), (np.nan, "south")], dtype=[("amount", "f8"), ("shop", "U5")])
-    table = to_table(rows)
-    assert table is not None
+    table = table_of(rows)
     assert table.to_pylist() == [
         {"amount": 1.5, "shop": "north"},
         {"amount": None, "shop": "south"},
@@ -79,33 +82,28 @@ def test_a_structured_array_has_names() -> None:
     ids=str,
 )
 def test_cells_of_pandas_keep_their_values(cells: Any, expected: list[object]) -> None:
-    table = to_table(pd.DataFrame({"x": cells}))
-    assert table is not None
+    table = table_of(pd.DataFrame({"x": cells}))
     assert table["x"].to_pylist() == expected
 
 
 def test_intervals_of_pandas_and_wide_or_lazy_columns_of_polars_are_read() -> None:
-    cut = to_table(pd.DataFrame({"age": pd.cut([1.0, 5.0, np.nan], [0, 2, 9])}))
-    assert cut is not None
+    cut = table_of(pd.DataFrame({"age": pd.cut([1.0, 5.0, np.nan], [0, 2, 9])}))
     assert cut.column("age").to_pylist() == ["(0.0, 2.0]", "(2.0, 9.0]", None]
     frame = pl.DataFrame({"n": pl.Series([1, None], dtype=pl.Int128), "s": ["a", "b"]})
     frames: list[Any] = [frame, frame.lazy()]
     for rows in frames:
-        table = to_table(rows)
-        assert table is not None
+        table = table_of(rows)
         assert table.to_pylist() == [{"n": 1, "s": "a"}, {"n": None, "s": "b"}]
 
 
 def test_names_that_are_no_text_become_text() -> None:
-    table = to_table(pd.DataFrame({0: [1.0], 1: [2.0]}))
-    assert table is not None
+    table = table_of(pd.DataFrame({0: [1.0], 1: [2.0]}))
     assert table.column_names == ["0", "1"]
 
 
 def test_keys_that_a_record_lacks_are_gaps() -> None:
     rows: list[dict[str, object]] = [{"a": 1}, {"b": np.float64(2), "a": 1.5}, {}]
-    table = to_table(rows)
-    assert table is not None
+    table = table_of(rows)
     assert table.to_pydict() == {"a": [1.0, 1.5, None], "b": [None, 2.0, None]}
 
 
@@ -144,9 +142,7 @@ cell = st.one_of(
 @settings(max_examples=15, deadline=None)
 @given(rows=st.lists(st.dictionaries(st.text(max_size=4), cell, max_size=4), min_size=1))
 def test_any_records_become_a_table_with_their_names_and_gaps(rows: list[dict[str, Any]]) -> None:
-    table = to_table(rows)
-
-    assert table is not None
+    table = table_of(rows)
     names = {name for row in rows for name in row}
     assert set(table.column_names) == names
     for name in names:

@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 from densityd.cli import app
 from densityd.client import Client, Job
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
-from tests.api.serving import registered
 from tests.client.conftest import Service
 from tests.client.scripted import DROP, JOB, Reply, ScriptedServer, a_json
 from tests.support.servers import free_port
@@ -119,7 +118,7 @@ def test_a_service_that_is_not_there_or_breaks_off_has_a_status_and_an_advice_of
 
 
 def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path, url: str) -> None:
-    registered(service.database, service.blobs, name="gone")
+    service.add(name="gone")
     with Client(url) as client:
         dataset = client.datasets.upload(table, name="mine").id
         job = client.jobs.sample("people:1", 5).id
@@ -151,8 +150,7 @@ def test_unusual_rows_are_printed_and_written(service, table, url, tmp_path):
     with Client(url) as client:
         dataset = client.datasets.upload(table).id
     kept = {"total": 50, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": None}
-    at = service.database, service.blobs
-    registered(*at, name="odd", dataset_id=dataset, unusual=kept | {"held_out": [True, False]})
+    service.add(name="odd", dataset_id=dataset, unusual=kept | {"held_out": [True, False]})
     told = run("unusual", "odd", "--limit", 1).stdout.splitlines()
     assert told[0].split(",")[:5] == ["row", "held_out", "rank", "log_prob", "reasons"]
     assert len(told) == 2
@@ -230,17 +228,8 @@ def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(table, 
 
 def test_an_explanation_is_a_column_of_reasons(asked: ScriptedServer, table: Path) -> None:
     difference = [{"Total ($)": -18.54, "Units": -12.0, "Zip": -0.3}, {"Total ($)": 1.0}]
-    asked.replies = [
-        a_json(
-            {
-                "log_prob": [-40.0, None],
-                "quantile": [0.001, None],
-                "explanation": difference,
-                "usual": {},
-                "difference": difference,
-            }
-        )
-    ]
+    scores = {"log_prob": [-40.0, None], "quantile": [0.001, None], "usual": {}}
+    asked.replies = [a_json(scores | {"explanation": difference, "difference": difference})]
 
     told = run("score", "m", table, "--explain")
 
@@ -284,17 +273,11 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
     [
         (
             ["score", "m", "--dataset", "ds_1", "--include-rows", "--explain"],
-            {
-                "model": "m",
-                "dataset_id": "ds_1",
-                "include_rows": True,
-                "parts": False,
-                "explain": True,
-            },
+            {"dataset_id": "ds_1", "include_rows": True, "parts": False, "explain": True},
         ),
         (
             ["sample", "m", "-n", 2_000_000, "--seed", 3],
-            {"model": "m", "n": 2_000_000, "seed": 3, "context": None},
+            {"n": 2_000_000, "seed": 3, "context": None},
         ),
     ],
     ids=["score", "sample"],
@@ -306,7 +289,7 @@ def test_much_is_done_by_a_job_whose_file_is_downloaded(asked, tmp_path, command
     run(*command, "-o", tmp_path / "file.npy")
 
     assert (tmp_path / "file.npy").read_bytes() == b"bytes"
-    assert json.loads(asked.asked[0].body) == {**request_body, "output": "npy"}
+    assert json.loads(asked.asked[0].body) == {**request_body, "model": "m", "output": "npy"}
     assert asked.asked[-1].line == "GET /v1/jobs/job_1/result"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from flows import PlanarSpec, RadialSpec, SylvesterSpec
 from flows.bijections.base import Bijection
 from flows.bijections.roots import MAX_EVALUATIONS, TOLERANCE, invert
-from flows.bijections.thin_layers import LayerParameters, bend, bend_log_slope, positive, unbend
+from flows.bijections.thin_layers import bend, bend_log_slope, positive, unbend
 from tests.flows.cases import draw, stirred
 
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -268,22 +268,10 @@ def test_a_bend_is_undone_at_all_gains(dtype):
     assert torch.equal(a.sign(), y.sign())
 
 
-def test_a_bend_is_undone_as_by_the_general_search():
-    y, gain = 4 * draw(50, 4), positive(3 * draw(50, 4, seed=1))
-    torch.testing.assert_close(unbend(y, gain), invert(bend, y, gain), rtol=1e-10, atol=1e-10)
-
-
 def test_derivatives_of_an_undone_bend_equal_finite_differences():
     inputs = [draw(3, 2).requires_grad_(), positive(draw(1, 2, seed=1)).requires_grad_()]
     assert torch.autograd.gradcheck(unbend, inputs)
     assert torch.autograd.gradgradcheck(unbend, inputs)
-
-
-def test_undoing_a_bend_takes_few_steps(monkeypatch):
-    y, gain = 3 * draw(50, 4), positive(2 * draw(50, 4, seed=1))
-    expected = unbend(y, gain)[0]
-    monkeypatch.setattr("flows.bijections.thin_layers.MAX_BEND_STEPS", 12)
-    assert torch.equal(unbend(y, gain)[0], expected)
 
 
 @every_dtype
@@ -307,12 +295,3 @@ def test_the_slope_of_a_bend_is_autograds():
 def test_the_positive_function_is_1_at_0_and_never_0():
     torch.testing.assert_close(positive(torch.zeros(1)), torch.ones(1))
     assert bool((positive(torch.tensor([-80.0, 80.0])) > 0).all())
-
-
-def test_layer_parameters_of_one_row_stand_for_all():
-    generator = torch.Generator().manual_seed(0)
-    parameters = LayerParameters(torch.ones(4, 3), context_dim=0, generator=generator)
-    assert parameters(None).shape == (4, 1, 3)
-    conditional = LayerParameters(torch.ones(4, 3), context_dim=2, generator=generator)
-    assert conditional(torch.zeros(5, 2)).shape == (4, 5, 3)
-    torch.testing.assert_close(conditional(torch.zeros(5, 2)), torch.ones(4, 5, 3))

@@ -247,51 +247,6 @@ def test_dimensions_that_do_not_fit_are_refused():
         FormulaTarget("1", 2, window=Window((0.0,), (1.0,)))
 
 
-Tree = tuple[str, Tensor]
-
-
-def _leaves() -> st.SearchStrategy[Tree]:
-    numbers = st.floats(0, 1e6).map(lambda v: (repr(v), torch.full((3,), v, dtype=torch.float64)))
-    return st.one_of(numbers, st.just(("z1", Z1)), st.just(("z2", Z2)))
-
-
-def _grown(trees: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
-    """Bigger trees: their fully or sparingly bracketed text and their value."""
-    operators: dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(
-        zip("+-*/^", (torch.add, torch.sub, torch.mul, torch.div, torch.pow), strict=True)
-    )
-    unary, binary = (
-        st.sampled_from(
-            [name for name, (_, arity) in FUNCTIONS.items() if (arity == (1, 1)) is one]
-        )
-        for one in (True, False)
-    )
-    return st.one_of(
-        st.builds(
-            lambda op, a, b, gap: (f"({a[0]}){gap}{op}{gap}({b[0]})", operators[op](a[1], b[1])),
-            st.sampled_from(sorted(operators)),
-            trees,
-            trees,
-            st.sampled_from(["", " ", "\n "]),
-        ),
-        st.builds(lambda a: (f"-({a[0]})", -a[1]), trees),
-        st.builds(lambda name, a: (f"{name}({a[0]})", FUNCTIONS[name][0](a[1])), unary, trees),
-        st.builds(
-            lambda name, a, b: (f"{name}({a[0]}, {b[0]})", FUNCTIONS[name][0](a[1], b[1])),
-            binary,
-            trees,
-            trees,
-        ),
-    )
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.recursive(_leaves(), _grown, max_leaves=20))
-def test_random_expressions_evaluate_as_their_trees(tree):
-    text, expected = tree
-    torch.testing.assert_close(evaluate(text), expected, equal_nan=True)
-
-
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["+", "-", "*", "/", "**"]), min_size=1, max_size=8), st.data())
 def test_operators_without_brackets_bind_as_in_python(operators, data):

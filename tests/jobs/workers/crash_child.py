@@ -63,20 +63,9 @@ class Point:
         setattr(self.owner, self.name, deadly)
 
 
-def _of_checkpoint(_store: Blobs, _staged: Path, key: str) -> bool:
-    return key.startswith("jobs/")
-
-
-def _of_model(_store: Blobs, _staged: Path, key: str) -> bool:
-    return key.startswith("models/")
-
-
-def _in_jobs(folder: Path) -> bool:
-    return folder.parent.name == "jobs"
-
-
-def _in_models(folder: Path) -> bool:
-    return folder.parent.name == "models"
+def _of(kind: str) -> Callable[..., bool]:
+    """Whether a file of this kind is committed, or the folder of one is synced."""
+    return lambda *at: str(at[-1]).startswith(f"{kind}/") or Path(at[-1]).parent.name == kind
 
 
 def _to_success(_session: Any, _row: Any, to: str) -> bool:
@@ -87,21 +76,21 @@ POINTS = {
     "before the claim": Point(JobWork, "claim", after=False),
     "after the claim": Point(JobWork, "claim", after=True),
     "before the checkpoint's rename": Point(
-        Blobs, "commit", after=False, nth=2, counts=_of_checkpoint
+        Blobs, "commit", after=False, nth=2, counts=_of("jobs")
     ),
     "after the checkpoint's rename": Point(
-        models_store.files.blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
+        models_store.files.blobs, "_sync_folder", after=False, nth=2, counts=_of("jobs")
     ),
-    "after the checkpoint": Point(Blobs, "commit", after=True, nth=2, counts=_of_checkpoint),
+    "after the checkpoint": Point(Blobs, "commit", after=True, nth=2, counts=_of("jobs")),
     "before the row names it": Point(JobWork, "record_epoch", after=False, nth=2),
     "after the row names it": Point(JobWork, "record_epoch", after=True, nth=2),
     "before an old checkpoint goes": Point(Blobs, "delete", after=False),
     "after an old checkpoint went": Point(Blobs, "delete", after=True),
-    "before the model's rename": Point(Blobs, "commit", after=False, counts=_of_model),
+    "before the model's rename": Point(Blobs, "commit", after=False, counts=_of("models")),
     "after the model's rename": Point(
-        models_store.files.blobs, "_sync_folder", after=False, counts=_in_models
+        models_store.files.blobs, "_sync_folder", after=False, counts=_of("models")
     ),
-    "after the model": Point(Blobs, "commit", after=True, counts=_of_model),
+    "after the model": Point(Blobs, "commit", after=True, counts=_of("models")),
     "before the version": Point(JobWork, "finish", after=False),
     "between version and commit": Point(
         models_store.jobs.leases, "move", after=True, counts=_to_success

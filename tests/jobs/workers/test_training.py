@@ -59,7 +59,7 @@ def test_the_best_model_is_stored_and_scores_as_its_metrics_say(undisturbed: Und
     trained = result(undisturbed.messages)
 
     version = trained.version
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     rows = np.load(place.blobs.path(dataset.key))
     known, validation, _ = split_rows(
         len(rows), AcceptedSplit(**task_of(place, dataset).request["split"])
@@ -87,7 +87,7 @@ def test_scores_are_calibrated_by_rows_that_training_never_saw(place: Place, par
 
     version = result(run(task)).version
 
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     rows = np.load(place.blobs.path(dataset.key))
     _, validation, test = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
     held_out = rows[test if part == "test" else validation]
@@ -175,31 +175,21 @@ def test_checkpoints_within_an_epoch_make_the_same_model(place, undisturbed):
         assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
 
 
-def harm_missing(place: Place, at: CheckpointRef) -> None:
-    place.blobs.path(at.key).unlink()
+HARMS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+}
 
 
-def harm_truncated(place: Place, at: CheckpointRef) -> None:
-    path = place.blobs.path(at.key)
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def harm_flipped(place: Place, at: CheckpointRef) -> None:
-    path = place.blobs.path(at.key)
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-
-
-@pytest.mark.parametrize(
-    ("harm", "harmed"), [(harm_missing, 1), (harm_truncated, 2), (harm_flipped, 1)]
-)
+@pytest.mark.parametrize(("harm", "harmed"), [("missing", 1), ("cut", 2), ("flipped", 1)])
 def test_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(place, undisturbed, harm, harmed):
     shutil.copytree(undisturbed.place.blobs.root, place.blobs.root, dirs_exist_ok=True)
     dataset, told = undisturbed.dataset, epochs(undisturbed.messages)
     saved = [message.checkpoint for message in told if message.checkpoint is not None]
     newest, before = saved[2], saved[1]
     for at in [newest, before][:harmed]:
-        harm(place, at)
+        HARMS[harm](place.blobs.path(at.key))
 
     messages = run(task_of(place, dataset, attempt=2, checkpoints=[newest, before]))
 
@@ -231,9 +221,6 @@ def test_a_device_that_is_not_there_is_never_replaced(place: Place) -> None:
 def test_small_steps_stay_on_the_processor_unless_a_device_is_named(place: Place) -> None:
     request = AcceptedTraining.model_validate(task_of(place, place.add_dataset()).request)
     assert training_device("auto", request) == torch.device("cpu")
-    assert training_device("auto", request) == training_device("cpu", request)
-    with pytest.raises(UnfitError):
-        training_device("cuda:99", request)
 
 
 def test_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
@@ -251,13 +238,8 @@ def test_datasets_of_their_own_are_used_whole_for_validation_and_test(place: Pla
     dataset, other = place.add_dataset(), place.add_dataset(rows=77, seed=5)
     task = task_of(place, dataset)
     split = task.request["split"] | {"train": 1.0, "validation": 0.0, "test": 0.0}
-    task = task.model_copy(
-        update={
-            "request": task.request | {"split": split},
-            "validation_dataset": ref(other),
-            "test_dataset": ref(other),
-        }
-    )
+    changes = {"request": task.request | {"split": split}, "test_dataset": ref(other)}
+    task = task.model_copy(update=changes | {"validation_dataset": ref(other)})
 
     metrics = result(run(task)).metrics
 
@@ -272,7 +254,7 @@ def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) 
 
     version = result(run(task)).version
 
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     rows = np.load(place.blobs.path(dataset.key))
     train_rows, _, _ = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
     assert flow.preprocessing.standardise is not None
@@ -287,7 +269,7 @@ def test_a_conditional_flow_is_trained_and_stored_with_its_context(place: Place)
     trained = result(run(task_of(place, dataset, request=request)))
     version = trained.version
     assert (version["columns"], version["context_columns"]) == (["x1", "x3"], ["x2"])
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     assert (flow.dim, flow.context_dim) == (2, 1)
     table = torch.from_numpy(np.load(place.blobs.verify(dataset.key, dataset.sha256)))
     order = table[:, [0, 2, 1]].double()
@@ -295,6 +277,10 @@ def test_a_conditional_flow_is_trained_and_stored_with_its_context(place: Place)
     with torch.no_grad():
         mean = float(flow.double().log_prob_of_table(order[test]).mean())
     assert mean == pytest.approx(trained.metrics["test_log_likelihood"], abs=1e-4)
+
+
+def stored_flow(place: Place, version: dict[str, Any]) -> Any:
+    return load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
 
 
 def replace_rows(place: Place, dataset: Dataset, rows: np.ndarray[Any, Any]) -> Dataset:
@@ -317,7 +303,7 @@ def test_discrete_and_spiky_columns_get_noise_and_are_told_of_once(place: Place)
     notes = [message.text for message in messages if isinstance(message, Note)]
     assert [("x1" in note, "x3" in note) for note in notes] == [(True, False), (False, True)]
     version = result(messages).version
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     assert flow.preprocessing.steps is not None
     assert flow.preprocessing.steps.tolist() == [1.0, 0.0, 0.0]
     assert flow.preprocessing.widths is not None
@@ -467,7 +453,7 @@ def test_the_model_scores_rows_with_gaps_and_samples_valid_cells(place: Place) -
     # Of 480 training rows too few are on the continuous scale to tell that it is logarithmic.
     chosen = [*TYPES[:2], replace(TYPES[2], transform="quantiles"), TYPES[3]]
     assert [Column.from_dict(fields) for fields in version["types"]] == chosen
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     compiled = compile_flow(flow, device=torch.device("cpu"))
     assert np.isfinite(compiled.log_prob(cells(100, seed=1))).all()
     rows = compiled.sample(2000, seed=0)
@@ -498,7 +484,7 @@ def test_a_table_of_levels_alone_trains_and_its_samples_are_levels(place: Place)
     version = result(
         run(task_of(place, place.add_table(levels, types), request={"flow": None}))
     ).version
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     rows = compile_flow(flow, device=torch.device("cpu")).sample(200, seed=0)
     assert np.isin(rows[:, 0], [0, 1, 2]).all()
     assert np.isin(rows[:, 1], [1, 2, 5]).all()
@@ -513,25 +499,18 @@ def test_text_of_a_held_out_table_is_numbered_as_in_the_training_table(place: Pl
     for rows, types in ((held_out, TYPES), (renumbered, [*other, *TYPES[2:]])):
         validation = place.add_table(rows, types)
         task = task_of(place, place.add_table(table, TYPES), request=REQUEST)
-        split = task.request["split"] | {
-            "validation": 0.0,
-            "train": 0.9,
-            "validation_dataset_id": validation.id,
-        }
-        changed = task.model_copy(
-            update={
-                "validation_dataset": ref(validation),
-                "request": task.request | {"split": split},
-            }
-        )
-        found.append(result(run(changed)).metrics["validation_log_likelihood"])
+        own = {"validation": 0.0, "train": 0.9, "validation_dataset_id": validation.id}
+        request = task.request | {"split": task.request["split"] | own}
+        changes = {"validation_dataset": ref(validation), "request": request}
+        metrics = result(run(task.model_copy(update=changes))).metrics
+        found.append(metrics["validation_log_likelihood"])
     assert found[0] == found[1]
 
 
 def test_a_typed_context_conditions_the_density(place: Place) -> None:
     fields = {"columns": ["x1", "x3"], "context_columns": ["x2", "x4"], "optimisation": LONGER}
     version = trained(place, **fields).version
-    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    flow = stored_flow(place, version)
     compiled = compile_flow(flow, device=torch.device("cpu"))
     context = np.array([[0.0, 1.0], [2.0, 1.0]])
     low = compiled.sample(500, seed=0, context=context[:1])

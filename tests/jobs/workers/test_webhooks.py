@@ -148,35 +148,32 @@ def test_a_delivery_that_cannot_be_sent_has_an_outcome(database: Database) -> No
         assert told_of(database, url)
 
 
-def test_a_receiver_that_hangs_up_did_not_answer(database: Database) -> None:
-    with serving(lambda connection: connection.recv(65_536)) as port:
-        told = told_of(database, f"http://127.0.0.1:{port}/")
-    assert told == "The receiver did not answer with HTTP."
+def endless(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        connection.sendall(b"a" * 10_000)
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_receiver_that_says_nothing_is_left(database: Database, scheme: str) -> None:
-    with serving(lambda _: threading.Event().wait(5)) as port:
-        told = told_of(database, f"{scheme}://127.0.0.1:{port}/", timeout_s=0.3)
-    assert told == "The receiver did not answer in time."
+NO_HTTP, LATE = "The receiver did not answer with HTTP.", "The receiver did not answer in time."
 
 
-def test_a_head_without_end_delivers_nothing(database: Database) -> None:
-    def endless(connection: socket.socket) -> None:
-        connection.recv(65_536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-        while True:
-            connection.sendall(b"a" * 10_000)
-
-    with serving(endless) as port:
-        told = told_of(database, f"http://127.0.0.1:{port}/")
-    assert told == "The receiver did not answer with HTTP."
-
-
-def test_a_receiver_without_a_valid_certificate_is_named(database: Database) -> None:
-    with serving(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad\r\n\r\n")) as port:
-        told = told_of(database, f"https://127.0.0.1:{port}/")
-    assert told.startswith("TLS failed: ")
+@pytest.mark.parametrize(
+    ("answer", "scheme", "told"),
+    [
+        (lambda connection: connection.recv(65_536), "http", NO_HTTP),
+        (lambda _: threading.Event().wait(5), "http", LATE),
+        (lambda _: threading.Event().wait(5), "https", LATE),
+        (endless, "http", NO_HTTP),
+        (lambda connection: connection.sendall(b"HTTP/1.1 400\r\n\r\n"), "https", "TLS failed: "),
+    ],
+    ids=["hangs up", "says nothing", "no handshake", "a head without end", "no certificate"],
+)
+def test_a_receiver_that_does_not_answer_right_is_left_and_told(database, answer, scheme, told):
+    timeout_s = 0.3 if told == LATE else 5
+    with serving(answer) as port:
+        found = told_of(database, f"{scheme}://127.0.0.1:{port}/", timeout_s=timeout_s)
+    assert found.startswith(told)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "rebinding.example"])
