@@ -113,7 +113,8 @@ WRONG: dict[str, list[object]] = {
     "coupling": ["yes"],
     "units": [0, 1.5, True],
     "tail_bound": [0.0, -1.0, math.inf, math.nan, True, "5"],
-    "log_scale_bound": [0.0, "5"],
+    "log_scale_bound": [0.0, -1.0, math.inf, math.nan, "5"],
+    "covariance": ["spherical"],
     "regularisation": [0.0, None],
 }
 

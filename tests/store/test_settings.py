@@ -192,10 +192,3 @@ def test_an_exception_is_one_field_of_one_line() -> None:
     for fields in lines:
         assert fields["exception"].startswith("Traceback")
         assert "ValueError" in fields["exception"]
-
-
-def test_the_rows_and_blobs_need_no_torch() -> None:
-    modules = ("jobs.jobs", "jobs.leases", "registry", "files.blobs", "database.database")
-    names = ", ".join(f"models_store.{module}" for module in modules)
-    program = f"import sys, {names}; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 (our own program)

@@ -1,4 +1,4 @@
-"""Real nginx and HAProxy in front of a service, for the tests; where the system has them."""
+"""A real nginx in front of a service, for the tests; where the system has one."""
 
 import contextlib
 import os
@@ -46,24 +46,6 @@ http {{
 }}
 """
 
-# Connections to the service are few, and shared by all callers.
-_HAPROXY_CONFIG = """
-global
-    maxconn 500
-defaults
-    mode http
-    timeout connect 10s
-    timeout queue 120s
-    timeout client 30s
-    timeout server 30s
-    timeout http-keep-alive 30s
-frontend callers
-    bind 127.0.0.1:{port}
-    default_backend service
-backend service
-    http-reuse always
-    server service 127.0.0.1:{service} maxconn {connections}
-"""
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 NGINX = shutil.which("nginx", path=_PATH)
@@ -117,30 +99,3 @@ def nginx_before(service: int) -> Iterator[Nginx]:
         yield nginx
     finally:
         nginx.close()
-
-
-@contextlib.contextmanager
-def haproxy_before(service: int, *, connections: int = 2) -> Iterator[int]:
-    """Run a HAProxy in front of a service on a port of loopback; gives its own port.
-
-    Args:
-        service: port of the service.
-        connections: to the service, at most; callers share them.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="haproxy-"))
-    port = free_port()
-    config = folder / "haproxy.cfg"
-    config.write_text(_HAPROXY_CONFIG.format(port=port, service=service, connections=connections))
-    assert HAPROXY is not None, "HAProxy is not installed"
-    command = [HAPROXY, "-db", "-f", str(config)]
-    process = Guarded(command, end=signal.SIGKILL, log=folder / "log")
-
-    def connect() -> None:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-
-    try:
-        process.wait_until(connect, errors=OSError)
-        yield port
-    finally:
-        process.stop()
-        shutil.rmtree(folder)

@@ -100,18 +100,3 @@ def test_a_request_that_goes_wrong_is_tried_again_or_told_and_nothing_stored_is_
             # A deletion by an old list leaves files, which `doctor` finds.
             assert left == [] or wrong is Wrong.OLD, (fault, request)
             assert bool(told) or wrong not in (Wrong.REFUSED, Wrong.LOST)
-
-
-def test_a_store_that_believes_what_it_reads_is_found_out(tmp_path, monkeypatch):
-    def unread(self: Blobs, key: str, _sha256: str) -> Path:
-        path = self.staging / "unread"
-        self.staging.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(self.stream(key, 0, self.size(key))))
-        return path
-
-    monkeypatch.setattr(Blobs, "verify", unread)
-    requests, _, _ = lived(tmp_path / "undisturbed", None)
-    reads = [number for number, request in enumerate(requests, 1) if request.startswith("get")]
-    with pytest.raises(AssertionError):  # noqa: PT012 - one of them
-        for number in reads:
-            lived(tmp_path / str(number), Fault(number, Wrong.ALTERED))
