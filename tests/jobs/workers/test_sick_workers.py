@@ -6,20 +6,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from models_store.consistency import compare
-from models_store.database.database import Database, migrate
-from models_store.files.blobs import STORE_ID, Blobs, checkpoint_key, result_key
+from models_store.files.blobs import STORE_ID, checkpoint_key, result_key
 from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
-from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
-from tests.api.serving import registered
 from tests.jobs.workers.place import ENDLESS, Place, Running
-from tests.store.makers import submitted
+from tests.store.makers import put, submitted
 from tests.support.waiting import wait_until
 from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.leftovers import sweep
@@ -88,11 +86,10 @@ def test_a_sick_worker_takes_no_job_and_says_why(place, get_sick, tmp_path, sick
     jobs = [place.submit(dataset, max_epochs=1) for _ in range(JOBS)]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    match sickness:
-        case "store not mounted":
-            sick, why = get_sick(store_url=str(elsewhere)), "nothing is mounted there"
-        case _:
-            sick, why = get_sick(device="cuda:7"), "no device cuda:7"
+    if sickness == "store not mounted":
+        sick, why = get_sick(store_url=str(elsewhere)), "nothing is mounted there"
+    else:
+        sick, why = get_sick(device="cuda:7"), "no device cuda:7"
 
     wait_until(lambda: why in str(sick.supervisor.unfit))
     sick.end()
@@ -154,22 +151,13 @@ def test_a_worker_is_tested_again_after_its_environment_failed_a_job(place, star
     assert worker.unfit is None
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    url = f"sqlite:///{tmp_path / 'densityd.sqlite3'}"
-    migrate(url)
-    return Database(url)
-
-
-def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Database) -> None:
-    blobs, jobs = Blobs.in_folder(tmp_path / "blobs"), Jobs(database)
-    version = registered(database, blobs)
+def test_old_jobs_are_deleted_with_their_files(place: Place) -> None:
+    database, blobs, jobs = place.database, place.blobs, place.jobs
+    version = place.add_model()
     old, waiting = submitted(jobs), submitted(jobs)
     for job in (old, waiting):
         for key in (checkpoint_key(job.id, 1, number=1), result_key(job.id, 1, suffix="npy")):
-            with blobs.staged(".x") as path:
-                path.write_bytes(b"x")
-                blobs.commit(path, key)
+            put(blobs, key)
     jobs.cancel("default", old.id)
     for keep_jobs_s in (None, 3600):
         sweep(database, blobs, keep_s=3600, keep_jobs_s=keep_jobs_s)
@@ -180,29 +168,22 @@ def test_old_jobs_are_deleted_with_their_files(tmp_path: Path, database: Databas
     assert len(blobs.keys(f"jobs/{waiting.id}")) == 1
     found = compare(database, blobs, deep=True, grace_s=0)
     assert (found.orphans, found.unusable) == ([], [])
-    database.dispose()
 
 
-def test_staged_files_are_swept_while_the_worker_runs(tmp_path: Path, database: Database) -> None:
-    blobs = Blobs.in_folder(tmp_path / "blobs")
-    with blobs.staged() as old, blobs.staged() as fresh:
+def test_staged_files_are_swept_while_the_worker_runs(place: Place) -> None:
+    with place.blobs.staged() as old, place.blobs.staged() as fresh:
         past = time.time() - 24 * 3600
         os.utime(old, (past, past))
-        sweep(database, blobs, keep_s=0)
-        assert not old.exists()
-        assert fresh.exists()
-    database.dispose()
+        sweep(place.database, place.blobs, keep_s=0)
+        assert (old.exists(), fresh.exists()) == (False, True)
 
 
-def test_a_sweep_tells_whether_more_jobs_are_due(tmp_path, database, monkeypatch):
-    jobs = Jobs(database)
-    for _ in range(3):
-        jobs.cancel("default", submitted(jobs).id)
-    monkeypatch.setattr("workers.leftovers._MOST_JOBS", 2)
-    blobs = Blobs.in_folder(tmp_path / "blobs")
-    assert [sweep(database, blobs, keep_s=3600, keep_jobs_s=0) for _ in range(2)] == [True, False]
-    assert jobs.list("default", limit=9).items == []
-    database.dispose()
+def test_a_sweep_tells_whether_more_jobs_are_due(place: Place) -> None:
+    for _ in range(21):  # one more than a transaction deletes
+        place.jobs.cancel("default", submitted(place.jobs).id)
+    once = partial(sweep, place.database, place.blobs, keep_s=3600, keep_jobs_s=0)
+    assert [once(), once()] == [True, False]
+    assert place.jobs.list("default", limit=9).items == []
 
 
 def test_gpus_are_counted_by_their_files_or_as_the_environment_says(tmp_path, monkeypatch):

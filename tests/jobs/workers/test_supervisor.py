@@ -13,7 +13,7 @@ from sqlalchemy import text, update
 
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
-from models_store.errors import DatabaseUnavailableError, FencedError
+from models_store.errors import DatabaseUnavailableError
 from models_store.job_states import JobKind, JobState, NewJob
 from models_store.jobs.retries import OWN_LIMIT
 from tests.jobs.workers.crash_child import InlineTrainer, InlineTrainers
@@ -360,17 +360,6 @@ def test_a_write_waits_for_the_database_and_keeps_its_place() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert database.written == ["a", "b"]
-
-
-def test_a_fenced_write_ends_everything() -> None:
-    def fenced() -> None:
-        raise FencedError("job_1", attempt=2)
-
-    writes = Writes()
-    writes.add(fenced)
-
-    with pytest.raises(FencedError):
-        writes.flush()
 
 
 class ShortTrainer(InlineTrainer):
