@@ -66,22 +66,27 @@ def link_installed(names: set[str], target: Path) -> None:
                 (target / top).symlink_to(packages / top)
 
 
-@pytest.mark.slow
-def test_the_client_installed_alone_scores(service: Service, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
+def installed_alone(project: Path, name: str, folder: Path) -> tuple[Path, Path]:
+    """Python and the packages of an environment that has the wheel of a project and what it needs alone."""
+    source = folder / "source"
+    shutil.copytree(project, source, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    run(*build, "--wheel-dir", tmp_path / "wheels", source)
-    (wheel,) = (tmp_path / "wheels").iterdir()
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "alone")
-    python = tmp_path / "alone" / "bin" / "python"
+    run(*build, "--wheel-dir", folder / "wheels", source)
+    (wheel,) = (folder / "wheels").iterdir()
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "alone")
+    python = folder / "alone" / "bin" / "python"
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
-    packages = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")[:-1]
-    )
-    lines = importlib.metadata.Distribution.at(next(packages.glob("densityd_client*"))).requires
+    command = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(run(python, "-c", command)[:-1])
+    lines = importlib.metadata.Distribution.at(next(packages.glob(f"{name}*"))).requires
     link_installed(requirements_of(lines or []), packages)
+    return python, packages
+
+
+@pytest.mark.slow
+def test_the_client_installed_alone_scores(service: Service, tmp_path: Path) -> None:
+    python, packages = installed_alone(SOURCE, "densityd_client", tmp_path)
 
     scores, others = json.loads(run(python, "-I", "-c", _USE, service.url))
 

@@ -1,14 +1,11 @@
 """`densityd-flows`: built from the tree, installed alone, used as its README says."""
 
-import importlib.metadata
 import re
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.test_distribution import ROOT, declared, link_installed, requirements_of, run
+from tests.client.test_distribution import ROOT, declared, installed_alone, run
 
 SOURCE = ROOT / "flows"
 _USE = """
@@ -31,19 +28,7 @@ assert [name for name in others if importlib.util.find_spec(name)] == []
 
 
 def test_the_library_installed_alone_trains_saves_and_loads(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    run(*build, "--wheel-dir", tmp_path / "wheels", source)
-    (wheel,) = (tmp_path / "wheels").iterdir()
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "alone")
-    python = tmp_path / "alone" / "bin" / "python"
-    run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
-    command = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    packages = Path(run(python, "-c", command)[:-1])
-    lines = importlib.metadata.Distribution.at(next(packages.glob("densityd_flows*"))).requires
-    link_installed(requirements_of(lines or []), packages)
+    python, packages = installed_alone(SOURCE, "densityd_flows", tmp_path)
 
     run(python, "-I", "-c", f"import os; os.chdir({str(tmp_path)!r}){_USE}")
 
