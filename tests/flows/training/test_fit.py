@@ -341,6 +341,14 @@ def test_sums_are_taken_in_float64():
     assert evaluate(flow, x).mean == pytest.approx(float(exact), rel=1e-6)
 
 
+def test_the_mode_of_the_flow_is_kept_and_not_used():
+    flow, x = trained_flow(find("maf"), 3), example_rows(40, 3, seed=1)
+    expected = evaluate(flow.eval(), x)
+    assert not flow.training
+    assert evaluate(flow.train(), x) == expected
+    assert flow.training
+
+
 HELD_OUT = np.random.default_rng(0).normal(size=5_000)
 
 
