@@ -293,6 +293,8 @@ def test_points_that_are_made_are_standardised(name):
     rows = data.load(name, None)
     assert rows.train.shape[1] == 2
     torch.testing.assert_close(rows.train.std(dim=0), torch.ones(2), atol=0.05, rtol=0)
+    every = torch.cat([rows.train, rows.validation, rows.test])
+    assert len(every.unique(dim=0)) == len(every)  # no row is in two parts
 
 
 @pytest.mark.parametrize("name", ["moons", "picture"])

@@ -300,6 +300,8 @@ def test_a_context_and_preprocessing_are_conditioned_on():
         other = conditional_densities(flow, rows, context + 1)
     assert not torch.allclose(found.log_probs, other.log_probs)
     assert bool(found.means.isnan().all())  # the mean of a logit is not that of its number
+    beyond = torch.tensor([[-1.2, 7.3, 16.2]], dtype=torch.float64)
+    assert flow.preprocessing.to_grid(beyond).tolist() == [[0, 7, 15]]
 
 
 def test_a_row_that_is_too_far_has_no_density_and_one_that_lacks_a_value_none_that_is_known():

@@ -325,6 +325,9 @@ def test_cells_are_read_across_row_groups(tmp_path: Path) -> None:
     batch = pa.record_batch([pa.nulls(len(rows), pa.string())], names=["a"])
     assert kept.fill(batch, rows).column(0).to_pylist() == texts[10:4990:83]
     assert [i for piece in kept.pieces(rows) for i in piece] == list(rows)
+    first = pq.read_metadata(path).row_group(0).num_rows
+    pieces = kept.pieces(range(first + 1))
+    assert [next(pieces), next(pieces)] == [range(first), range(first, first + 1)]
 
 
 def test_rows_that_are_dropped_have_no_cells(accept: Accept, cells: Any) -> None:

@@ -148,6 +148,11 @@ def test_a_file_without_a_header_has_the_names_x1_to_xd(cells):
     for rows in (
         [["1", "2.5"], ["3", "4"], ["5", "6"]],
         [["1", "red"], ["2", "blue"], ["3", "red"]],
+        [
+            ["1", "2"],
+            ["3.5", "4.5"],
+            ["5.5", "6.5"],
+        ],  # too few decimals to call whole numbers names
     ):
         names, read, warnings = cells(lines(rows).encode())
         assert (names, read) == (["x1", "x2"], rows)

@@ -23,6 +23,7 @@ from flows import (
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec
 from flows.bijections.compose import Chain
+from flows.ensemble import mix
 from flows.preprocess import Preprocessing, Standardise
 from tests.flows.cases import CASES, Case, draw, enlarged, example_rows, find, trained_flow
 
@@ -182,6 +183,12 @@ def test_a_far_row_has_quantile_0_and_a_row_that_lacks_a_value_none():
     reached = evaluate(flow, torch.cat([torch.zeros(50, 3), rows[:1]]), row_loss_bound=30.0)
     assert reached.mean == -math.inf
     assert math.isfinite(reached.robust_mean)
+
+
+def test_a_row_beyond_one_member_of_an_ensemble_is_scored_by_the_others():
+    scores = torch.tensor([[math.nan, math.nan], [0.0, math.nan]])
+    found = mix(scores, torch.tensor([0.25, 0.75])).tolist()
+    assert found == pytest.approx([math.log(0.75), math.nan], nan_ok=True)
 
 
 LOGIT = build(

@@ -103,6 +103,17 @@ def test_densities_of_some_columns_agree_with_sums_within_their_standard_errors(
         assert (found.standard_error == 0).all()
 
 
+def test_the_density_of_the_others_knows_no_level_that_training_never_saw():
+    rows, found = example_rows(), []
+    for unseen in (0.0, 0.3):
+        columns = [replace(COLUMNS[0], unseen=unseen), *COLUMNS[1:]]
+        flow = build(replace(SPEC, columns=columns), 3, seed=1)
+        flow.load_state_dict(trained().state_dict())
+        flow.companion = fit_companion(flow.eval(), rows[:500], rows[500:], seed=0)
+        found.append(Questions(compile_flow(flow)).log_prob(rows[500:510].numpy(), [1]).log_prob)
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
+
+
 def test_a_conditional_density_is_the_joint_over_the_known_part():
     rows = example_rows()[500:510].numpy()
     found = questions().log_prob(rows, [0], [1, 2])

@@ -412,6 +412,9 @@ def test_a_gap_of_a_level_scores_so_compiled_too_and_its_columns_sum_to_it(case)
         found = conditional_densities(flow, rows)
         torch.testing.assert_close(found.log_probs.sum(dim=1), expected)
         torch.testing.assert_close(flow.log_prob_parts(rows).sum(dim=1), expected)
+        moved = rows + torch.tensor([0.3, 0.0, 0.0, 0.0])  # no value tells its own mean
+        means = conditional_densities(flow, moved).means
+        torch.testing.assert_close(means[:, 0], found.means[:, 0], equal_nan=True)
     compiled = compile_flow(flow.float())
     assert np.allclose(compiled.log_prob(rows.numpy()), expected, atol=0.05)
     assert compiled.explained_kinds[1] == "learnt"

@@ -134,6 +134,11 @@ def test_training_rows_get_the_noise_where_it_is_wider_than_the_step() -> None:
     assert moved[:, 0].max() == 0
     assert 0.24 < moved[:, 1].max() <= 0.25
     assert 0.49 < moved[:, 2].max() <= 0.5
+    columns = [MixedColumn(step=1.0, spikes=[0.0])]
+    own = build(MixedSpec(columns=columns), 1, seed=0).preprocessing
+    spike, value = own.spread(torch.tensor([[0.0], [5.0]]), generator=torch.Generator())[:, 0]
+    assert spike == 0
+    assert 0 < abs(value - 5) <= 0.5
 
 
 def test_samples_come_without_the_noise() -> None:

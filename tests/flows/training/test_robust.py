@@ -203,6 +203,7 @@ def test_noise_is_drawn_once_or_for_each_epoch(monkeypatch):
     assert torch.equal(seen["once"][0], seen["once"][1])
     assert not torch.equal(seen["epoch"][0], seen["epoch"][1])
     assert all(len(kept) == 3 for kept in seen.values())
+    assert float(seen["once"][0].mean()) == pytest.approx(float(rows.mean()), abs=0.15)
 
 
 def test_a_spike_with_noise_does_not_reach_an_unbounded_density():

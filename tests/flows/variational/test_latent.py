@@ -197,6 +197,8 @@ def test_a_spec_of_something_else_is_refused(fields):
 def test_latent_variables_need_data_and_their_flow():
     with pytest.raises(SpecError, match="columns that they explain"):
         build(LatentSpec(), 2, seed=0)
+    drawn = LatentTarget(known(), ROWS).sample_context(200, generator=torch.Generator())
+    assert torch.equal(drawn.unique(dim=0), ROWS.unique(dim=0))  # each of them, the last one too
     plain = build(GaussianSpec(), 2, context_dim=3, seed=0)
     with pytest.raises(FitError, match="no decoder"):
         LatentTarget(plain, ROWS)

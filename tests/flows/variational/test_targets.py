@@ -32,6 +32,9 @@ def bell(distance: float) -> float:
     return math.exp(-0.5 * distance**2)
 
 
+# Half of w2 at z1 = 1.6, and of w3 at z1 = 1.3.
+HALF_W2, HALF_W3 = 1.5 * bell(1), 1.5 / (1 + math.exp(-1))
+
 BY_HAND = [
     # On the ring at a bright spot: the ring's term is 0, the other spot is 4 / 0.6 away.
     ("U1", 2.0, 0.0, math.log(1 + bell(4 / 0.6))),
@@ -49,9 +52,14 @@ BY_HAND = [
     ("U3", 1.0, -2.0, math.log(1 + bell(3 / 0.35))),
     # Without the square in w2 the branches would not meet again on the left.
     ("U3", -3.0, 1.0, math.log(2)),
+    ("U3", 1.6, math.sin(0.8 * math.pi) - HALF_W2, math.log(2 * bell(HALF_W2 / 0.35))),
     # At z1 = 1, w3 = 1.5: the branches are at 1 and -0.5.
     ("U4", 1.0, 1.0, math.log(1 + bell(1.5 / 0.35))),
     ("U4", 1.0, -0.5, math.log(1 + bell(1.5 / 0.4))),
+    (
+        *("U4", 1.3, math.sin(0.65 * math.pi) - HALF_W3),
+        math.log(bell(HALF_W3 / 0.4) + bell(HALF_W3 / 0.35)),
+    ),
     ("U5", 0.0, 4.0, math.log(2 * bell(2 / 0.8))),
     ("U5", 4.0, 0.0, math.log(bell(2 / 0.8) + bell(6 / 0.8))),
     ("U5", -4.0, 0.0, math.log(bell(2 / 0.8) + bell(6 / 0.8))),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tabular.errors import TableError
 from tabular.formats import TableFormat, TableSummary, WarningCode
 from tabular.ingest.storing import parse_table
+from tabular.source import rows_per_chunk
 from tests.tables.files import Accept, arrow, npy, parquet
 
 
@@ -157,7 +158,9 @@ def test_parquet_columns_of_mixed_types_become_float64(accept, tmp_path):
 
 def test_parquet_columns_of_short_floats_stay_float32(accept, tmp_path):
     table = {"h": np.asarray([0.5, 1.5], np.float16), "f": np.asarray([0.1, 0.2], np.float32)}
-    assert accept(columns_parquet(**table)).dtype == "float32"
+    summary = accept(columns_parquet(**table))
+    assert summary.dtype == "float32"
+    assert summary.columns[1].column.decimals == 1  # of 0.1 as float32 has it
     assert np.load(tmp_path / "table.npy").dtype == np.float32
 
 
@@ -253,6 +256,8 @@ def test_a_running_row_number_is_a_warning(accept):
     table[:, 0] = np.arange(300_000)
     assert warned(accept(table), "row_number") == ["x1"]
     table[200_000, 0] = 1.0
+    assert warned(accept(table), "row_number") == []
+    table[:, 0] = np.arange(300_000) % rows_per_chunk(2)
     assert warned(accept(table), "row_number") == []
 
 

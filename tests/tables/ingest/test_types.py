@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from tabular.cells import decode_cells, encode_cells
 from tabular.columns import Column
 from tabular.errors import TableError
-from tabular.formats import TableFormat, TableSummary
+from tabular.formats import ParseOptions, TableFormat, TableSummary
 from tabular.ingest.numbers import (
     MAX_SPIKES,
+    Sample,
     choose_transform,
     find_spikes,
     grid_step,
     is_ordinal,
     lower_bound,
+    quantiles,
 )
+from tabular.ingest.profiles import TextProfile
 from tabular.ingest.warnings import find_sentinels
 from tests.tables.files import column_of, npy, read
 
@@ -48,6 +51,7 @@ KINDS: dict[str, tuple[Any, str, float | None]] = {
     "minus signs of print": (lambda i: f"\u2212{i + 1}.5", "number", -1.5),
     "a unit": (lambda i: f"{i}.5 kg", "number", 0.5),
     "truth": (lambda i: ("Yes", "no", "NO")[i % 3], "boolean", None),
+    "truth by letters": (lambda i: "ft"[i % 2], "boolean", None),
     "words": (lambda i: ("größer", "x,y", 'q"q', "🙂")[i % 4], "category", None),
     "codes": (lambda i: f"0{i % 7}", "category", None),
     "versions": (lambda i: ("1.9", "1.10")[i % 2], "category", None),
@@ -63,6 +67,7 @@ TEXTS: dict[str, list[str]] = {
     "verses": ["3:16", "4:10", "11:25"],
     "codes of countries": ["da", "ne"],
     "answers": ["Si", "No"],
+    "letters of two pairs": ["f", "y"],
     "numbers or bounds": ["<0.01", "0.5", "1.25"],
 }
 
@@ -94,6 +99,15 @@ def test_numbers_of_months_are_no_dates_and_those_of_days_are():
     assert column_of(articles).column.type == "integer"
     days = [(DAY + timedelta(days=i)).strftime("%Y%m%d") for i in range(60)]
     assert column_of(days).column.datetime_format == "%Y%m%d"
+    assert column_of([days[i % 4] for i in range(60)]).column.type == "integer"  # by chance
+
+
+def test_commas_that_the_first_rows_lack_are_found_later():
+    profile = TextProfile("a", options=ParseOptions())
+    for texts in ([str(i) for i in range(900)], [f"{i + 1},234,567" for i in range(90)]):
+        profile.update(pa.array(texts))
+    [best, *_] = profile.readings
+    assert (best.column.thousands, best.bad) == (",", 0)
 
 
 def test_one_cell_that_is_no_number_makes_text_and_the_reason_says_what_to_do():
@@ -398,6 +412,16 @@ def test_at_an_end_a_spike_has_neighbours_on_one_side_alone(mirrored):
         if mirrored:
             counts, place = counts[::-1], len(counts) - 1
         assert find_spikes(counted(*counts)) == ([place] if is_spike else [])
+
+
+def test_a_sample_is_the_same_of_the_same_rows_in_pieces_and_its_quantiles_are_values_of_it():
+    values, whole, pieces = RANDOM.normal(size=(1, 40_000)), Sample(1), Sample(1)
+    whole.update(values)
+    for piece in np.split(values, 5, axis=1):
+        pieces.update(piece)
+    assert np.array_equal(whole.rows(), pieces.rows())
+    assert 10_000 < whole.rows().size < whole.size
+    assert set(quantiles(np.array([1.0, 2.0, 4.0])).values()) == {1.0, 2.0, 4.0}
 
 
 def test_zero_bounds_what_comes_near_it_and_never_below():
