@@ -17,7 +17,7 @@ from experiments.__main__ import RESULTS
 from experiments.data import DataMissingError
 from experiments.local_job import run_job
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
-from experiments.run import Place, run
+from experiments.run import Place, log_densities, run
 from experiments.studies import STUDIES
 from flows import MadeSpec, build, compile_flow
 from models_store.database.database import Database
@@ -113,6 +113,13 @@ def test_every_variational_recipe_is_a_job_of_the_service_too():
         assert options == dataclasses.replace(
             recipe.options, seed=1, report_every=options.report_every
         )
+
+
+def test_test_densities_are_those_before_standardisation():
+    rows, std = torch.tensor([[0.0, 0.0], [1.0, -2.0]]), torch.tensor([2.0, 4.0])
+    flow = build(MadeSpec(hidden=[4]), 2, standardise=(torch.zeros(2), std), seed=0)
+    expected = flow.log_prob(rows * std).detach().double()
+    torch.testing.assert_close(log_densities(flow, rows), expected)
 
 
 def test_every_result_is_of_an_experiment():

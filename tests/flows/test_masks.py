@@ -222,6 +222,9 @@ def test_a_feature_that_is_hardly_observed_takes_the_stored_statistics():
     seen = observed[:, 1] > 0
     torch.testing.assert_close(u[seen, 1], x[seen, 1] * (1 + EPS) ** -0.5)
     assert (float(norm.mean[1]), float(norm.var[1])) == (0, 1)
+    some = x[:8]  # few, but all of the batch
+    assert_close = torch.testing.assert_close
+    assert_close(norm.inverse(some, None, torch.ones_like(some))[0], norm.inverse(some)[0])
 
 
 @pytest.mark.parametrize("chunk_rows", [7, 500])

@@ -165,6 +165,9 @@ def test_dates_are_read_and_written_in_the_format_of_the_column() -> None:
     assert decode_cells(numbers, column).to_pylist() == ["04/03/2021", "04/03/2021", None]
     with pytest.raises(TableError, match="not a date"):
         encode_cells(pa.array(["30/02/2021"]), column)
+    month = replace(column, datetime_format="%Y-%m")
+    near = encode_cells(pa.array(["2021-03"]), month) + np.array([-9.0, 9.0]) * 86_400
+    assert decode_cells(near, month).to_pylist() == ["2021-03"] * 2
 
 
 def test_dictionaries_are_encoded_by_their_values() -> None:

@@ -76,6 +76,7 @@ def test_another_encoding_is_read_as_cp1252_with_a_warning_or_as_told(cells, ref
     assert cells("имя,b\n1,2\n".encode("cp1251"), encoding="cp1251")[0] == ["имя", "b"]
     assert refuse("é,b\n1,2\n".encode("cp1252"), encoding="utf-8").slug == "dataset-encoding"
     assert refuse("a,b\n1,2\n".encode("utf-16-le")).slug == "dataset-encoding"
+    assert refuse("a,b\n1,é".encode()[:-1], encoding="utf-8").slug == "dataset-encoding"
 
 
 def test_lines_above_the_header_are_left_out_and_counted(cells):

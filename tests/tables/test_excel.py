@@ -12,7 +12,7 @@ from tabular.formats import TableFormat
 from tests.tables.files import Accept, Refuse
 
 EXCEL = TableFormat.EXCEL
-START = datetime(2021, 3, 1, 12)  # noqa: DTZ001 - a workbook knows no zones
+START = datetime(2021, 3, 1, 12, 0, 0, 250_000)  # noqa: DTZ001 - a workbook knows no zones
 ROWS = [
     [i * 1.5, i * i, "red" if i % 3 else "blue", START + timedelta(days=i), i % 2 == 0]
     for i in range(60)
@@ -39,6 +39,7 @@ def test_cells_keep_their_types(accept: Accept, stored: Any) -> None:
         zip(NAMES, ["number", "integer", "category", "datetime", "boolean"], strict=True)
     )
     assert stored()[:, 0].tolist() == [row[0] for row in ROWS]
+    assert (stored()[:, 3] % 1).tolist() == [0.25] * len(ROWS)
 
 
 def test_gaps_titles_and_empty_rows_at_the_end_are_no_values(accept: Accept) -> None:

@@ -225,8 +225,10 @@ def test_a_mixture_of_gaussians_answers_in_closed_form():
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
 def test_the_shape_of_the_tail_of_weights_is_found(shape):
-    uniform = torch.rand(50, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert float(pareto_k(uniform**-shape).mean()) == pytest.approx(shape, abs=0.1)
+    uniform = torch.rand(500, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # The fit is drawn towards 0.5 as by 10 observations beside the tail's 135.
+    expected = (135 * shape + 10 * 0.5) / 145
+    assert float(pareto_k(uniform**-shape).mean()) == pytest.approx(expected, abs=0.015)
     assert pareto_k(torch.ones(1, 100, dtype=torch.float64)) == 0
 
 
