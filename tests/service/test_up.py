@@ -1,4 +1,4 @@
-"""The whole service as a person runs it: ``densityd up`` and HTTP."""
+"""The whole service as a person runs it: ``densityd up``, HTTP, and the blocks of the README."""
 
 import os
 import re
@@ -21,6 +21,9 @@ from tests.support.servers import free_port
 from tests.support.waiting import is_alive, wait_until
 
 CONSUMER = 5
+_BLOCK = re.compile(r"^```(sh|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_URL = "http://127.0.0.1:8000"
+_NEAR_NATS = 1.5  # processors add up in different orders, and a training amplifies it
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -74,6 +77,39 @@ def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(u
     assert "already running" in refused(up.data_dir, free_port())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused(tmp_path / "other", taken.getsockname()[1])
+
+
+def test_the_blocks_of_the_readme_run_as_printed(up, tmp_path):
+    blocks = _BLOCK.findall((EXAMPLES.parent / "README.md").read_text())
+    assert "densityd up" in blocks[0][1]  # the service, which runs already
+    path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    printed = ""
+    compared = 0
+    for kind, block in blocks[1:]:
+        if kind == "text":
+            near = pytest.approx(_numbers(block), abs=_NEAR_NATS, rel=0.1)
+            assert _numbers(printed)[:5] == near, printed
+            compared += 1
+            continue
+        program = [sys.executable, "-"] if kind == "python" else ["/bin/bash", "-eu"]
+        done = subprocess.run(  # noqa: S603 - what we print
+            program,
+            input=block.replace(_URL, up.url),
+            env={**os.environ, "DENSITYD_URL": up.url, "PATH": path},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert '"status":4' not in done.stdout.replace(" ", ""), done.stdout
+        printed = done.stdout.partition("log_prob\n")[2] or done.stdout
+    assert compared == 1
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(line) for line in text.split() if re.fullmatch(r"-?\d+\.\d+", line)]
 
 
 @pytest.mark.slow  # the web page goes the same way
