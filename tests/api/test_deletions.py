@@ -81,7 +81,9 @@ def test_what_is_needed_is_refused_with_its_reason(client):
     assert client.get(f"/v1/jobs/{job}").status_code == 404
     maker = client.get("/v1/models/people/versions/1").json()["lineage"]["job_id"]
     assert_refused(client.delete(f"/v1/jobs/{maker}"), 409, "job-in-use")
+    assert scored(client, "people:1").status_code == 200
     assert client.delete("/v1/models/people/versions/1").status_code == 204
+    assert scored(client, "people:1").status_code == 404
     assert client.delete(f"/v1/jobs/{maker}").status_code == 204
     assert_refused(sampling(client, "people:1"), 404, "not-found")
 

@@ -139,8 +139,9 @@ def test_an_upload_that_never_left_is_tried_again() -> None:
         lambda client: client.jobs.resume("job_1"),
         lambda client: client.datasets.delete("ds_1"),
         lambda client: client.models.set_alias("m", "a", 1, etag='"1"'),
+        lambda client: client.models.update("m", description="a", etag='"1"'),
     ],
-    ids=["resume", "delete", "conditional move"],
+    ids=["resume", "delete", "conditional move", "conditional change"],
 )
 def test_what_may_have_happened_is_not_asked_for_again_but_what_was_refused_is(
     scripted, client, ask
@@ -279,6 +280,7 @@ def test_a_wait_outlives_a_restart_of_the_service(scripted: ScriptedServer) -> N
 def test_the_key_and_the_address_come_from_the_environment_or_the_caller(scripted, monkeypatch):
     monkeypatch.setenv("DENSITYD_URL", f"{scripted.url}/behind/")
     monkeypatch.setenv("DENSITYD_API_KEY", "from-environment")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # of no use on this machine
     scripted.replies = [a_json(JOB)]
 
     with Client() as client:

@@ -115,6 +115,21 @@ def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(j
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
+def test_failures_of_earlier_stages_are_not_tried_again_when_a_parent_is_resumed(jobs, work):
+    parent = a_parent(jobs, trials=3, stages=((1, 1.0), (3, 0.25), (1, 1.0)), max_seconds=60.0)
+    failing = [claimed(work)]
+    for child in failing:
+        work.fail(child.id, child.attempt, code="diverged", detail="It diverged.")
+        while (more := work.claim("w1", lease_s=LEASE_S)) is not None:
+            failing.append(more)
+    assert jobs.get(PROJECT, parent.id).state is JobState.FAILED
+    jobs.resume(PROJECT, parent.id)
+    again = [claimed(work).id for _ in failing[1:]]
+    assert again == [child.id for child in failing[1:]]
+    assert len(again) == 2
+    assert work.claim("w1", lease_s=LEASE_S) is None
+
+
 def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
     parent = a_parent(jobs, trials=4)
     one, two, _silent = (claimed(work, lease_s=lease_s) for lease_s in (LEASE_S, LEASE_S, 0))

@@ -265,6 +265,11 @@ class TestRows:
             "total": 10,
         }
 
+    def test_a_table_of_one_column_is_a_table_in_npy_too(self, client):
+        location = upload(client, b"x\n1.5\n2.5\n").headers["location"] + "/rows"
+        response = client.get(location, headers={"Accept": "application/x-npy"})
+        assert np.load(io.BytesIO(response.content)).tolist() == [[1.5], [2.5]]
+
     def test_a_step_takes_rows_from_all_parts_of_the_table(self, client, location):
         response = client.get(location, params={"offset": 1, "limit": 3, "step": 4})
         assert response.json()["rows"] == [[2, 1.25], [10, 25.25], [18, 81.25]]

@@ -149,6 +149,11 @@ def test_the_distance_of_counts_is_that_of_kolmogorov_and_smirnov():
     assert distance([50, 50], [500, 500]).p_value == 1
 
 
+def test_a_row_is_unusual_from_its_rank_on():
+    counted = count_ranks(np.array([0.005, 0.01, 0.011, np.nan]))
+    assert (counted["rows"], counted["unusual"]) == (3, 2)
+
+
 def test_the_columns_that_made_explained_rows_unusual_are_counted(shared_client):
     flow, rows = mixed_flow(), mixed_rows(200, seed=3)
     quantiles = quantiles_of(compile_flow(flow).log_prob(rows)).tolist()

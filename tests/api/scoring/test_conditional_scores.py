@@ -51,6 +51,11 @@ def test_rows_carry_the_columns_of_the_context_after_the_others(client):
     assert ask(client, "given", "log_prob", {"rows": named}).json() == found.json()
 
 
+def test_samples_given_cells_are_of_models_without_context(client):
+    body = {"n": 1, "context": [[3.0, 1.0]], "given": {COLUMNS[0]: 170.0}}
+    assert_refused(ask(client, "given", "sample", body), 422, "question-unavailable")
+
+
 def test_rows_without_their_context_are_refused(client):
     response = ask(client, "given", "log_prob", {"rows": [[170.0, 70.0, 40.0]]})
     assert response.status_code == 422

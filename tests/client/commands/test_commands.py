@@ -88,6 +88,9 @@ def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> Non
         assert {job.dataset_id for job in jobs} == {dataset.id}
         for job in jobs:
             client.jobs.cancel(job.id)
+    with table.open("ab") as file:
+        file.write(b"1,2,3\n")
+    assert "uploaded 51 rows" in run(*command, *options).stderr
     told = run("train", "--dataset", "ds_1", "--model", "m", "-o", "exclude=a", status=2)
     assert "says how a FILE is read" in told.stderr
     assert (
@@ -126,6 +129,8 @@ def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path
         assert text in run("list").stdout
     assert json.loads(run("list", "--json").stdout).keys() == {"models", "jobs", "datasets"}
     assert job in run("list", "jobs", "--state", "queued").stdout
+    assert job not in run("list", "jobs", "--state", "failed").stdout
+    assert run("list", "jobs", "--limit", 1).stdout.count("\n") == 2
     assert run("list", "models", "--prefix", "nothing").stdout.count("\n") == 1
     assert "--state" in run("list", "models", "--state", "queued", status=2).stderr
     assert "few_rows" in run("show", dataset).stdout
@@ -284,10 +289,12 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
 )
 def test_much_is_done_by_a_job_whose_file_is_downloaded(asked, tmp_path, command, request_body):
     running = {**BULK, "state": "running", "result": None}
-    asked.replies = [a_json(running), a_json(running), a_json(BULK), Reply(body=b"bytes")]
+    ended = {**BULK, "metrics": {"rows": 3, "non_finite": 2}}
+    asked.replies = [a_json(running), a_json(running), a_json(ended), Reply(body=b"bytes")]
 
-    run(*command, "-o", tmp_path / "file.npy")
+    told = run(*command, "-o", tmp_path / "file.npy").stderr
 
+    assert ("2 rows have no score" in told) == (command[0] == "score")
     assert (tmp_path / "file.npy").read_bytes() == b"bytes"
     assert json.loads(asked.asked[0].body) == {**request_body, "model": "m", "output": "npy"}
     assert asked.asked[-1].line == "GET /v1/jobs/job_1/result"

@@ -16,6 +16,7 @@ from models_store.files.blobs import STORE_ID, checkpoint_key, result_key
 from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
 from models_store.jobs.live_workers import Workers
+from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
 from tests.jobs.workers.place import ENDLESS, Place, Running
 from tests.store.makers import put, submitted
 from tests.support.waiting import wait_until
@@ -23,7 +24,9 @@ from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.leftovers import sweep
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import group_limits
+from workers.supervisor.fitness import Fitness
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.trainers import Trainers
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 Supervise = Callable[..., Running]
@@ -149,6 +152,16 @@ def test_a_worker_is_tested_again_after_its_environment_failed_a_job(place, star
     wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
     [worker] = Workers(place.database).alive()
     assert worker.unfit is None
+
+
+@pytest.mark.parametrize(("code", "fit"), [(QUOTA_STORAGE, True), ("storage_full", False)])
+def test_a_project_that_is_full_puts_no_worker_out(place, code, fit):
+    stopping, trainers = threading.Event(), Trainers()
+    fitness = Fitness(place.database, place.settings, stopping=stopping, trainers=trainers)
+    end = AttemptEnd(ending=Ending.ENVIRONMENT, detail="there is no room", code=code)
+    fitness.judge(end)
+    assert fitness.reason == (None if fit else "there is no room.")
+    assert fitness.check() == fit
 
 
 def test_old_jobs_are_deleted_with_their_files(place: Place) -> None:
