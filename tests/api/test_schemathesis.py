@@ -37,9 +37,13 @@ _EVERY = 100
 
 @pytest.fixture(scope="module")
 def schema() -> BaseSchema:
-    made = schemathesis.openapi.from_dict(deepcopy(openapi_document()))
+    document = deepcopy(openapi_document())
+    # What is written into an address may be too long for the head of a request; the server says so, no route.
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            operation["responses"]["431"] = {"description": "The head of the request is too long."}
+    made = schemathesis.openapi.from_dict(document)
     made.config.request_timeout = 100  # a busy machine is no fault
-    # A list that is too long for its schema may be too long for the head of a request, too.
     made.config.checks.negative_data_rejection.expected_statuses = [
         *made.config.checks.negative_data_rejection.expected_statuses,
         "431",
