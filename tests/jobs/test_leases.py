@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -82,6 +83,23 @@ def test_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(jobs, work)
         " after that is done again."
     )
     assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
+
+
+def test_a_worker_that_speaks_before_its_attempt_is_ended_keeps_it(jobs, work, database_url):
+    both = [submitted(jobs) for _ in range(2)]
+    slow, silent = claimed(work), claimed(work)
+    work.renew(slow.id, slow.attempt, lease_s=-9)
+    work.renew(silent.id, silent.attempt, lease_s=-5)
+
+    class Late(Database):
+        def transact(self, *args: Any, **kwargs: Any) -> Any:
+            work.renew(slow.id, slow.attempt, lease_s=LEASE_S)
+            return super().transact(*args, **kwargs)
+
+    late = Late(database_url)
+    assert JobWork(late).end_silent(), "it was found silent"
+    late.dispose()
+    assert [jobs.get(PROJECT, job.id).state for job in both] == [JobState.RUNNING] * 2
 
 
 def test_a_zombies_writes_are_refused_and_change_nothing(jobs, work, registry):

@@ -16,15 +16,20 @@ from models_store.database.schema import (
     JobEventRow,
     JobRow,
     ModelVersionRow,
+    MonitoredRow,
+    WebhookDeliveryRow,
 )
 from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.monitoring import KEPT_DAYS, Monitoring
 from models_store.projects import Projects
 from models_store.quotas import stored_bytes
 from models_store.records import Version
 from models_store.registry import Registry
+from models_store.reviews import Reviews
+from models_store.webhooks.webhooks import Webhooks
 from tests.store.makers import (
     LEASE_S,
     PROJECT,
@@ -343,3 +348,49 @@ def test_computed_rows_count_for_their_project_and_thirty_days(database):
     assert (found("a"), found("b")) == ((50, 57), (0, 100))
     days_later(1)
     assert (found("a"), found("b")) == ((0, 50), (0, 0))
+
+
+def number_of(database: Database, row: type[Any]) -> int | None:
+    with database.read() as session:
+        return session.scalar(select(func.count()).select_from(row))
+
+
+def test_counts_of_scored_rows_are_told_once_a_day_and_kept_for_ninety(database, jobs, work):
+    trained(jobs, work)
+    Webhooks(database).create(PROJECT, "https://example.org/", events=["model.drifted"])
+    monitoring, at = Monitoring(database), (PROJECT, NAME, 1)
+
+    def let_pass(hours: int) -> None:
+        with database.write() as session:
+            session.execute(update(MonitoredRow).values(hour=MonitoredRow.hour - hours))
+
+    for days in (1, 2):
+        monitoring.add(*at, {"rows": 3})
+        for _ in range(2):
+            monitoring.announce(*at, {"days": days})
+        assert number_of(database, WebhookDeliveryRow) == days
+        let_pass(24)
+    let_pass(24 * KEPT_DAYS - 25)
+    monitoring.prune()
+    assert number_of(database, MonitoredRow) == 1
+    let_pass(2)
+    monitoring.prune()
+    assert number_of(database, MonitoredRow) == 0
+
+
+def test_a_model_has_so_many_reviews_and_its_successor_none(
+    database, jobs, work, registry, monkeypatch
+):
+    monkeypatch.setattr("models_store.reviews.MAX_REVIEWS", 2)
+    trained(jobs, work)
+    reviews, digests = Reviews(database), ["0" * 64, "1" * 64]
+    for digest in digests:
+        reviews.set(PROJECT, NAME, digest, "confirmed")
+    with pytest.raises(LimitError):
+        reviews.set(PROJECT, NAME, "2" * 64, "confirmed")
+    reviews.set(PROJECT, NAME, digests[0], "not_unusual")
+    found = reviews.of(PROJECT, NAME, digests)
+    assert [found[digest] for digest in digests] == ["not_unusual", "confirmed"]
+    registry.delete_model(PROJECT, NAME)
+    trained(jobs, work)
+    assert reviews.of(PROJECT, NAME, digests) == {}

@@ -145,10 +145,10 @@ def _host_memory_bytes(settings: WorkerSettings) -> int:
     return int(machine_bytes() * _SHARE_OF_MEMORY / len(devices_of(settings)))
 
 
-def machine_bytes() -> int:
-    """Return the memory of the machine, or of the container that this process is in."""
+def machine_bytes(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int:
+    """Return the memory of the machine, or of the container that this process is in; arguments as of `group_limits`."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([physical, *group_limits(_OWN_GROUPS, _GROUPS)])
+    return min([physical, *group_limits(own, groups)])
 
 
 def group_limits(own: Path, groups: Path) -> Iterator[int]:

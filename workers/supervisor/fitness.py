@@ -30,6 +30,7 @@ class Fitness:
 
     Attributes:
         reason: Reason for which the worker takes no jobs; None if it takes them.
+        look_at: Time before which it is not tested again, by `time.monotonic`.
         store_id: Identity of the store that belongs to the database; None if not known yet.
         memory_bytes: Memory of a trainer, that of its accelerator if it has one; None: not known.
     """
@@ -52,14 +53,14 @@ class Fitness:
         self._tested = settings.device == "cpu"
         self.reason = None if self._tested else _UNTESTED
         self._failures = 0
-        self._look_at = 0.0
+        self.look_at = 0.0
         self.store_id: str | None = None
         self.memory_bytes = memory_limit_bytes(settings)
 
     def check(self) -> bool:
         """Return whether the worker is fit to take a job; what a failed job made doubtful is tested first."""
         with self._lock:
-            if time.monotonic() < self._look_at:
+            if time.monotonic() < self.look_at:
                 return False
             try:
                 # The look at the store costs next to nothing.
@@ -67,7 +68,7 @@ class Fitness:
                     None if self._tested else self._fault_of_trainer()
                 )
             except DatabaseError:
-                self._look_at = time.monotonic() + _FIRST_WAIT_S
+                self.look_at = time.monotonic() + _FIRST_WAIT_S
                 return self._tested  # without it there is nothing to claim either
             if self._stopping.is_set():
                 return False
@@ -96,7 +97,7 @@ class Fitness:
 
     def _put_out(self, reason: str) -> None:
         self._tested = False
-        self._look_at = time.monotonic() + min(
+        self.look_at = time.monotonic() + min(
             _FIRST_WAIT_S * 2.0 ** min(self._failures, 30), _LONGEST_WAIT_S
         )
         self._failures += 1

@@ -25,9 +25,12 @@ from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
+from models_store.projects import Projects
+from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
 from tests.api.serving import registered, stores
 from tests.jobs.test_queues import submit
+from tests.store.makers import a_dataset, a_version
 from tests.support.waiting import wait_until
 
 
@@ -257,6 +260,10 @@ def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
     work.fail(first.id, 1, code="diverged", detail="It ends.")
     progress = {"epoch": 1, "rows_per_second": 100.5}
     work.record_epoch(second.id, 1, lease_s=30, metrics=progress, progress={})
+    registry = Registry(database)
+    registry.add_dataset(a_dataset(project="own", bytes=70))
+    registry.add_version("own", "x", a_version(first, checkpoint_bytes=5))
+    Projects(database).put("own", max_bytes=7, max_queued_jobs=None)
     with database.write() as session:
         session.execute(
             update(JobRow)
@@ -278,6 +285,8 @@ def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
         'densityd_jobs_failed{code="diverged"} 1.0',
         f'densityd_project_stored_bytes{{project="{first.project}"}} 900.0',
         f'densityd_project_max_bytes{{project="{first.project}"}} 1000.0',
+        'densityd_project_stored_bytes{project="own"} 75.0',
+        'densityd_project_max_bytes{project="own"} 7.0',
         'densityd_webhook_deliveries{state="given_up"} 1.0',
         'densityd_webhook_deliveries{state="failing"} 0.0',
         'densityd_dependency_up{dependency="store"} 0.0',

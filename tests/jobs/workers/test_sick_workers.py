@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.leftovers import sweep
 from workers.settings import WorkerSettings
-from workers.supervisor.assignment import group_limits
+from workers.supervisor.assignment import group_limits, machine_bytes
 from workers.supervisor.fitness import Fitness
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.trainers import Trainers
@@ -164,6 +164,18 @@ def test_a_project_that_is_full_puts_no_worker_out(place, code, fit):
     assert fitness.check() == fit
 
 
+def test_a_worker_whose_environment_fails_waits_longer_each_time_until_a_job_succeeds(place):
+    fitness = Fitness(
+        place.database, place.settings, stopping=threading.Event(), trainers=Trainers()
+    )
+    end = AttemptEnd(ending=Ending.ENVIRONMENT, detail="there is no room")
+    for waits_s in (1, 2, 4, None, 1):
+        before = time.monotonic()
+        fitness.judge(None if waits_s is None else end)
+        if waits_s is not None:
+            assert before + waits_s <= fitness.look_at <= time.monotonic() + waits_s
+
+
 def test_old_jobs_are_deleted_with_their_files(place: Place) -> None:
     database, blobs, jobs = place.database, place.blobs, place.jobs
     version = place.add_model()
@@ -267,7 +279,9 @@ def test_the_limits_of_all_groups_of_a_process_are_found(tmp_path, own, files, l
     make(tmp_path / "own", own)
     for name, text in files.items():
         make(tmp_path / "groups" / name, text)
-    assert list(group_limits(tmp_path / "own", tmp_path / "groups")) == limits
+    groups = tmp_path / "own", tmp_path / "groups"
+    assert list(group_limits(*groups)) == limits
+    assert machine_bytes(*groups) == min(limits)
 
 
 def test_a_system_without_groups_has_no_limits(tmp_path: Path) -> None:
