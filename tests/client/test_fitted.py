@@ -195,8 +195,10 @@ def test_scores_equal_those_of_the_service(export: Path, served: pd.DataFrame) -
     )
 
 
-def test_plain_numbers_in_an_array_score_as_by_the_service(service, tmp_path):
+def test_plain_numbers_in_an_array_score_as_by_the_service(service, export, tmp_path):
     rows = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
+    (tmp_path / "people").write_bytes(export.read_bytes())
+    assert scorer.load(tmp_path / "people").columns == NAMES  # until the file is another one
     with Client(service.url) as client:
         client.models.export("people", 1, tmp_path / "people")
         expected = client.log_prob("people", rows)

@@ -20,7 +20,7 @@ from densityd.service import private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, free_port, why_unready
-from tests.support.waiting import is_alive, wait_until
+from tests.support.waiting import Clock, is_alive, wait_until
 
 
 def python(code: str, tmp_path: Path, *, name: str = "child") -> Child:
@@ -39,7 +39,9 @@ STUBBORN = (
 )
 
 
-def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses(tmp_path):
+def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses(
+    tmp_path, monkeypatch
+):
     child = python(SLEEPS, tmp_path)
     for pause_s in (0.5, 1.0, 2.0):
         child.start()
@@ -55,6 +57,13 @@ def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses
         assert before + pause_s <= child.restart_at <= after + pause_s
     assert child.failures == 3
     assert child.check_end() is None, "the same end was noticed twice"
+    clock = Clock()
+    monkeypatch.setattr("densityd.service.children.time", clock)
+    child.start()
+    clock.now += 31  # what ran for so long was well
+    child.send(signal.SIGKILL)
+    wait_until(lambda: not child.running)
+    assert "starts again in 0.5 s" in str(child.check_end())
 
 
 def test_children_end_in_order_and_the_stubborn_are_killed(tmp_path):

@@ -124,6 +124,9 @@ def test_usage_is_counted(client):
     assert usage["jobs"] == {"succeeded": 1}
     asyncio.run(state.tallies.write())
     assert client.get("/v1/usage").json() == usage
+    assert client.delete("/v1/models/people").status_code == 204
+    usage = client.get("/v1/usage").json()
+    assert (usage["datasets"], usage["models"], usage["versions"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(

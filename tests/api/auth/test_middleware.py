@@ -17,6 +17,7 @@ from app.settings import ApiSettings
 from models_store.keys import Scope
 from tests.api.conftest import FIT, assert_refused, openapi_document
 from tests.api.serving import bearer, keyed
+from tests.support.waiting import Clock
 
 OPEN = {
     "/",
@@ -184,15 +185,14 @@ def test_questions_need_read_changes_write_and_metrics_and_keys_admin():
         assert POLICY.needed("POST", f"/v1/models//{verb}") is Scope.WRITE
 
 
-def test_a_revoked_key_is_out_within_a_second_or_so(settings):
+def test_a_revoked_key_is_out_within_two_seconds(settings, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("app.remembered.time", clock)
     with keyed(settings) as (client, keys):
         key = keys.create("mine", Scope.READ)
         assert client.get("/v1/datasets", headers=bearer(key)).status_code == 200
         keys.revoke(key.key.id)
-        deadline = time.monotonic() + 120
-        while client.get("/v1/datasets", headers=bearer(key)).status_code == 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        clock.now += 2.0
         assert_unauthorized(client.get("/v1/datasets", headers=bearer(key)), invalid=True)
 
 

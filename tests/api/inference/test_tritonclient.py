@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from starlette.testclient import TestClient
 from tritonclient.http import (
     InferenceServerClient,
@@ -283,6 +283,7 @@ def test_every_error_has_the_form_of_the_protocol(client, path):
     size=st.integers(-3, 40),
     body=st.binary(max_size=40),
 )
+@example(shape=[1], datatype="INT8", size=1, body=b"ab")
 def test_no_bytes_do_more_than_be_refused(shape, datatype, size, body):
     tensor = {
         "name": "rows",

@@ -221,8 +221,11 @@ def test_two_versions_are_compared_on_rows_that_neither_has_seen(client, supervi
     other = uploaded(client, "\n".join([lines[0], *lines[200:]]).encode())
     assert client.get(path, params=query | {"dataset_id": other}).json()["rows"] == 101
     assert_refused(client.get(path, params={"with": "sales:1"}), 409, "compare-unavailable")
+    trained(client, supervisor, other, **brief)  # whose rows may be among those of the first
+    found = client.get(path, params={"with": "brief:2"}).json()
+    assert (found["dataset_id"], found["unseen"]) == (dataset, False)
     trained(client, supervisor, dataset, **brief | {"columns": COLUMNS[:3]})
-    assert_refused(client.get(path, params={"with": "brief:2"}), 409, "compare-unavailable")
+    assert_refused(client.get(path, params={"with": "brief:3"}), 409, "compare-unavailable")
 
 
 def test_refusals_say_what_to_do(client, supervisor, dataset):

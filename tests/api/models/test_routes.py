@@ -2,11 +2,12 @@ import base64
 import hashlib
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from tests.api.conftest import assert_refused
-from tests.api.serving import COLUMNS, registered, stores
+from tests.api.serving import COLUMNS, registered, stores, uploaded
 
 PRODUCTION = "/v1/models/people/aliases/production"
 
@@ -195,6 +196,28 @@ def test_an_alias_that_a_reader_knows_is_not_sent_again(client):
     refused = client.get(PRODUCTION, headers={"If-Match": '"9"', "If-None-Match": tag})
     assert_refused(refused, 412, "precondition")
     assert client.get(f"{PRODUCTION}x", headers={"If-None-Match": "*"}).status_code == 404
+
+
+def test_a_version_is_better_beyond_two_standard_errors_of_the_difference(client):
+    random = np.random.default_rng(0)
+    rows = random.normal([170, 70, 40], [10, 12, 15], size=(300, 3)).round(1)
+    one, two = (
+        client.post(f"/v1/models/people:{number}/log_prob", json={"rows": rows.tolist()}).json()
+        for number in (1, 2)
+    )
+    differences = np.subtract(one["log_prob"], two["log_prob"])
+
+    def errors(of: Any) -> float:
+        return float(abs(differences[of].mean()) / differences[of].std(ddof=1) * len(of) ** 0.5)
+
+    chosen = (random.choice(len(rows), 20, replace=False) for _ in range(2000))
+    unsure = next(some for some in chosen if 1.2 < errors(some) < 1.8)
+    dataset = uploaded(client, rows[unsure], COLUMNS)
+    query = {"with": "people:2", "dataset_id": dataset}
+    found = client.get("/v1/models/people:1/compare", params=query).json()
+    assert found["difference"] == pytest.approx(differences[unsure].mean())
+    assert abs(found["difference"]) / found["standard_error"] == pytest.approx(errors(unsure))
+    assert (found["sure"], found["better"], found["rows"]) == (False, None, 20)
 
 
 def test_an_alias_points_at_versions_that_exist(client):

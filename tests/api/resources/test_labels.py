@@ -193,6 +193,8 @@ def test_wrong_filters_are_refused(client):
         "created_at[gte]=2026-01-01T00:00:00",
         "created_at[lt]=0001-01-01T00:00:00%2B14:00",
         "order=random",
+        "limit=0",
+        "limit=201",
         "tag=%00",
         "tag=:x",
     ):

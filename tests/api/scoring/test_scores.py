@@ -154,7 +154,8 @@ def test_what_is_not_there_is_not_found(client):
 def test_an_unknown_space_and_too_many_samples_are_refused(client):
     told = assert_refused(ask(client, "log_prob?space=latent", {"rows": ROWS}), 422, "validation")
     assert told["errors"][0]["parameter"] == "space"
-    assert_refused(ask(client, "sample", {"n": 30_001}), 413, "limit-samples")
+    told = assert_refused(ask(client, "sample", {"n": 30_001}), 413, "limit-samples")
+    assert (told["errors"][0]["pointer"], told["limit"]) == ("/n", 30_000)
     assert_refused(ask(client, "sample", {"n": 1, "seed": 2**64}), 422, "validation")
 
 
@@ -241,7 +242,22 @@ def test_a_full_engine_answers_503_with_retry_after(client):
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
 
+def test_rows_of_two_spaces_that_wait_together_are_computed_apart(client):
+    spaces = ["log_prob", "log_prob?space=model"]
+    with ThreadPoolExecutor(2) as threads, occupied(client, max_waiting=8) as (engine, release):
+        asked = [threads.submit(ask, client, space, {"rows": ROWS}) for space in spaces]
+        while engine.waiting < 3:
+            time.sleep(0.01)
+        release.set()
+        together = [one.result().json()["log_prob"] for one in asked]
+    alone = [ask(client, space, {"rows": ROWS}).json()["log_prob"] for space in spaces]
+    assert together == alone
+
+
 def test_who_waited_as_long_as_they_would_is_answered_503(client):
+    tensor = {"name": "rows", "shape": [2, 3], "datatype": "FP64", "data": ROWS}
+    inference = {"inputs": [tensor], "parameters": {"timeout": 50_000}}  # in microseconds
+
     def wait(timeout: str) -> Any:
         return ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
 
@@ -250,6 +266,7 @@ def test_who_waited_as_long_as_they_would_is_answered_503(client):
         while engine.waiting < 2:
             time.sleep(0.01)
         refused = wait("0.05")
+        assert client.post("/v2/models/people/infer", json=inference).status_code == 503
         release.set()
         assert patient.result().status_code == 200
     assert_refused(refused, 503, "overloaded")
@@ -349,3 +366,8 @@ def test_a_body_that_is_too_large_is_told_to_be_split_or_to_become_a_job(alone):
         assert_refused(response, 413, slug)
     detail = alone.post("/v1/models/people/log_prob", content=b"[" * 2000, headers=JSON)
     assert "Split it, or upload the rows as a dataset and start a scoring job" in detail.text
+    registered(
+        *stores(alone), name="wordy", columns=["c" * 300, "d"]
+    )  # names in each row of a text
+    told = alone.post("/v1/models/wordy/inverse", json=[[171.5, 68.2]] * 12)
+    assert "The response" in assert_refused(told, 413, "limit-rows")["detail"]

@@ -227,6 +227,9 @@ def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(table, 
     told = run("score", "people", tmp_path / "rows.csv", status=1).stderr.splitlines()
     assert "  missing: weight" in told
     assert "  unknown: mass" in told
+    for given in (["score", "m"], ["train", "--model", "m"]):
+        for rows in ([], [table, "--dataset", "ds_1"]):
+            assert "either FILE or --dataset" in run(*given, *rows, status=2).stderr
     refused = run("score", "m", table, "--evidence", "--ranks", status=2).stderr
     assert "--ranks and --evidence exclude each other" in refused
 
