@@ -36,6 +36,7 @@ from tests.client.scripted import (
     a_problem,
 )
 from tests.support.servers import free_port
+from tests.support.waiting import Clock
 from tests.tables.files import npy
 
 QUICK = Retries(attempts=4, first_pause_s=0.001, longest_pause_s=2.0)
@@ -256,6 +257,7 @@ def test_lists_go_through_all_pages(scripted: ScriptedServer, client: Client) ->
 
 def test_events_go_on_after_a_broken_stream(scripted: ScriptedServer, client: Client) -> None:
     one = b'retry: 2000\n\nid: 1\nevent: state\ndata: {"state": "queued"}\n\n'
+    one += b'event: closed\ndata: {"detail": "The API key was revoked"}\n\n'
     two = b': keep-alive\n\nid: 2\nevent: end\ndata: {"state": "cancelled"}\n\n'
     scripted.replies = [Reply(200, one, cut=99), Reply(200, two), Reply(204, b"")]
 
@@ -314,15 +316,20 @@ def test_pauses_double_and_are_bounded() -> None:
         assert longest / 2 <= pause <= longest
 
 
-def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less() -> None:
-    error = UnreachableError("http://x", "gone")
-    usual = Attempts(Retries(), Retry.REFUSED, longest_s=60)
-    short = Attempts(Retries(), Retry.REFUSED, longest_s=1)
-    policy = Attempts(Retries(longest_s=60), Retry.REFUSED, longest_s=1)
+def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("densityd.client.retrying.time", clock)
 
-    assert 15 <= sum(iter(lambda: usual.pause_s(error) or 0, 0)) <= 32
-    assert sum(iter(lambda: short.pause_s(error) or 0, 0)) <= 2
-    assert sum(iter(lambda: policy.pause_s(error) or 0, 0)) >= 15
+    def waited_s(retries: Retries, *, longest_s: float) -> float:
+        attempts, began = Attempts(retries, Retry.REFUSED, longest_s=longest_s), clock.now
+        while (pause_s := attempts.pause_s(UnreachableError("http://x", "gone"))) is not None:
+            clock.now += pause_s
+        return clock.now - began
+
+    assert 15 <= waited_s(Retries(), longest_s=60) <= 32
+    assert waited_s(Retries(), longest_s=1) <= 1
+    assert waited_s(Retries(longest_s=60), longest_s=1) >= 15
+    assert 15 <= waited_s(Retries(attempts=100, longest_pause_s=1.0), longest_s=20) <= 20
 
 
 def test_a_proxy_whose_service_starts_again_is_asked_again_where_that_is_safe(scripted, client):

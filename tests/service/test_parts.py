@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from app.settings import ApiSettings
 from densityd.errors import StartError
 from densityd.service import private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, free_port, why_unready
+from densityd.service.up import Service
 from tests.support.waiting import Clock, is_alive, wait_until
 
 
@@ -97,6 +99,22 @@ def test_whoever_is_in_a_hurry_does_not_wait_for_the_grace(tmp_path):
 
     assert not child.running
     assert time.monotonic() - began < 60
+
+
+def test_an_api_that_drains_has_the_time_for_it(tmp_path, monkeypatch):
+    grace: list[float] = []
+
+    def end_soon(order, *, grace_s, **how):
+        grace.extend(grace_s)
+        end_all(order, grace_s=[5.0, 5.0], **how)
+
+    monkeypatch.setattr("densityd.service.up.end_all", end_soon)
+    (tmp_path / "logs").mkdir()
+    settings = ApiSettings(data_dir=tmp_path, drain_delay_s=20, drain_s=10)
+    with Signals() as signals:
+        signals.asked_to_end = 1  # before anything is there
+        Service(settings, say=lambda _: None).run(signals)
+    assert grace[0] > 30
 
 
 def test_kill_9_of_the_parent_leaves_no_child(tmp_path):

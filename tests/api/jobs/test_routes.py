@@ -5,10 +5,11 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
+from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.api.conftest import assert_refused
 from tests.api.serving import registered
-from tests.store.makers import LEASE_S, PROJECT, added, claimed
+from tests.store.makers import LEASE_S, PROJECT, added, claimed, finished
 
 COLUMNS = [
     {"name": f"x{i}", "dtype": "float64", "mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0}
@@ -47,6 +48,14 @@ def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_i
     assert client.get(response.headers["location"]).json() == job
 
 
+def test_datasets_of_a_training_that_waits_cannot_be_deleted(client, registry, dataset_id):
+    held_out = added(registry, rows=1000, columns=COLUMNS).id
+    started = start(client, dataset_id, split={"validation_dataset_id": held_out})
+    assert started.status_code == 202, started.text
+    for used in (dataset_id, held_out):
+        assert_refused(client.delete(f"/v1/datasets/{used}"), 409, "dataset-in-use")
+
+
 def test_an_estimate_tells_the_time_of_a_training_and_starts_none(client, dataset_id):
     def estimate(**fields):
         body = {"model_name": "people", "dataset_id": dataset_id, **fields}
@@ -61,6 +70,12 @@ def test_an_estimate_tells_the_time_of_a_training_and_starts_none(client, datase
     assert estimate(flow="auto").json()["seconds"] > 2 * usual["seconds"]
     assert_refused(estimate(columns=["nowhere"]), 422, "unknown-column")
     assert client.get("/v1/jobs").json()["items"] == []
+    start(client, dataset_id)
+    work = JobWork(client.app.state.database)
+    finished(work, claimed(work))  # at once
+    later = estimate().json()
+    assert later["trainings"] == 1
+    assert later["seconds"] < usual["seconds"]
 
 
 class TestWithBroker:
