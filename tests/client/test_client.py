@@ -525,3 +525,11 @@ def test_notes_about_rows_of_each_part_count_from_the_start_of_a_file() -> None:
     whole = json.loads(file.getvalue())
     assert [note["row"] for note in whole["row_errors"]] == [1, 3, 5]
     assert whole["log_prob"] == [0.5, None] * 3
+
+    file = io.BytesIO()
+    joined = JoinedResults("application/x-ndjson", file)
+    for _ in range(2):
+        joined.add(b'{"log_prob":0.5}\n{"log_prob":0.1,"row_warnings":[{"row":1}]}\n')
+    joined.finish()
+    last = json.loads(file.getvalue().splitlines()[-1])
+    assert last == {"log_prob": 0.1, "row_warnings": [{"row": 3}]}

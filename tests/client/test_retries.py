@@ -24,6 +24,7 @@ from densityd.client import (
 )
 from densityd.client.call import Retry
 from densityd.client.retrying import Attempts
+from densityd.client.wire.files import DownloadProgress
 from densityd.client.wire.problems import read_retry_after
 from tests.client.scripted import (
     DATASET,
@@ -316,7 +317,9 @@ def test_pauses_double_and_are_bounded() -> None:
         assert longest / 2 <= pause <= longest
 
 
-def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less(monkeypatch) -> None:
+def test_pauses_outlast_a_restart_unless_the_caller_waits_for_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = Clock()
     monkeypatch.setattr("densityd.client.retrying.time", clock)
 
@@ -385,6 +388,18 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(scripted, client, tmp
     asked = [(one.headers.get("range"), one.headers.get("if-range")) for one in scripted.asked]
     last = (f"bytes={len(FILE) - 240}-", '"abc"')
     assert asked == [(None, None), ("bytes=5000-", '"abc"'), last, last]
+
+
+def test_a_download_may_break_off_any_number_of_times_while_more_of_it_comes() -> None:
+    progress, error = DownloadProgress(QUICK), TransportError("http://x", "gone")
+    progress.begin(200, RANGES)
+    for mebibytes in range(1, 3 * QUICK.attempts):
+        progress.add(2**20)
+        assert progress.pause_s(error) is not None
+        progress.begin(206, {"Content-Range": f"bytes {mebibytes * 2**20}-"})
+    pauses = [progress.pause_s(error) for _ in range(QUICK.attempts)]
+    assert pauses[0] is not None
+    assert pauses[-1] is None
 
 
 @pytest.mark.parametrize("answer", [Reply(200, FILE, RANGES), rest_of(49)], ids=["whole", "more"])

@@ -200,6 +200,8 @@ class TestRetyping:
             assert_refused(response, 412, "precondition")
             assert (dataset["description"], dataset["tags"]) == ("theirs", {"a": "2", "b": "3"})
             assert kind == "category"
+            stale = {"json": {"types": {"zip": "integer"}}, "headers": {"If-Match": tag}}
+            assert_refused(client.patch(location, **stale), 412, "precondition")
         else:
             assert response.json() == dataset
             assert (dataset["description"], dataset["tags"]) == ("mine", {"a": "1", "b": "3"})

@@ -122,6 +122,14 @@ def test_a_shift_of_one_column_is_found_named_exported_and_told_once_a_day(share
     assert samples["densityd_rank_total", "0"] > 200
 
 
+@pytest.mark.usefixtures("people")
+def test_values_that_are_counted_are_spread_over_a_large_request(shared_client):
+    ends = DATA[[DATA[:, 0].argmin(), DATA[:, 0].argmax()]]
+    score(shared_client, np.repeat(ends, 1024, axis=0))
+    (height,) = (one for one in watched(shared_client)["columns"] if one["column"] == "height")
+    assert (height["counts"][0], height["counts"][-2]) == (512, 512)
+
+
 def test_rows_of_one_kind_raise_an_alarm_on_at_most_one_day_in_a_hundred():
     """Each day has its own model; a day is looked at after every 50 of its 2,000 rows."""
     alarms = 0

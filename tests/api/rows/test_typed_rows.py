@@ -395,6 +395,9 @@ def test_samples_of_a_model_of_plain_numbers_look_like_the_data(client):
     rows = answer.json()["rows"]
     assert all(isinstance(row[0], int) for row in rows)
     assert [[float(cell) for cell in row] for row in cells] == rows
+    whole = client.post(path, json=body, headers={"Accept": "application/x-npy"})
+    exact = np.load(io.BytesIO(whole.content))
+    assert (exact[:, 0] != np.rint(exact[:, 0])).all(), "formats of numbers hold all digits"
     scored = client.post(f"/v1/models/{version.ref}/log_prob", json={"rows": rows})
     assert None not in scored.json()["log_prob"]
     extra = [dict(zip(SERVED, rows[0], strict=True)) | {"more": 1}]

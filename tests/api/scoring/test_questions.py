@@ -112,6 +112,9 @@ def test_draws_have_the_cells_that_are_given_and_keep_to_conditions(client):
         body["given"] = {NAMES[number]: {"between": bounds}}
         rows = client.post("/v1/models/asked/sample", json=body).json()["rows"]
         assert all(sign * (row[number] - low) >= -1e-6 for row in rows)
+    body["given"] = {"doors": {"between": [3, 3]}}  # bounds belong to it
+    rows = client.post("/v1/models/asked/sample", json=body).json()["rows"]
+    assert {row[NAMES.index("doors")] for row in rows} == {3}
     body["given"] = {NAMES[level]: value}
     rows = client.post("/v1/models/asked/sample", json=body).json()["rows"]
     assert {row[level] for row in rows} == {value}

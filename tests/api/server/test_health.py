@@ -124,6 +124,20 @@ def test_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
     wait_until(lambda: levels(lookout)["store"] is Level.OK)
 
 
+def test_what_was_amiss_is_looked_at_again_soon(settings):
+    database = Database(settings.resolved_database_url)
+    found = iter(["the broker is away"])
+    lookout = Lookout(
+        database, Blobs.in_folder(settings.blob_root), lambda: next(found, None), every_s=1000
+    )
+    lookout.start(wait_s=120)
+    assert levels(lookout)["broker"] is Level.DEGRADED
+    wait_until(lambda: levels(lookout)["broker"] is Level.OK, within_s=60)
+    lookout.stop()
+    lookout.join(120)
+    database.dispose()
+
+
 def test_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
     with locked(settings):
         wait_until(lambda: levels(lookout)["database"] is Level.DEGRADED)
