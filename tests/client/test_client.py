@@ -520,11 +520,13 @@ def test_notes_about_rows_of_each_part_count_from_the_start_of_a_file() -> None:
     joined = JoinedResults("application/json", file)
     for _ in range(3):
         note = {"row": 1, "code": "non_finite"}
-        joined.add(json.dumps({"log_prob": [0.5, None], "row_errors": [note]}).encode())
+        told = {"log_prob": [0.5, None], "row_errors": [note], "order": ["b", "a"]}
+        joined.add(json.dumps(told).encode())
     joined.finish()
     whole = json.loads(file.getvalue())
     assert [note["row"] for note in whole["row_errors"]] == [1, 3, 5]
     assert whole["log_prob"] == [0.5, None] * 3
+    assert whole["order"] == ["b", "a"], "it is no list of rows"
 
     file = io.BytesIO()
     joined = JoinedResults("application/x-ndjson", file)

@@ -37,6 +37,8 @@ def test_scores_samples_and_outliers_of_a_fit() -> None:
     )
     # As PyOD tells of the training rows.
     np.testing.assert_array_equal(density.decision_scores_, -density.score_samples(ROWS))
+    other = DensityEstimator(flow=SMALL, optimisation=QUICK | {"seed": 9}, random_state=0)
+    assert (other.fit(ROWS).score_samples(ROWS) != density.score_samples(ROWS)).any()
     assert density.labels_.sum() == 15
     assert ((density.decision_scores_ > density.threshold_) == density.labels_).all()
     np.testing.assert_array_equal(density.predict(ROWS), 1 - 2 * density.labels_)

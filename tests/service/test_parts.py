@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from densityd.errors import StartError
 from densityd.service import private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
-from densityd.service.ports import build_url, free_port, why_unready
+from densityd.service.ports import build_url, free_port, wants_key, why_unready
 from densityd.service.up import Service
 from tests.support.waiting import Clock, is_alive, wait_until
 
@@ -260,7 +260,10 @@ def test_the_url_is_one_that_a_browser_on_this_machine_opens():
 class _Ready(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         checks: list[dict[str, object]] = json.loads(self.server.checks)  # type: ignore[attr-defined]
-        self.send_response(200 if self.path == "/readyz" and not checks else 503)
+        if self.path == "/v1/me":
+            self.send_response(401 if checks else 200)
+        else:
+            self.send_response(200 if self.path == "/readyz" and not checks else 503)
         self.end_headers()
         self.wfile.write(json.dumps({"checks": dict(enumerate(checks))}).encode())
 
@@ -268,13 +271,15 @@ class _Ready(BaseHTTPRequestHandler):
         pass
 
 
-def _told(checks: str) -> tuple[str | None, str]:
+def _told(
+    checks: str, ask: Callable[[str], str | bool | None] = why_unready
+) -> tuple[str | bool | None, str]:
     with HTTPServer(("127.0.0.1", 0), _Ready) as server:
         server.checks = checks  # type: ignore[attr-defined]
         url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        told = why_unready(url)
+        told = ask(url)
         thread.join()
     return told, url
 
@@ -285,6 +290,7 @@ def test_why_the_api_is_not_ready_is_what_it_says():
     assert why_unready(url) == "It does not respond yet."
     told, _ = _told('[{"ok": true, "detail": null}, {"ok": false, "detail": "Kernels compile."}]')
     assert told == "Kernels compile."
+    assert [_told(checks, wants_key)[0] for checks in ("[]", "[1]")] == [False, True]
     told, _ = _told("[1]")
     assert told == "It does not respond yet."
 

@@ -206,6 +206,8 @@ def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(door):
     team = bearer(new.json()["token"])
     found = client.get("/v1/me", headers=team).json()["limits"]
     assert (found["stored_bytes"], found["queued_jobs"]) == (10_000, 5)
+    usage = client.get("/v1/usage", headers=team).json()
+    assert (usage["stored_bytes"]["limit"], usage["queued_jobs"]["limit"]) == (10_000, 5)
 
     assert client.post("/v1/datasets", content=TABLE, headers=team | CSV).status_code == 201
     client.put("/v1/projects/fraud", headers=admin, json={"max_bytes": 40})

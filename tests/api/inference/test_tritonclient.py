@@ -318,6 +318,7 @@ def test_few_samples_of_a_seed_begin_many(client, model, n, binary):
     rows = [read_rows(answer) for answer in (few, many)]
     assert [len(found) for found in rows] == [9, n]
     assert rows[1][:9] == rows[0]
+    assert (HEADER in many.headers) is binary
     memory = client.app.state.body_memory
     assert memory.held == 0
 

@@ -11,6 +11,8 @@ from starlette.testclient import TestClient
 
 from app.models.verdict import VerdictView
 from app.settings import ApiSettings
+from app.unusual.files import unusual_file
+from app.unusual.views import UnusualView
 from models_store.database.database import Database
 from tests.api.conftest import CSV, assert_refused
 from tests.jobs.workers.crash_child import InlineTrainers
@@ -34,7 +36,8 @@ def sales() -> bytes:
             total *= 10
         if row == SWAPPED:
             shop = "north"
-        lines.append(f"A{row},2024-{1 + row % 12:02d}-15,{city},{shop},{units},{total:.2f}")
+        year = 2024 if row else 1990  # one is far from the time that the table covers
+        lines.append(f"A{row},{year}-{1 + row % 12:02d}-15,{city},{shop},{units},{total:.2f}")
     return "\n".join(lines).encode()
 
 
@@ -145,6 +148,22 @@ def test_a_verdict_says_of_time_what_its_figures_say(rising, gain, good, opening
     assert fact.good is good
     assert fact.text.startswith(opening)
     assert verdict.level == ("usable_with_care" if rising else "usable")
+
+
+def test_a_simple_model_that_is_hardly_better_is_as_good():
+    metrics = {"gain_over_independent": 1.0, "test_rows": 500, "gain_over_gaussian": -0.1}
+    for error, good in ((0.06, True), (0.04, False)):
+        told = metrics | {"gain_over_gaussian_standard_error": error}
+        verdict = VerdictView.of(told, dim=2)
+        assert verdict is not None
+        [fact] = [fact for fact in verdict.facts if fact.name == "simple"]
+        assert (fact.good, "as good as" in fact.text) == (good, good)
+
+
+def test_what_looks_like_a_formula_is_a_text_in_a_file():
+    view = UnusualView.model_validate(UnusualView.model_json_schema()["examples"][0])
+    view.rows[0].cells["height"] = "=1+1"
+    assert b",'=1+1," in unusual_file(view, "text/csv")[0]
 
 
 def test_thresholds_count_all_rows_and_those_a_month(client, dataset):

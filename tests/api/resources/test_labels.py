@@ -299,6 +299,19 @@ def test_a_page_ends_before_it_has_too_many_bytes_and_the_next_goes_on(client, j
     assert [one["id"] for page in seen for one in page] == made[::-1]
 
 
+def test_an_item_of_more_bytes_than_a_page_has_is_there_by_itself(client, jobs):
+    made = [submitted(jobs).id for _ in range(2)]
+    work = JobWork(client.app.state.database)
+    for _ in made:
+        job = claimed(work)
+        metrics = {"summary": ["x" * PAGE_BYTES]}
+        work.finish(job.id, job.attempt, metrics=metrics, version=a_version(job))
+    page = client.get("/v1/jobs").json()
+    assert [one["id"] for one in page["items"]] == made[1:]
+    page = client.get("/v1/jobs", params={"cursor": page["next_cursor"]}).json()
+    assert ([one["id"] for one in page["items"]], page["next_cursor"]) == (made[:1], None)
+
+
 def test_a_model_has_so_many_aliases(client):
     registered(*stores(client))
     path, body = "/v1/models/people/aliases", {"version": 1}

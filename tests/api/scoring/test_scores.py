@@ -18,6 +18,7 @@ from app.engine.engine import Engine
 from app.main import create_app
 from app.settings import ApiSettings
 from tests.api.conftest import JSON, assert_refused
+from tests.api.mixed_model import NAMES, registered_mixed
 from tests.api.serving import COLUMNS, MEAN, STD, a_flow, registered, stores
 from tests.tables.files import npy
 
@@ -371,3 +372,11 @@ def test_a_body_that_is_too_large_is_told_to_be_split_or_to_become_a_job(alone):
     )  # names in each row of a text
     told = alone.post("/v1/models/wordy/inverse", json=[[171.5, 68.2]] * 12)
     assert "The response" in assert_refused(told, 413, "limit-rows")["detail"]
+
+
+@pytest.mark.parametrize("setting_values", [{"max_body_bytes": 1024}])
+def test_rows_of_few_bytes_take_no_more_memory_than_a_body_of_numbers(alone):
+    registered_mixed(alone, "sparse")
+    whole = dict.fromkeys(NAMES)
+    told = alone.post("/v1/models/sparse/log_prob", json=[whole, *[{}] * 100])
+    assert assert_refused(told, 413, "limit-rows")["limit"] == 4 * 1024 // (8 * len(NAMES))

@@ -15,6 +15,7 @@ from app.metrics import MOST_LABELS, Metrics
 from app.server import job_metrics, readiness
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Level, Lookout
+from app.server.startup import Shutdown
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobRow, WebhookDeliveryRow
@@ -122,6 +123,16 @@ def test_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
         wait_until(lambda: levels(lookout)["store"] is Level.DEGRADED)
         assert "full" in lookout.found()["store"].detail
     wait_until(lambda: levels(lookout)["store"] is Level.OK)
+
+
+def test_a_process_that_is_about_to_stop_says_so_and_keeps_no_connection(settings):
+    shutdown = Shutdown()
+    with TestClient(create_app(settings, shutdown=shutdown)) as client:
+        assert "connection" not in client.get("/readyz").headers
+        shutdown.draining = True
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "draining")
+        assert client.get("/livez").headers["connection"] == "close"
 
 
 def test_what_was_amiss_is_looked_at_again_soon(settings):

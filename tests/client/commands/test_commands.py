@@ -72,7 +72,7 @@ def test_wrong_options_of_a_training_are_told_before_anything_is_sent(table, url
 
 
 def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> None:
-    options = ["-o", "types.age=ignored", "-o", "exclude=weight", "-o", "tags.team=space"]
+    options = ["-o", "types.age=ignored", "-o", 'exclude=["weight"]', "-o", "tags.team=space"]
     command = ["train", table, "--model", "once", "--no-wait", "--set", "tags.stage=trial"]
     first = run(*command, *options).stderr
     again = run(*command, *options).stderr
@@ -316,6 +316,8 @@ def test_a_result_is_downloaded_in_the_format_that_the_name_tells(asked, monkeyp
     assert "must end in one of" in run("download", "job_1", "-o", "x.xls", status=2).stderr
     asked.replies = [a_json(BULK)]
     assert run("wait", "job_1").stdout == "job_1  3 rows, 5 bytes\n"
+    run("sample", "m", "-n", 2_000_000, "-o", "rows.json")  # which no job writes
+    assert asked.asked[-1].line.startswith("POST /v1/models/m/sample")
 
 
 def test_a_job_is_shown_with_the_time_left_and_then_with_its_file(asked: ScriptedServer) -> None:
