@@ -297,6 +297,9 @@ def test_the_key_and_the_address_come_from_the_environment_or_the_caller(scripte
     assert second.headers["authorization"] == "Bearer mine"
     assert second.headers["x-request-id"] == "r-1"
     assert "mine" not in repr(Settings(scripted.url, "mine"))
+    for timeout_s, connect_s in ((60.0, 5.0), (1.0, 1.0)):  # who is not there is told soon
+        timeout = Settings(scripted.url, timeout_s=timeout_s).http_options()["timeout"]
+        assert (timeout.read, timeout.connect) == (timeout_s, connect_s)
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com", "http://a:port"])

@@ -5,15 +5,24 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
+from app.settings import ApiSettings
 from densityd.client import Client, Optimisation
+from models_store.files.blobs import Blobs
 from tests.service.up import EXAMPLES, Up
 from tests.support.browsers import chromium, watched_page
 from tests.support.servers import free_port
 
+CRASHED = "crashed.upload"
+"""File in the staging folder whose writer ended before the service started."""
+
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    up = Up(tmp_path_factory.mktemp("up") / "data", free_port())
+    data_dir = tmp_path_factory.mktemp("up") / "data"
+    staging = Blobs.in_folder(ApiSettings(data_dir=data_dir).blob_root).staging
+    staging.mkdir(parents=True)
+    (staging / CRASHED).touch()
+    up = Up(data_dir, free_port())
     up.wait_ready()
     yield up
     up.end()

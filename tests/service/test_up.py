@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from densityd.cli import app
+from tests.service.conftest import CRASHED
 from tests.service.up import EXAMPLES, TIMEOUT_S, Up, children_of, command, command_of, succeeds
 from tests.support.collectors import Collector
 from tests.support.servers import free_port
@@ -73,6 +74,7 @@ def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(u
     assert f"Open in the browser    {up.url}\n" in up.text()
     assert f"Or in a terminal       densityd demo --url {up.url}\n" in up.text()
     assert httpx.get(f"{up.url}/docs", timeout=60).status_code == 200
+    assert not list(up.data_dir.rglob(CRASHED)), "no other process writes there"
 
     assert "already running" in refused(up.data_dir, free_port())
     with socket.create_server(("127.0.0.1", 0)) as taken:
