@@ -49,7 +49,7 @@ def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
         assert_refused(client.request(method, path, headers=writer, json={}), 403, "forbidden")
 
     made = client.post("/v1/keys", headers=admin, json={"label": "a", "expires_days": 1})
-    assert made.status_code == 201
+    assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
     token = made.json()["token"]
     assert client.get("/v1/me", headers=bearer(token)).json()["scope"] == "read"
     url = f"/v1/keys/{made.json()['id']}"

@@ -96,6 +96,7 @@ def test_a_training_keeps_unusual_rows_with_what_would_be_usual(client, dataset)
     found = unusual(client, limit=5)
     assert (found["model"], found["dataset_id"], found["total_rows"]) == ("sales:1", dataset, ROWS)
     assert found["columns"] == ["id", "day", "city", "shop", "units", "total"]
+    assert unusual(client, limit=5, dataset_id=dataset) == found
     assert {row["row"] for row in found["rows"]} > {WRONG, SWAPPED}
     wrong = next(row for row in found["rows"] if row["row"] == WRONG)
     assert (wrong["cells"]["id"], wrong["cells"]["day"][:4]) == (f"A{WRONG}", "2024")

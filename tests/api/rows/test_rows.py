@@ -287,3 +287,15 @@ def test_a_long_content_type_is_not_parsed(shared_client):
         for path in ("/v1/models/people/log_prob", "/v1/datasets"):
             answer = shared_client.post(path, content=body, headers=headers)
             assert (answer.status_code == 415) == (status == 415)
+
+
+def test_columns_that_are_ignored_may_have_one_name():
+    names = ["more", "a", "more"]
+    assert RowsShape(["a"], 10, ignores_extra=True).order_of(names) == [1]
+    for shape, sent in (
+        (RowsShape(["a"], 10), names),
+        (RowsShape(["a"], 10, ignores_extra=True), ["a", "a"]),
+    ):
+        with pytest.raises(Problem) as refused:
+            shape.order_of(sent)
+        assert refused.value.members["twice"] == [sent[0]]

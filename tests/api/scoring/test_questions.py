@@ -1,6 +1,8 @@
 """Questions about some columns given others over HTTP: densities, gaps that are filled, predictions, conditions."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from flows.mixed.companion_fitting import fit_companion
 from tabular.typed_rows import TypedRows
 from tests.api.conftest import assert_refused
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, mixed_flow, mixed_rows, registered_mixed
+from tests.api.scoring.test_scores import occupied
 
 ROWS = mixed_rows(300, seed=5)
 
@@ -78,6 +81,19 @@ def test_gaps_are_filled_and_other_cells_stay(client):
     assert len(csv.splitlines()) == 7
     assert "nan" not in csv
     assert ",," in csv, "nothing was filled there"
+
+
+def test_gaps_that_wait_together_are_drawn_by_their_own_seeds(client):
+    rows = [{**row, NAMES[0]: None, NAMES[5]: None} for row in cells(6)]
+    seeds = [f"impute?fill=draw&seed={seed}" for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as threads, occupied(client, max_waiting=8) as (engine, release):
+        waiting = [threads.submit(asked, client, path, rows) for path in seeds]
+        while engine.waiting < 3:
+            time.sleep(0.01)
+        release.set()
+        together = [one.result().json()["rows"] for one in waiting]
+    assert together == [found(client, path, rows)["rows"] for path in seeds]
+    assert together[0] != together[1]
 
 
 def test_a_column_of_levels_has_probabilities_and_one_of_numbers_quantiles(client):
