@@ -1,5 +1,6 @@
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
 from tests.api.conftest import assert_refused
+from tests.api.scoring.test_scores import occupied
 from tests.api.serving import registered, uploaded
 from tests.store.makers import LEASE_S
+from tests.support.waiting import wait_until
 
 RING = {"potential": "U1"}
 
@@ -283,6 +286,15 @@ def test_rows_and_parameters_of_the_evidence_are_checked(client, database, blobs
     )
     found = ask(client, "bits", "evidence", {"rows": [[1, 0], [0.5, 1]]}).json()
     assert found["log_evidence"][1] is None
+    paths = [f"evidence?seed={seed}" for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as threads, occupied(client, max_waiting=8) as (engine, release):
+        waiting = [threads.submit(ask, client, "bits", path, {"rows": [[1, 0]]}) for path in paths]
+        wait_until(lambda: engine.waiting == 3)
+        release.set()
+        together = [one.result().json()["elbo"] for one in waiting]
+    alone = [ask(client, "bits", path, {"rows": [[1, 0]]}).json()["elbo"] for path in paths]
+    assert together == alone, "each has the noise of its own seed"
+    assert alone[0] != alone[1]
     assert [one["row"] for one in found["row_errors"]] == [1]
     wide = ask(client, "bits", "evidence", {"rows": [[1, 0, 0, 1]]})
     assert_refused(wide, 422, "dimension-mismatch")
