@@ -57,6 +57,8 @@ def test_runs_of_blanks_separate_the_values_of_a_file_that_has_nothing_else(cell
         ["a", "b"],
         [["1", "2"], ["3", "4"], ["5", "6"]],
     )
+    towns = [["New York"], ["Paris"], ["Los Angeles"]]
+    assert cells(lines([["town"], *towns]).encode())[:2] == (["town"], towns)
 
 
 def test_quoted_values_hold_separators_quotes_and_line_ends(cells):
@@ -160,6 +162,7 @@ def test_a_file_without_a_header_has_the_names_x1_to_xd(cells):
         assert "header=true" in warnings["numeric_header"]
     assert cells(b"1,2\n3,4\n5,6\n", header=True)[0] == ["1", "2"]
     assert cells(b"a,b\n3,4\n5,6\n", header=False)[1][0] == ["a", "b"]
+    assert cells(b"a,b\n3,4\na,b\n5,6\n")[0] == ["a", "b"]  # as of two files in one
 
 
 def test_whole_numbers_above_decimals_are_names_and_so_are_years_beside_a_text(cells):

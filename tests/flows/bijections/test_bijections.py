@@ -134,10 +134,11 @@ def test_statistics_follow_the_batches_with_the_given_momentum():
     torch.testing.assert_close(layer.var, 0.75 + 0.25 * x.var(dim=0, correction=0))
 
 
-def test_dataset_statistics_of_pieces_equal_those_of_all_rows_far_from_0():
-    x = example_rows(1000, 3) + 1e6
+@pytest.mark.parametrize("sizes", [[1, 2, 300, 697], [1, 4]], ids=["many", "few"])
+def test_dataset_statistics_of_pieces_equal_those_of_all_rows_far_from_0(sizes):
+    x = example_rows(sum(sizes), 3) + 1e6
     norm = _layer(statistics="dataset").eval()
-    pieces = [(rows, None, None) for rows in x.split([1, 2, 300, 697])]
+    pieces = [(rows, None, None) for rows in x.split(sizes)]
     set_dataset_statistics(Chain([norm]), lambda: iter(pieces))
     torch.testing.assert_close(norm.mean, x.mean(dim=0), rtol=1e-14, atol=0)
     torch.testing.assert_close(norm.var, x.var(dim=0, correction=0), rtol=1e-8, atol=0)

@@ -12,6 +12,7 @@ import torch
 from flows import (
     FitOptions,
     Flow,
+    FlowError,
     GaussianMixtureSpec,
     MixedColumn,
     MixedSpec,
@@ -154,6 +155,16 @@ def test_unknown_cells_are_drawn_within_their_conditions():
     assert levels is not None
     assert levels[0][1] == 0
     assert levels[0][2] == pytest.approx(share, abs=0.1)
+    one = Conditions({2: Within(low=1.5, high=1.5)})  # which has no probability, as a spike would
+    with pytest.raises(FlowError, match="no value of column 2"):
+        list(questions().weighted(row, known, conditions=one))
+
+
+def test_draws_fill_gaps_and_leave_known_cells_as_they_are():
+    rows = np.array([[np.nan, 1.0, 99.0], [2.0, np.nan, 0.123456789]])
+    found = impute(questions(), rows, fill="draw").rows
+    assert np.where(np.isnan(rows), np.nan, found) == pytest.approx(rows, rel=0, abs=0, nan_ok=True)
+    assert found[0, 0] in {0.0, 1.0, 2.0}
 
 
 def test_probabilities_of_a_category_are_those_that_validation_rows_make_likely():
@@ -174,20 +185,25 @@ def test_probabilities_of_a_category_are_those_that_validation_rows_make_likely(
 
 
 def test_intervals_hold_their_share_of_rows_like_those_of_validation():
-    """Numbers twice as far apart as those of training make the intervals wider."""
+    """Numbers twice as far apart as those of training make the intervals wider, others not half as wide."""
     rows, flow = example_rows(2000), trained()
     rows[:, 2] *= 2
     asked = rows[1000:].numpy().copy()
     x = asked[:, 2].copy()
     asked[:, 2] = np.nan
-    there, held = np.isfinite(x), []
-    for validation in (example_rows(), rows[:1000]):
+    there, held, shares = np.isfinite(x), [], []
+    middles = example_rows()
+    middles[:, 2] = torch.where(middles[:, 0] > 0, middles[:, 0], torch.nan)
+    for validation in (middles, rows[:1000]):
         flow.companion = companion_of(flow, example_rows()[:500], validation, seed=0)
+        assert flow.companion is not None
+        shares.append(flow.companion.calibrated(2, [0.1, 0.9]))
         found = impute(Questions(compile_flow(flow)), asked, level=0.8)
         inside = (found.low[:, 2] <= x) & (x <= found.high[:, 2])
         held.append(inside[there].mean())
     narrow, calibrated = held
     assert narrow < 0.6
+    assert shares[0] == pytest.approx([0.2, 0.8])
     assert 0.75 < calibrated < 0.88
 
 

@@ -97,6 +97,10 @@ def test_variables_that_have_nothing_to_do_with_each_other_have_no_parents() -> 
     for rows in (50, 300, 3000):
         indices = torch.from_numpy(random.integers(0, 5, (rows, 12))).float()
         assert set(tree_of(indices, [5] * 12).parents) == {-1}
+    # Of 400 rows a parameter must gain half of log 400, which is 3.0: this pair gains 1.5 more.
+    counts = torch.tensor([115, 85, 85, 115])
+    levels = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    assert tree_of(levels.repeat_interleave(counts, dim=0), [2, 2]).parents == [-1, 0]
 
 
 def test_tables_of_few_rows_are_smoothed_as_the_rows_suggest() -> None:

@@ -11,11 +11,13 @@ from torch.nn.utils import parameters_to_vector
 
 from flows import (
     BatchNormSpec,
+    Denoise,
     DivergedError,
     EpochReport,
     FitError,
     FitInterrupted,
     FitOptions,
+    FitState,
     Flow,
     FlowError,
     FlowSpec,
@@ -79,6 +81,7 @@ def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluat
     found = evaluate(flow, VALIDATION).mean
     assert found == pytest.approx(report.best_validation_log_likelihood, abs=1e-5)
     assert found > report.validation_log_likelihood
+    assert found == pytest.approx(report.best_robust_validation_log_likelihood, abs=1e-5)
 
     recomputed = copy.deepcopy(flow)
     assert recomputed.preprocessing.standardise is not None
@@ -181,6 +184,20 @@ def test_a_state_of_another_training_is_refused(spec, fields):
     state = next(fit(new_flow(), TRAIN, VALIDATION, options=OPTIONS)).snapshot()
     with pytest.raises(FitError, match="the state belongs to"):
         train(new_flow(spec), with_options(**fields), state=state)
+
+
+def test_a_state_of_an_earlier_release_lacks_what_samples_alone_depend_on():
+    maps, ends = (
+        Denoise.fit(TRAIN, torch.full((4,), 0.1), [0]),
+        torch.stack([ROWS.amin(0), ROWS.amax(0)]),
+    )
+    flows = [build(SPEC, 4, denoise=maps, extent=ends, seed=1) for _ in range(3)]
+    state = next(fit(flows[0], TRAIN, VALIDATION, options=OPTIONS)).snapshot()
+    kept = {name: value for name, value in state.tensors.items() if "/preprocessing." not in name}
+    assert len(kept) < len(state.tensors)
+    train(flows[1], state=FitState(kept, state.meta))
+    train(flows[2])
+    assert_same(*flows[1:])
 
 
 @pytest.mark.parametrize("rows", [33, 65, 97, 2])

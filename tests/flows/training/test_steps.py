@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from flows import (
     FitOptions,
@@ -191,6 +192,17 @@ def test_the_average_follows_the_weights_soon_forgets_the_first_and_is_restored(
     for name, value in restored.tensors()["average"].items():
         assert torch.equal(value, steps.tensors()["average"][name])
         assert value.numel() == 0 or not torch.equal(value, before[name])
+
+
+def test_both_kinds_of_steps_are_the_same_with_any_weight_decay():
+    found = []
+    for kind in (AutogradSteps, CompiledSteps):
+        flow = build(MadeSpec(hidden=[4]), 3, seed=0)
+        steps = kind(flow, FitOptions(weight_decay=5.0, learning_rate=0.1))
+        for number in (1, 2):
+            steps.take(TRAIN[:20, :3].float(), number)
+        found.append(parameters_to_vector(flow.parameters()))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 def takes_denormals_for_zero():

@@ -103,14 +103,15 @@ def test_a_full_disk_and_a_source_that_is_not_there_are_not_the_files_fault(tmp_
 
 
 def test_a_csv_file_is_stored_row_by_row_with_its_statistics(accept, tmp_path):
-    summary = accept(b"height,width\n1.5,2\n2.5,4\n5,-1e1\n")
+    summary = accept(b"height,width,gaps\n1.5,2,1\n2.5,4,\n5,-1e1,4\n")
     stored = np.load(tmp_path / "table.npy", mmap_mode="r")
-    assert stored.tolist() == [[1.5, 2.0], [2.5, 4.0], [5.0, -10.0]]
+    assert stored[:, :2].tolist() == [[1.5, 2.0], [2.5, 4.0], [5.0, -10.0]]
     assert (summary.rows, summary.rows_dropped, summary.dtype) == (3, 0, "float64")
     height = summary.columns[0]
     assert (height.name, height.dtype, height.distinct) == ("height", "float64", 3)
     assert (height.mean, height.min, height.max) == (3.0, 1.5, 5.0)
     assert height.std == pytest.approx(np.std([1.5, 2.5, 5.0]))
+    assert (summary.columns[2].mean, summary.columns[2].std) == (2.5, 1.5)
 
 
 @pytest.mark.parametrize(

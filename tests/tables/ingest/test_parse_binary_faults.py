@@ -1,6 +1,7 @@
 """Bad npy and Parquet files, and the types that good ones may have."""
 
 import io
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -209,6 +210,7 @@ def test_parquet_columns_without_single_values_are_ignored(accept, column):
     [
         (pa.array(["1.5", "2.5"]).dictionary_encode(), "number", 1.5),
         (pa.array([1, 2], pa.decimal128(9, 2)), "integer", 1.0),
+        (pa.array([Decimal("0.35"), Decimal("0.41")]), "number", 0.35),
         (pa.array(["1", "2"]), "integer", 1.0),
         (pa.array(["u", "v"], pa.large_string()), "category", 0.0),
         (pa.array([True, False]), "boolean", 1.0),

@@ -64,6 +64,7 @@ TEXTS: dict[str, list[str]] = {
     "doses": ["5", "5 g", "5 mg", "10 g"],
     "marks": ["5-", "4", "2-", "1"],
     "flats": ["12 b", "7", "9"],
+    "units on either side": ["5 kg", "kg 7", "9 kg"],
     "verses": ["3:16", "4:10", "11:25"],
     "codes of countries": ["da", "ne"],
     "answers": ["Si", "No"],
@@ -229,7 +230,7 @@ def test_names_that_few_rows_share_are_kept_and_not_modelled_until_a_type_is_sta
     assert "category" in found.reason
     stated = read(players, types={"player": "category"})[0].columns[0].column
     assert (stated.type, stated.other) == ("category", True)
-    towns = two_columns("town", (f"town {i % 120}" for i in range(3000)))  # 25 rows each
+    towns = two_columns("town", (f"town {i % 120 if i < 2900 else i}" for i in range(3000)))
     assert read(towns)[0].columns[0].column.type == "category"
     rare = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
     assert (rare.column.levels, rare.column.other) == (("c",), True)
@@ -240,6 +241,12 @@ def test_names_that_few_rows_share_are_kept_and_not_modelled_until_a_type_is_sta
 def test_a_slip_far_from_the_other_values_is_no_level(slip, has_levels):
     cells = [str(1 + i % 5) for i in range(400)]
     cells[7] = cells[7] if slip is None else str(slip)
+    assert bool(column_of(cells).column.levels) is has_levels
+
+
+@pytest.mark.parametrize(("count", "has_levels"), [(20, True), (21, False)])
+def test_twenty_whole_numbers_at_most_are_levels_without_being_asked_for(count, has_levels):
+    cells = [str(i % count) for i in range(20 * count)]
     assert bool(column_of(cells).column.levels) is has_levels
 
 
