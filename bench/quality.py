@@ -8,7 +8,8 @@ which a later run keeps, so that a stopped run continues.
 
 The likelihoods of a table have the measure of its cells: a value has the probability of its step, the
 smallest distance of two values, so that values with probabilities compare with densities. Rows whose
-column `--label` is 1 are no training rows, and are told from the held-out ones by their density.
+column `--label` is 1 are no training rows, and are told from the held-out ones by their density. A row
+without a density, as one with a gap in a column that has none in training, is counted, and is in no mean.
 """
 
 import argparse
@@ -58,6 +59,7 @@ _COLUMNS = {
     "nats": "nats a row, in cells",
     "discrete": "nats: d",
     "continuous": "x given d",
+    "unscored": "rows without one",
     "c2st": "C2ST",
     "variation": "total variation: mean, worst",
     "halves": "of two halves",
@@ -138,10 +140,10 @@ def measure_one(split: Split, method: str, seed: int) -> Result | None:
         cells = cell_sizes(split.held_out, table, fitted.beside.pop("atoms", {}))
         scores = found.sum(axis=1)
         result |= {
-            "nats": float(np.mean(scores + cells)),
-            "discrete": float(found[:, 0].mean()),
-            "continuous": float(found[:, 1].mean()),
-            "unscored": int((~np.isfinite(scores)).sum()),
+            "nats": float(np.nanmean(scores + cells)),
+            "discrete": float(np.nanmean(found[:, 0])),
+            "continuous": float(np.nanmean(found[:, 1])),
+            "unscored": int(np.isnan(scores).sum()),
         }
         if len(split.anomalies):
             told = np.concatenate([scores, fitted.parts(split.anomalies).sum(axis=1)])
@@ -392,7 +394,7 @@ def _cell(name: str, found: list[Any]) -> str:
     mean = statistics.mean(found)
     if name in ("invalid", "beyond"):
         return f"{100 * mean:.2f} %"
-    return f"{mean:.0f}" if name == "seconds" else f"{mean:.3f}"
+    return f"{mean:.0f}" if name in ("seconds", "unscored") else f"{mean:.3f}"
 
 
 def _parser() -> argparse.ArgumentParser:
