@@ -26,8 +26,8 @@ from workers.supervisor.writes import Writes
 
 Supervise = Callable[..., Running]
 # Long enough to be caught in the middle, short enough to wait for.
-EPOCHS = 20
-MEDIUM: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 40}
+EPOCHS = 40
+MEDIUM: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(place, supervise):
     dataset = place.add_dataset()
-    job_id = place.submit(dataset, max_epochs=200, patience=200)
+    job_id = place.submit(dataset, max_epochs=30, patience=30)
 
     supervise(checkpoint_interval_s=60.0).join()
 
     job = place.job(job_id)
     assert job.state is JobState.SUCCEEDED, job.error
-    assert place.epochs(job_id) == list(range(1, 201))
+    assert place.epochs(job_id) == list(range(1, 31))
     version = place.version(job_id)
     place.blobs.verify(version.checkpoint_key, version.checkpoint_sha256)
     assert place.blobs.keys("jobs") == []
