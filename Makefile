@@ -52,21 +52,28 @@ up: $(VENV)/.run-stamp $(GUIDE) ## Start the whole service on 127.0.0.1:8000; Ct
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
 # two processors busy: many tests wait for processes. Slow ones wait longer.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3
+# The folders that wait longest come first.
+FIRST := tests/service/ tests/jobs/
+FOLDERS := $(FIRST) $(filter-out $(FIRST) %__pycache__/,$(wildcard tests/*/))
 test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
-	$(PYTEST)
+	$(PYTEST) $(FOLDERS)
 
 # A generator of clients has an environment of its own: its typer is older than that of the service.
 $(VENV)/generator:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet openapi-python-client==0.29.1
 
+# Of marked tests, the files that hold them: each process would take ten seconds to read all others.
+marked = -m "($(subst |, or ,$(1))) and not gpu $(2)" \
+  $(shell grep -rlE --include='test_*.py' 'mark\.($(1))\b' $(FOLDERS))
+
 slow: install $(GUIDE) $(VENV)/generator ## Run the tests that take longer, and those in a browser
-	$(PYTEST) --numprocesses=4 -m "(slow or browser) and not cluster and not gpu"
+	$(PYTEST) --numprocesses=4 $(call marked,slow|browser,and not cluster)
 	$(PYTEST) --dist=load --jaxtyping-packages=flows,beartype.beartype tests/flows/test_conformance.py  # types and shapes
 
 cluster: install ## Run the tests of S3, TLS, Sentinel, proxies and the chart
 	$(BIN)/pip install --quiet --group deploy
-	$(PYTEST) -m "cluster and not slow"
+	$(PYTEST) $(call marked,cluster,and not slow)
 
 # The folders that pyproject.toml names. All of TESTS run once before the first change: name those alone that could
 # notice one.
