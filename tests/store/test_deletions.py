@@ -20,6 +20,7 @@ from models_store.database.schema import (
     WebhookDeliveryRow,
 )
 from models_store.errors import ConflictError, LimitError, NotFoundError
+from models_store.files.blobs import next_table_key
 from models_store.job_states import Checkpoint, Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -285,7 +286,12 @@ def test_datasets_weights_and_results_count_against_the_quota(database, registry
     projects.put(PROJECT, max_bytes=before + 7, max_queued_jobs=None)
     assert registry.room(PROJECT, max_bytes=1) == 7, "its own limit counts"
     projects.put(PROJECT, max_bytes=None, max_queued_jobs=None)
+    added(registry, project="theirs")
+    assert [one.name for one in projects.list()] == [PROJECT, "theirs"]
     jobs.delete_result(PROJECT, job.id)
+    smaller = a_dataset(id=dataset.id, key=next_table_key(dataset.id), bytes=700)
+    registry.retype_dataset(dataset, smaller)
+    assert bytes_stored(database) == 900
     registry.delete_dataset(PROJECT, dataset.id)
     assert bytes_stored(database) == 200
 

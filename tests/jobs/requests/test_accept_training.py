@@ -64,6 +64,7 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
     chosen = accept(table, optimisation={"robust": False}).optimisation
     assert (chosen.row_loss_bound, chosen.weight_average) == (None, None)
     assert (chosen.noise, chosen.restarts) == ("once", 0)
+    assert accept(table, optimisation={"max_epochs": 60}).optimisation.patience == 20
     averaged = {"robust": False, "weight_average": 0.999}
     chosen = accept(table, optimisation=averaged).optimisation
     assert (chosen.row_loss_bound, chosen.weight_average) == (None, 0.999)
@@ -159,6 +160,12 @@ def test_named_datasets_leave_their_rows_to_training() -> None:
     split = {"validation_dataset_id": validation.id, "test_dataset_id": test.id}
     accepted = accept(table, held_out=HeldOut(validation, test), split=split)
     assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (1.0, 0, 0)
+    for name, few in (
+        ("validation", HeldOut(dataset(rows=1))),
+        ("test", HeldOut(test=dataset(rows=1))),
+    ):
+        error = refusal(table, split={f"{name}_dataset_id": validation.id}, held_out=few)
+        assert (error.slug, error.pointer) == ("split-too-small", f"/split/{name}")
 
 
 def test_a_named_dataset_must_have_the_columns() -> None:

@@ -10,13 +10,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from models_store.database.clock import db_now
 from models_store.database.database import Database
+from models_store.database.schema import WebhookDeliveryRow
 from models_store.jobs.jobs import Jobs
 from models_store.webhooks.deliveries import Deliveries
 from models_store.webhooks.webhooks import Delivery, Webhooks
@@ -117,6 +121,8 @@ def test_a_failing_receiver_gets_the_event_in_the_end(database, receiver):
     jobs = Jobs(database)
     job = submitted(jobs)
     jobs.cancel(PROJECT, job.id)
+    with database.write() as session:
+        session.execute(update(WebhookDeliveryRow).values(created_at=db_now(-3600)))
     sender = Sender(Deliveries(database, pauses_s=(0, 0, 0)), private=True)
     for status in (500, 302, 204):
         assert send_due(sender) == 1
@@ -135,6 +141,10 @@ def test_a_failing_receiver_gets_the_event_in_the_end(database, receiver):
     expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
     told = json.loads(body)
+    since = datetime.fromisoformat(told["timestamp"]).timestamp()
+    assert int(headers["webhook-timestamp"]) - since > 3500, (
+        "of the attempt, or it would be too old"
+    )
     assert told["type"] == "job.cancelled"
     assert told["data"]["id"] == job.id
 

@@ -21,7 +21,7 @@ from sqlalchemy import inspect, select, text
 from models_store.aliases import Aliases
 from models_store.database.database import Database, migrate
 from models_store.database.engines import migration_engine, parse_url
-from models_store.database.schema import METADATA, DatasetRow, JobDatasetRow, JobRow
+from models_store.database.schema import METADATA, DatasetRow, JobDatasetRow, JobRow, ProjectRow
 from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
 from models_store.files.blobs import Blobs, StoredBlob, checkpoint_key
 from models_store.files.store_identity import known_identity
@@ -200,6 +200,11 @@ def check_what_was_kept(database: Database, registry: Registry, jobs: Sequence[J
     history = Aliases(database).changes(PROJECT, "penguins", limit=9).items
     assert [(one.version, one.reason) for one in history] == [(1, "back"), (2, None), (1, "first")]
     assert {key.state for key in Keys(database).list()} == {"usable", "revoked"}
+    with database.read() as session:
+        for row in session.scalars(select(DatasetRow)):
+            assert row.stored_bytes == row.bytes + (0 if row.cells is None else row.cells["bytes"])
+        turn = select(ProjectRow.turn_at).where(ProjectRow.name == PROJECT)
+        assert session.scalar(turn) is not None
     [webhook] = Webhooks(database).list(PROJECT)
     assert webhook.description == "nobody listens"
     assert {job.state for job in jobs} == {*JobState}

@@ -1,5 +1,7 @@
 """Every request to a bucket goes wrong once: it fails, or what it gives is cut, changed or old."""
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,3 +102,19 @@ def test_a_request_that_goes_wrong_is_tried_again_or_told_and_nothing_stored_is_
             # A deletion by an old list leaves files, which `doctor` finds.
             assert left == [] or wrong is Wrong.OLD, (fault, request)
             assert bool(told) or wrong not in (Wrong.REFUSED, Wrong.LOST)
+
+
+def test_copies_that_were_not_used_for_longest_go_and_one_that_was_changed_comes_again(tmp_path):
+    with FaultyBucket().mounted() as bucket:
+        user = Blobs(bucket.address(tmp_path).model_copy(update={"cache_bytes": 2500}))
+        stored, copies = [], []
+        for number, key in enumerate(KEYS):
+            with user.staged() as path:
+                path.write_bytes(bytes([number]) * 1000)
+                stored.append(user.commit(path, key))
+            copies.append(user.open(key, stored[-1].sha256))
+            past = time.time() - 1000 + number
+            os.utime(copies[-1], (past, past))
+        assert [copy.exists() for copy in copies] == [False, False, True, True]
+        copies[-1].write_bytes(b"changed")
+        assert user.verify(KEYS[-1], stored[-1].sha256).read_bytes() == bytes([number]) * 1000
