@@ -134,6 +134,7 @@ def test_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> Non
         assert len(age.all()) == 3
     with database.write() as session:
         session.execute(update(IdempotencyRow).values(expires_at=db_now(-1)))
+    assert jobs.submitted(PROJECT, KEY) is None
     again = jobs.submit(a_job(), idempotency=Idempotency(key=KEY.key, fingerprint="new"))
     assert not again.replayed
     assert again.job.id != first.job.id

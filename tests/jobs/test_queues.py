@@ -60,7 +60,7 @@ def test_short_jobs_come_before_longer_ones_of_their_project_alone(jobs, work):
     assert order == ["urgent", "other", "short", "training", "long"]
 
 
-def test_a_job_that_waits_knows_its_place(jobs, work):
+def test_a_job_that_waits_knows_its_place(jobs, work, database):
     submit(jobs, "ended", project="a")
     ended = claimed(work)
     waiting = {
@@ -85,6 +85,14 @@ def test_a_job_that_waits_knows_its_place(jobs, work):
     assert place.position == 1
     assert place.starts_in_s is not None
     assert place.starts_in_s >= 0
+    for number, project in enumerate("ba"):
+        set_turn(database, project, number)
+        claimed(work)
+    with database.write() as session:
+        session.execute(text("UPDATE job SET run_seconds = 60 WHERE state = 'succeeded'"))
+    place = jobs.place("a", waiting["a2"])
+    assert place is not None
+    assert (place.position, place.starts_in_s) == (1, 20.0), "three jobs run"
 
 
 def test_the_pace_of_trainings_follows_from_those_that_ended(jobs, work):

@@ -369,6 +369,7 @@ def test_few_rows_have_no_parts_and_many_rows_or_a_long_request_few(place: Place
         (1000, 2**24, 2**16, 64),
         (4_000_000, 2**24, 2**16, 4),
         (9_000_000, 2**24, 2**16, 0),
+        (1, 2**16, 2**16, 0),
     ):
         accepted = accept_sampling(request, version, [["x" * length]], max_bytes=2**60)
         split = in_parts(accepted, version, rows=rows, part_rows=part_rows)

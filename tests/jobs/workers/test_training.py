@@ -17,6 +17,7 @@ from flows import FitState, compile_flow
 from models_store.errors import BlobDiskError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model, load_state, save_state
+from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.training import AcceptedSplit, AcceptedTraining
 from models_store.splits import split_rows
@@ -131,6 +132,13 @@ def test_interrupted_at_any_batch_it_makes_the_same_model(place, batch, undistur
     assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
     told = [message.metrics["epoch"] for message in epochs(messages) + epochs(resumed)]
     assert told == list(range(1, EPOCHS + 1))
+
+
+def test_a_training_that_ends_while_its_disk_is_full_ends_without_its_state(place: Place) -> None:
+    store = StoreAddress(url=str(place.blobs.root), leave_bytes=10**18)
+    messages = run(task_of(place, place.add_dataset(), store=store), lambda: True)
+    assert isinstance(messages[-1], Interrupted)
+    assert messages[-1].checkpoint is None
 
 
 def test_the_evaluation_tells_what_is_left_of_it(place: Place, undisturbed: Undisturbed) -> None:
