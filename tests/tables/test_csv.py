@@ -81,10 +81,10 @@ def test_another_encoding_is_read_as_cp1252_with_a_warning_or_as_told(cells, ref
     assert refuse("a,b\n1,é".encode()[:-1], encoding="utf-8").slug == "dataset-encoding"
 
 
-def test_lines_above_the_header_are_left_out_and_counted(cells):
-    names, rows, warnings = cells(
-        b"Report of 2024\nmade by hand\n\n" + lines([NAMES, *ROWS]).encode()
-    )
+@pytest.mark.parametrize("end", ["\n", ",,\n"])  # as spreadsheets write them
+def test_lines_above_the_header_are_left_out_and_counted(cells, end):
+    above = ["Report of 2024", "made by hand", ""]
+    names, rows, warnings = cells((end.join([*above, ""]) + lines([NAMES, *ROWS])).encode())
     assert (names, rows) == (NAMES, ROWS)
     assert "Lines 1 to 3" in warnings["skipped"]
 
@@ -103,16 +103,17 @@ def test_rows_behind_a_blank_line_are_rows(cells):
 
 
 def test_short_rows_lack_their_last_cells_and_are_counted(cells):
-    _, rows, warnings = cells(b"a,b,c\n1,2,3\n4,5\n6,7,8\nx\n9,9,9\n")
+    _, rows, warnings = cells(b"a,b,c\n1,2,3\n4,5\n6,7,8\nx\n9,9,9\n7\n")
     assert rows == [
         ["1", "2", "3"],
         ["4", "5", ""],
         ["6", "7", "8"],
         ["x", "", ""],
         ["9", "9", "9"],
+        ["7", "", ""],
     ]
-    assert "2 rows have fewer values" in warnings["uneven"]
-    assert "lines 3, 5" in warnings["uneven"]
+    assert "3 rows have fewer values" in warnings["uneven"]
+    assert "lines 3, 5, 7" in warnings["uneven"]
 
 
 def test_no_row_is_lost_where_a_short_one_comes_after_thousands(cells):
@@ -182,6 +183,10 @@ def test_row_names_of_r_and_separators_at_the_end_of_rows_have_no_name(cells):
 def test_names_that_cannot_stay_are_mended_with_a_warning(cells):
     names, _, warnings = cells(b"a,a,,b\n1,2,3,4\n5,6,7,8\n")
     assert (names, "renamed" in warnings) == (["a", "a_2", "x3", "b"], True)
+    joined = "👩\u200d🔬"  # one emoji of two
+    names, _, warnings = cells(f"{joined},b\u202e\n1,2\n3,4\n".encode())
+    assert names == [joined, "b"]
+    assert "column 2" in warnings["renamed"]
 
 
 def test_the_last_total_is_a_row_that_a_warning_names(accept):
