@@ -132,6 +132,8 @@ def test_huge_flows_are_counted_without_building_them():
     assert count_parameters(spec, 100) == 1000 * (
         101 * 10**6 + 10**12 + 10**6 + 200 * (10**6 + 1) + 200
     )
+    cost = spec.cost(100)  # a file, its flow, a copy of that in float64, and what is compiled
+    assert cost.load_bytes >= (1 + 1 + 2) * cost.flow_bytes + cost.loaded_bytes
 
 
 def test_no_features_are_refused():

@@ -32,6 +32,7 @@ from flows import (
     evaluate,
     fit_encoding,
 )
+from flows.usual_cells import Candidates, judge_cells
 from tests.flows.cases import CASES, Case, draw, example_rows, stirred, trained
 
 CONTEXT_DIM = 3
@@ -371,3 +372,10 @@ def test_levels_alone_have_their_probabilities():
     for level in (0, 1):
         torch.testing.assert_close(float(probabilities[rows[:, 0] == level, 1].sum()), known)
     assert order_of(flow) == [0, 1]
+
+
+def test_usual_levels_are_at_least_a_tenth_as_likely_as_the_likeliest():
+    shares, levels = np.log([0.6, 0.04, 0.36]), Candidates(np.empty(0), np.arange(3.0))
+    [[cell]] = judge_cells(lambda rows: shares[rows[:, 0].astype(int)], np.ones((1, 1)), [levels])
+    assert cell[0] == shares[1] - shares[0]
+    assert cell[3:].tolist() == [0, 2, -1]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flows import (
     Flow,
+    FlowError,
     Space,
     SpecError,
     build,
@@ -198,6 +199,23 @@ def test_an_ensemble_is_the_mixture_of_its_members():
     compiled = compile_flow(flow)
     drawn = compiled.sample(6_000, seed=0, space="model")
     check_samples(flow, torch.from_numpy(drawn).double())
+
+
+@pytest.mark.parametrize("differs", ["preprocessing", "context"])
+def test_members_of_an_ensemble_are_given_the_same(differs):
+    flows = [build(find("maf").spec, 2, context_dim=1, seed=seed) for seed in (0, 1)]
+    moments = [(torch.zeros(count), torch.ones(count)) for count in (2, 1)]
+    other = build(
+        find("maf").spec,
+        2,
+        context_dim=1,
+        standardise=moments[0] if differs == "preprocessing" else None,
+        standardise_context=moments[1] if differs == "context" else None,
+        seed=2,
+    )
+    ensemble_of(flows, [0.5, 0.5])
+    with pytest.raises(FlowError, match=f"the same {differs}"):
+        ensemble_of([flows[0], other], [0.5, 0.5])
 
 
 def check_samples(flow: Flow, samples: Tensor) -> None:

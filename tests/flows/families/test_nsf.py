@@ -6,7 +6,7 @@ from torch import Tensor
 
 from flows import NsfSpec, build
 from flows.families.nsf import MAX_BINS, RationalQuadratic
-from tests.flows.cases import draw, trained
+from tests.flows.cases import draw, jacobian, trained
 
 BINS = 8
 SPLINE = RationalQuadratic(BINS, 5.0)
@@ -97,6 +97,13 @@ def test_coupling_layers_swap_their_halves():
     assert (u == x).tolist() == [[True, False, True, False]]
     flow = build(NsfSpec(layers=2, hidden=[8], coupling=True), 4, seed=0)
     assert not bool((flow.inverse(x)[0] == x).any())
+
+
+@pytest.mark.parametrize("layers", [{"layers": 2}, {"layers": 1, "affine_layers": 1}], ids=str)
+def test_two_layers_have_opposite_orders(layers):
+    flow = build(NsfSpec(hidden=[16], **layers), 3, seed=0).double()
+    found = jacobian(flow, torch.tensor([0.3, -0.4, 1.2], dtype=torch.float64))
+    assert bool((found != 0).all())
 
 
 def test_linear_maps_take_up_what_splines_do_not_reach():

@@ -437,6 +437,10 @@ def test_levels_beyond_those_that_are_summed_are_no_context_of_the_mixture(case,
         assert float((found - exact).abs().mean()) < 1
         columns = conditional_densities(flow, hidden).log_probs
         torch.testing.assert_close(columns.sum(dim=1), found)
+        row, states = rows[:1], rows[:1].repeat(len(STATES[3]), 1)
+        states[:, 3] = torch.tensor(STATES[3])  # the fewest levels are still summed over
+        parts = torch.tensor([without(flow, one[None], (1,)) for one in states])
+        assert without(flow, row, (1, 3)) == pytest.approx(float(parts.logsumexp(0)), abs=1e-4)
     compiled = compile_flow(flow.float())
     assert np.allclose(compiled.log_prob(hidden.numpy()), found, atol=0.05)
 

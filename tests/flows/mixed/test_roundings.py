@@ -10,6 +10,7 @@ from flows.compiled.sampling import calibrate_samples
 from flows.mixed.building import fit_encoding
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
+from flows.preprocess import Preprocessing
 
 NO_SPIKES = torch.full((1, 1), math.nan)
 
@@ -211,12 +212,20 @@ def test_samples_of_a_column_that_repeats_its_values_are_these(width: float) -> 
     values = listed[(torch.rand(20_000, generator=generator) ** 2 * 200).long()][:, None]
     denoise = Denoise.fit(values, torch.tensor([width]), [0], repeated=[200])
     given = noisy(values, width or 1e-7)
-    found = denoise.clean(given)
+    found = Preprocessing(steps=torch.tensor([0.1]), denoise=denoise).to_grid(given)
     assert torch.isin(found, listed).all()
     shares = [torch.bincount(torch.searchsorted(listed, x[:, 0])) / 20_000 for x in (values, found)]
     assert (shares[0] - shares[1]).cumsum(0).abs().max() < 0.01
     if not width:
         assert torch.equal(found, values)
+
+
+def test_maps_follow_what_a_flow_draws_from_fifty_values_on() -> None:
+    values, maps = spiky(), Denoise.fit(spiky(), torch.tensor([0.5]), [0])
+    before = maps.noisy.clone()
+    for drawn, stays in ((49, True), (50, False)):
+        Preprocessing(denoise=maps).calibrate(values, noisy(values, 0.5)[:drawn])
+        assert torch.equal(maps.noisy, before) is stays
 
 
 def test_other_columns_stay_and_what_is_no_number_is_none() -> None:
