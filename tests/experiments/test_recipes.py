@@ -17,7 +17,7 @@ from experiments.__main__ import RESULTS
 from experiments.data import DataMissingError
 from experiments.local_job import run_job
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
-from experiments.run import Place, log_densities, run
+from experiments.run import Place, log_densities, run, score_metrics
 from experiments.studies import STUDIES
 from flows import MadeSpec, build, compile_flow
 from models_store.database.database import Database
@@ -120,6 +120,14 @@ def test_test_densities_are_those_before_standardisation():
     flow = build(MadeSpec(hidden=[4]), 2, standardise=(torch.zeros(2), std), seed=0)
     expected = flow.log_prob(rows * std).detach().double()
     torch.testing.assert_close(log_densities(flow, rows), expected)
+
+
+def test_the_least_likely_thousandth_of_the_test_rows_is_left_out_of_a_second_mean():
+    scores = torch.cat([torch.linspace(-1, 1, 999), torch.tensor([-1e3])]).double()
+    found = score_metrics(scores)
+    assert (found["test_rows"], found["test_left_out"]) == (1000, 1)
+    assert found["test_log_likelihood"] == pytest.approx(-1)
+    assert found["test_but_least_likely_log_likelihood"] == pytest.approx(0, abs=1e-6)
 
 
 def test_every_result_is_of_an_experiment():

@@ -48,6 +48,11 @@ def test_the_rows_of_a_seed_are_the_same_whatever_the_chunks_and_from_any_one_on
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_seeds_whose_last_bits_are_the_same_draw_other_rows(compiled):
+    first, *others = (compiled.sample(5, seed=seed) for seed in (0, 1 << 32, 1 << 33))
+    assert not any(np.isin(rows, first).any() for rows in others)
+
+
 def test_compiling_and_training_on_leave_each_other_as_they_are():
     flow, x = trained_flow(find("realnvp"), 5).float().train(), example_rows(5, 5).numpy()
     before = copy.deepcopy(flow.state_dict())

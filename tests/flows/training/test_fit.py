@@ -122,6 +122,7 @@ def test_resuming_from_any_epoch_gives_the_same_flow_to_the_bit(spec, optimiser)
 def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one():
     undisturbed, flow, state, runs = new_flow(), new_flow(), None, 0
     reports: list[EpochReport] = []
+    taken: list[int] = []
     expected = numbers(*train(undisturbed))
     while not (reports and reports[-1].stop_reason):
         flow, runs = new_flow(), runs + 1
@@ -130,7 +131,9 @@ def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one():
             reports += steps
         except FitInterrupted as stop:
             state = through_bytes(stop.state)
+            taken.append(state.step)
     assert runs == 4 * 7 + 1
+    assert taken == list(range(1, runs))
     assert numbers(*reports) == expected
     assert_same(flow, undisturbed)
 

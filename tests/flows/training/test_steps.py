@@ -91,6 +91,15 @@ def test_steps_of_narrow_default_flows_suit_one_core(columns: int, suffices: boo
     assert one_core_suffices(weights, 250) is suffices
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "affine"), [(10_000, 5, True), (10_000, 4, False), (9_999, 5, False)]
+)
+def test_splines_of_five_columns_of_many_rows_follow_affine_layers(rows, columns, affine):
+    flow = default_flow(rows, columns)
+    assert isinstance(flow, NsfSpec)
+    assert bool(flow.affine_layers) is affine
+
+
 SPECS_OF_STEPS = pytest.mark.parametrize(
     "spec", [SPEC, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"]
 )
