@@ -155,6 +155,10 @@ def test_the_distance_of_counts_is_that_of_kolmogorov_and_smirnov():
     # 2 (exp(-2 x^2) - exp(-8 x^2) + ...) at x = 0.3 sqrt(50).
     assert found.p_value == pytest.approx(2 * np.exp(-9), rel=1e-3)
     assert distance([50, 50], [500, 500]).p_value == 1
+    even = [50, 50]
+    counts = {"ranks": even, "columns": {"a": [80, 20], "b": even}}
+    drift = drift_of(counts, even, {"a": even, "b": even})
+    assert drift.p_value == pytest.approx(3 * found.p_value), "of the ranks and two columns"
 
 
 def test_a_row_is_unusual_from_its_rank_on():

@@ -289,6 +289,8 @@ def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
     registry.add_dataset(a_dataset(project="own", bytes=70))
     registry.add_version("own", "x", a_version(first, checkpoint_bytes=5))
     Projects(database).put("own", max_bytes=7, max_queued_jobs=None)
+    for number in range(100):  # of which the two smallest are left out
+        registry.add_dataset(a_dataset(project=f"small{number}", bytes=1))
     with database.write() as session:
         session.execute(
             update(JobRow)

@@ -103,6 +103,8 @@ def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> 
     assert done[-1].kind is JobKind.ENSEMBLE
     job = place.job(job_id)
     assert (job.state, job.model_version) == (JobState.SUCCEEDED, 1)
+    progress = job.progress or {}
+    assert progress["stage"] == progress["stages"] == len(search.stages)
     version = place.registry.version(PROJECT, "m", 1)
     spec = spec_from_dict(version.flow)
     members = spec.members if isinstance(spec, EnsembleSpec) else [spec]
@@ -186,6 +188,9 @@ def test_weights_follow_the_validation_rows_and_bad_members_are_left_out() -> No
     assert choice.gain > 0.03
     same = choose(torch.stack([good, good]), 30.0)
     assert (same.members, same.weights, same.gain) == ([0], [1.0], 0.0)
+    few = choose(torch.tensor([[0.0, 0.0], [-1.5, 0.1]], dtype=torch.float64), None)
+    assert few.members == [0, 1]
+    assert few.weights[1] > 0.1, "two rows alone decide"
 
 
 def test_one_far_row_does_not_make_a_worse_ensemble_worth_taking() -> None:

@@ -84,11 +84,8 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(place, su
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
-def test_a_job_without_an_end_gives_way_and_continues_later(place, supervise):
-    dataset = place.add_dataset()
-    job_id = place.submit(dataset, **ENDLESS)
-    running = supervise(turn_s=0.01)
-    wait_until(lambda: place.state(job_id) is JobState.RUNNING)
+def let_another_wait(place: Place) -> None:
+    """Submit a job of another project that has waited for long."""
     other = NewJob(
         project="other", kind=JobKind.VARIATIONAL, model_name="m", dataset_id=None, request={}
     )
@@ -97,6 +94,22 @@ def test_a_job_without_an_end_gives_way_and_continues_later(place, supervise):
         session.execute(
             text("UPDATE job SET queued_at = '2000-01-01T00:00:00.000Z' WHERE state = 'queued'")
         )
+
+
+def test_a_job_after_its_last_epoch_gives_way_to_none(place: Place) -> None:
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    settings = place.with_settings(turn_s=0.0)
+    waits, trainers = partial(let_another_wait, place), InlineTrainers()
+    Supervisor(place.database, settings, worker="w", trainers=trainers, on_claim=waits).run_next()
+    assert (place.state(job_id), place.job(job_id).attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_job_without_an_end_gives_way_and_continues_later(place, supervise):
+    dataset = place.add_dataset()
+    job_id = place.submit(dataset, **ENDLESS)
+    running = supervise(turn_s=0.01)
+    wait_until(lambda: place.state(job_id) is JobState.RUNNING)
+    let_another_wait(place)
 
     running.join()
 

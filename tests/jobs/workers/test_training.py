@@ -91,6 +91,9 @@ def test_scores_are_calibrated_by_rows_that_training_never_saw(place: Place, par
     flow = stored_flow(place, version)
     rows = np.load(place.blobs.path(dataset.key))
     _, validation, test = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
+    unusual = version["unusual"]
+    unseen = [row for row, told in zip(unusual["rows"], unusual["held_out"], strict=True) if told]
+    assert sorted(unseen) == sorted([*validation, *test])
     held_out = rows[test if part == "test" else validation]
     with torch.no_grad():
         exact = flow.log_prob(torch.from_numpy(held_out)).double().numpy()
@@ -351,14 +354,16 @@ def test_a_validation_row_of_density_0_is_null_in_the_metrics(place: Place) -> N
 
 def test_a_table_larger_than_memory_is_trained_on_by_a_sample(place: Place) -> None:
     dataset = place.add_dataset()
+    rows = np.load(place.blobs.path(dataset.key))
+    dataset = replace_rows(place, dataset, rows[rows[:, 0].argsort()])
     request = {"context_columns": ["x3"]}
     whole = run(task_of(place, dataset, request=request, memory_bytes=None))
     some = run(task_of(place, dataset, request=request, memory_bytes=30_000))
-    rows = [result(messages).metrics["train_rows"] for messages in (whole, some)]
-    assert rows[0] == 480
-    assert 100 <= rows[1] <= 240
+    taken = [result(messages).metrics["train_rows"] for messages in (whole, some)]
+    assert taken[0] == 480
+    assert 100 <= taken[1] <= 240
     told = [message.text for message in some if isinstance(message, Note)]
-    assert any(f"takes {rows[1]} of 480, evenly spread" in text for text in told)
+    assert any(f"takes {taken[1]} of 480, evenly spread" in text for text in told)
     reached = [result(messages).metrics["test_log_likelihood"] for messages in (whole, some)]
     assert reached[1] == pytest.approx(reached[0], abs=0.5)
 

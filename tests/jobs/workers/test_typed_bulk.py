@@ -263,6 +263,12 @@ def test_gaps_are_filled_and_other_cells_stay(place: Place) -> None:
     assert [end is None for end in low] == [cell is not None for cell in cells]
 
 
+def test_each_row_has_draws_of_its_own(place: Place) -> None:
+    table = table_of(place, imputation(place, "parquet", ["doors"]))
+    drawn = set(zip(*(table[name].to_pylist() for name in NAMES), strict=True))
+    assert len(drawn) > len(ROWS) / 2, "the rows of a step have the draws of those before"
+
+
 @pytest.mark.parametrize("kind", ["scoring", "sampling", "imputation"])
 @pytest.mark.parametrize("output", ["csv", "parquet"])
 def test_an_interrupted_job_makes_the_same_file(place: Place, kind: str, output: str) -> None:

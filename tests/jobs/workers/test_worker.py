@@ -16,7 +16,7 @@ import redis
 from sqlalchemy import text
 
 from app.server.broker import Broker
-from models_store.broker import CPU_QUEUE, celery_options
+from models_store.broker import CPU_QUEUE, GPU_QUEUE, celery_options
 from models_store.job_states import JobState
 from models_store.settings import StoreSettings
 from tests.jobs.workers.place import ENDLESS, Place, PlaceRedis, is_at_work, trainers_of
@@ -34,13 +34,20 @@ def celery(place: Place, *arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
+def test_the_queues_of_a_worker_follow_from_its_device_and_nothing_imports_torch() -> None:
     code = (
         "import sys, workers.celery_app, workers.main, workers.supervisor;"
+        "print(*workers.celery_app.celery.conf.task_queues);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'flows')))"
     )
-    run = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own code
-    assert run.returncode == 0
+    run = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code],
+        env=os.environ | {"DENSITYD_DEVICE": "cuda:0"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout.split()) == (0, [GPU_QUEUE, CPU_QUEUE])
 
 
 @pytest.mark.usefixtures("place_redis")
@@ -58,6 +65,7 @@ def test_celerys_own_commands_see_the_worker_and_the_job_that_it_runs(place, sta
     worker.terminate()
     assert worker.wait(120) == 0
     assert place.state(job_id) is JobState.QUEUED
+    assert not is_at_work(place), "it told nobody that it ended"
     lines = (place.settings.data_dir / "worker.log").read_text().splitlines()
     assert all(json.loads(line)["message"] for line in lines), "each line is JSON"
     broker.close()

@@ -10,8 +10,9 @@ from models_store.errors import BlobDiskError, WrongStoreError
 from models_store.files.blobs import STORE_ID, Blobs
 from models_store.files.private_files import close_to_others, create_private_files
 from models_store.files.store_identity import adopt, known_identity
+from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
-from tests.store.makers import added
+from tests.store.makers import PROJECT, a_version, added, submitted
 
 
 def test_the_first_start_ties_them_together_and_the_next_finds_it_so(database, blobs):
@@ -58,7 +59,8 @@ def test_a_new_database_does_not_take_the_store_of_another_one(database, blobs):
 
 
 def test_a_database_with_rows_is_not_tied_to_an_empty_folder(database, blobs):
-    dataset = added(Registry(database))
+    dataset = added(registry := Registry(database))
+    registry.add_version(PROJECT, "m", a_version(submitted(Jobs(database))))  # whose file is lost
     with pytest.raises(WrongStoreError, match="holds nothing"):
         adopt(database, blobs)
     assert blobs.identity() is None
