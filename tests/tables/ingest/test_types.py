@@ -121,6 +121,8 @@ def test_one_cell_that_is_no_number_makes_text_and_the_reason_says_what_to_do():
     assert column_of(cells, na_values=("abc",)).missing_count == 1
     with pytest.raises(TableError, match="One cell is no numbers"):
         column_of(cells, types={"column": "number"})
+    prices = [f"${i % 64}.25" for i in range(900)] + [str(i) for i in range(100)]
+    assert "numbers with the affix $, but not '0' in row 901" in column_of(prices).reason
 
 
 @pytest.mark.parametrize("gap", ["-", "n.d.", "--", "unknown", "#DIV/0!"])
