@@ -22,6 +22,7 @@ from tests.store.makers import put, submitted
 from tests.support.waiting import wait_until
 from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.leftovers import sweep
+from workers.service import WorkerService
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import group_limits, machine_bytes
 from workers.supervisor.fitness import Fitness
@@ -98,6 +99,28 @@ def test_a_sick_worker_takes_no_job_and_says_why(place, get_sick, tmp_path, sick
     sick.end()
     assert {place.job(job_id).attempt for job_id in jobs} == {0}
     assert not list(elsewhere.iterdir()), "it wrote into a folder that is not the store"
+
+
+def test_a_worker_tells_at_once_that_it_takes_no_jobs(place, monkeypatch):
+    monkeypatch.setattr("workers.service.POLL_S", 0.01)
+    workers, told = Workers(place.database), []
+    identity = place.blobs.root / STORE_ID
+
+    class Pool:
+        """A pool that looks for a job as soon as it is asked to, and the store goes away under the second look."""
+
+        def apply_async(self, look):
+            told.append([worker.unfit for worker in workers.alive()])
+            if len(told) == 2:
+                identity.unlink()
+            look()
+
+    service = WorkerService(place.database, place.with_settings(device="cpu"))
+    service.start(Pool())
+    wait_until(lambda: len(told) > 2)
+    service.close()
+    assert told[:2] == [[], [None]]
+    assert "nothing is mounted there" in str(told[2])
 
 
 def test_a_worker_whose_store_comes_back_takes_jobs_again(place, get_sick):
