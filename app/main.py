@@ -89,8 +89,9 @@ from models_store.reviews import Reviews
 from models_store.webhooks.webhooks import Webhooks
 from tabular import processes
 
+SWEEP_PAUSE_S = 3600.0
+"""Seconds from one deletion of what uploads left behind to the next."""
 _STALE_UPLOAD_S = 24 * 3600
-_SWEEP_PAUSE_S = 3600.0
 _FIRST_LOOK_S = 2.0
 _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
@@ -410,4 +411,4 @@ async def _sweep_staging(blobs: Blobs) -> None:
             await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         except OSError as error:
             log.warning("the blob store's staging folder could not be swept: %s", error)
-        await asyncio.sleep(_SWEEP_PAUSE_S)
+        await asyncio.sleep(SWEEP_PAUSE_S)

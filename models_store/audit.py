@@ -37,7 +37,7 @@ class AuditTrail(Rows):
         Raises:
             ConflictError: The cursor is not one of this listing.
         """
-        with self._database.read() as session:
+        with self.database.read() as session:
             query = select(AuditRow).where(AuditRow.project == project)
             page = page_of(session, query, _TRAIL, cursor=cursor, limit=limit)
             return page.map(AuditRecord.of_row)
@@ -49,7 +49,7 @@ class AuditTrail(Rows):
             query = query.where(AuditRow.time >= since)
         last = 0
         while True:
-            with self._database.read() as session:
+            with self.database.read() as session:
                 found = [
                     *map(AuditRecord.of_row, session.scalars(query.where(AuditRow.position > last)))
                 ]

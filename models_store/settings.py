@@ -184,7 +184,6 @@ class StoreSettings(BaseSettings):
         description="Address of the server of an object store, such as http://minio:9000. Unset: that of"
         " the provider.",
     )
-    store_cache_dir: Annotated[Path, AfterValidator(Path.absolute)] | None = internal(None)
     store_cache_bytes: int = internal(10 * 2**30, ge=2**20)
     max_project_bytes: int = Field(
         default=100 * 2**30,
@@ -232,7 +231,7 @@ class StoreSettings(BaseSettings):
         return StoreAddress(
             url=self.store_url or str(self.data_dir / "blobs"),
             endpoint=self.store_endpoint,
-            cache_dir=str(self.store_cache_dir or self.data_dir / "store-cache"),
+            cache_dir=str(self.data_dir / "store-cache"),
             cache_bytes=self.store_cache_bytes,
             # Beside a bucket the disk has only files on their way.
             leave_bytes=0 if self.store_url and "://" in self.store_url else self.reserve_bytes,

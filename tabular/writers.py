@@ -31,7 +31,7 @@ Block = Sequence[Column] | Column
 Encoded = bytes | memoryview
 
 _LINE_END = b"\n"  # of CSV, as Arrow writes it
-_GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
+_GROUP_VALUES, GROUP_ROWS = 1_000_000, 131_072
 _GROUP_BYTES = 16 << 20  # of texts, which may be long
 
 
@@ -56,7 +56,7 @@ class TableHead:
     @property
     def block_rows(self) -> int:
         """Rows that are best written at a time: a row group of Parquet."""
-        return max(1, min(_GROUP_ROWS, _GROUP_VALUES // len(self.names)))
+        return max(1, min(GROUP_ROWS, _GROUP_VALUES // len(self.names)))
 
 
 class TableWriter(ABC):

@@ -37,7 +37,6 @@ _PAUSE_S = 60.0
 _PRUNE_EVERY = 60  # pauses
 _COUNTED_ROWS = 1024  # together: that takes half a millisecond
 _MOST_BINS = 256
-_MOST_SHOWN = 100
 _OVERLAP = timedelta(minutes=2)  # a row is seen when its transaction has ended, later than its time
 
 
@@ -63,13 +62,20 @@ class Monitor:
 
     Args:
         metrics: Metrics that count ranks.
+        most_shown: Number of versions whose drift metrics tell.
     """
 
     def __init__(
-        self, monitoring: Monitoring, registry: Registry, blobs: Blobs, metrics: RankMetrics
+        self,
+        monitoring: Monitoring,
+        registry: Registry,
+        blobs: Blobs,
+        metrics: RankMetrics,
+        *,
+        most_shown: int = 100,
     ) -> None:
         self._monitoring, self._registry, self._blobs = monitoring, registry, blobs
-        self._metrics = metrics
+        self._metrics, self._most_shown = metrics, most_shown
         self._seen: list[_Seen] = []
         self._rows = 0
         self._counts: dict[tuple[str, str, int], Counts] = {}
@@ -180,7 +186,7 @@ class Monitor:
                 ("drift_p_value", "Its p-value, with those of all columns; drifted below 0.001."),
             )
         )
-        most = sorted(self._found.items(), key=lambda item: -item[1].rows)[:_MOST_SHOWN]
+        most = sorted(self._found.items(), key=lambda item: -item[1].rows)[: self._most_shown]
         for (project, name, version), found in most:
             its = project, name, str(version)
             share.labels(*its).set(found.unusual / max(1, found.rows))

@@ -23,7 +23,6 @@ from models_store.reference_rows import (
 from models_store.registry import Registry
 
 _ALL = slice(None)
-_MOST_KEPT = 256  # versions
 
 
 def data_rows(version: Version, registry: Registry, blobs: Blobs, count: int) -> Array | None:
@@ -85,13 +84,22 @@ class UsualTerms:
     can be compared with those of other columns. The medians are computed when a version is explained
     for the first time, once, and kept; the least recently used are dropped. Belongs to one event
     loop.
+
+    Args:
+        most_kept: Number of versions whose medians are kept.
     """
 
     def __init__(
-        self, registry: Registry, blobs: Blobs, *, models: LoadedModels, engine: Engine
+        self,
+        registry: Registry,
+        blobs: Blobs,
+        *,
+        models: LoadedModels,
+        engine: Engine,
+        most_kept: int = 256,
     ) -> None:
         self._registry, self._blobs = registry, blobs
-        self._models, self._engine = models, engine
+        self._models, self._engine, self._most_kept = models, engine, most_kept
         self._kept: OrderedDict[str, Remembered[Array]] = OrderedDict()
 
     async def of(self, version: Version) -> Array:
@@ -104,7 +112,7 @@ class UsualTerms:
         key = version.checkpoint_key
         if key not in self._kept:
             self._kept[key] = Remembered(partial(self._compute, version), stale_s=0.0)
-            while len(self._kept) > _MOST_KEPT:
+            while len(self._kept) > self._most_kept:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return await self._kept[key].get(math.inf)

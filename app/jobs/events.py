@@ -28,10 +28,11 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "text/event-stream"
 LONGEST_WAIT_S = 60
 PAGE = 500
+KEEP_ALIVE_S = 15.0
+"""Seconds after which a stream without events shows that it is there, and its key is looked at again."""
 # Most events that a stream reads at a time: of one who does not read them they stay in memory.
 _STREAMED = 100
 _AGAIN_S = 0.5
-_KEEP_ALIVE_S = 15.0
 _RETRY = b"retry: 2000\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
 _HEADERS = {
@@ -125,7 +126,7 @@ async def _followed(
                 return
             if not page.more and not await _woken(woken):
                 yield _KEEP_ALIVE
-            if time.monotonic() - checked >= _KEEP_ALIVE_S:
+            if time.monotonic() - checked >= KEEP_ALIVE_S:
                 checked = time.monotonic()
                 try:
                     await check_again(request.scope)
@@ -151,7 +152,7 @@ async def _next(feed: EventFeed, page: EventSlice) -> tuple[bytes, EventSlice]:
 async def _woken(woken: asyncio.Event) -> bool:
     """Wait until the stream is woken; return False when a keep-alive is due."""
     try:
-        async with asyncio.timeout(_KEEP_ALIVE_S):
+        async with asyncio.timeout(KEEP_ALIVE_S):
             await woken.wait()
     except TimeoutError:
         return False

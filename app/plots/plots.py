@@ -18,7 +18,6 @@ Numbers = Mapping[str, NDArray[Any]]
 PlotFormat = Literal["png", "svg"]
 PlotTheme = Literal["light", "dark"]
 
-_TIMEOUT_S = 60.0
 _DRAWING_S = 50.0  # the largest plots take 5
 _AT_ONCE = 2
 _MAX_KEPT_BYTES = 32 * 1024 * 1024
@@ -54,9 +53,13 @@ class Plots:
 
     Two are drawn at a time, one of each project. A version never changes, and neither do its plots:
     the cache drops the least recently used ones once it is full.
+
+    Attributes:
+        timeout_s: Seconds that a plot may take, its turn included.
     """
 
     def __init__(self) -> None:
+        self.timeout_s = 60.0
         self._kept: OrderedDict[Drawing, bytes] = OrderedDict()
         self._turns = Turns(_AT_ONCE, each=1)
 
@@ -75,7 +78,7 @@ class Plots:
                 when it takes too much of the processor or of memory; any problem that `numbers` raises.
         """
         try:
-            async with asyncio.timeout(_TIMEOUT_S), self._turns.turn(owner_here()):
+            async with asyncio.timeout(self.timeout_s), self._turns.turn(owner_here()):
                 # Many may have asked for the same one and waited.
                 plot = self.known(drawing)
                 if plot is None:

@@ -23,7 +23,7 @@ _Numbers = NDArray[np.floating[Any]]
 _MAX_MODELS = 64
 _BLOCK_VALUES = 1 << 20
 _EXACT = 2.0**53
-_MAX_TEXTS, _MAX_LENGTH = 10_000, 128
+_MAX_LENGTH = 128
 _MAX_WHOLE = 10**300
 _NUMBERS = frozenset({int, float, type(None)})
 _TEXTS = frozenset({str, type(None)})
@@ -96,10 +96,13 @@ class CellCodes:
 
     To make numbers of texts takes a library of columns some tenths of a millisecond a column, however
     few they are. It is safe in threads.
+
+    Args:
+        most_texts: Number of texts that are kept.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self._columns = columns
+    def __init__(self, columns: Sequence[Column], *, most_texts: int = 10_000) -> None:
+        self._columns, self._most_texts = columns, most_texts
         self._known: list[dict[JsonCell, float]] = [{} for _ in columns]
         self._count = 0
 
@@ -149,10 +152,10 @@ class CellCodes:
             return None
         fresh = dict(zip(unique, numbers.tolist(), strict=True))
         short = [text for text in unique if text is None or len(str(text)) <= _MAX_LENGTH]
-        if self._count + len(short) > _MAX_TEXTS:
+        if self._count + len(short) > self._most_texts:
             self._known = [{} for _ in self._columns]
             self._count = 0
-        if len(short) <= _MAX_TEXTS:
+        if len(short) <= self._most_texts:
             self._known[place].update((text, fresh[text]) for text in short)
             self._count += len(short)
         return fresh

@@ -24,7 +24,6 @@ from models_store.files.store_identity import known_identity
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0  # while something is amiss
-_STUCK_S = 30.0  # all that a look does ends sooner, unless a disk or a network file system hangs
 
 
 class Level(IntEnum):
@@ -55,6 +54,8 @@ class Lookout:
         ping: Function that returns why the broker cannot be used, or None.
         every_s: Seconds from one look to the next, while all is well.
         stale_s: Seconds without a database server for which models and keys are served from memory.
+        stuck_s: Seconds after which a look should have ended: it does, unless a disk or a network file system
+            hangs.
 
     Attributes:
         seconds: Seconds that the last look at each thing took.
@@ -68,6 +69,7 @@ class Lookout:
         *,
         every_s: float,
         stale_s: float = 0.0,
+        stuck_s: float = 30.0,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -80,6 +82,7 @@ class Lookout:
         }
         self._every_s = every_s
         self._stale_s = stale_s if database.is_server else 0.0
+        self._stuck_s = stuck_s
         self._well_at = -math.inf
         self._identity: str | None = None
         self.seconds: dict[str, float] = {}
@@ -106,7 +109,7 @@ class Lookout:
     def found(self) -> Mapping[str, Finding]:
         """Return what the last look found; it takes no lock and waits for nothing."""
         age_s = time.monotonic() - self._ended_at
-        if age_s > self._every_s + _STUCK_S:
+        if age_s > self._every_s + self._stuck_s:
             stuck = Finding(Level.UNUSABLE, f"The look at them has not ended for {age_s:.0f} s.")
             return dict.fromkeys(self._looks, stuck)
         unknown = Finding(Level.UNUSABLE, "It was not looked at yet.")

@@ -23,8 +23,6 @@ from models_store.process.traces import TRACES
 
 log = logging.getLogger(__name__)
 
-_RETRY_S = 1.0
-
 
 class Shutdown:
     """End of the process that serves the application.
@@ -120,10 +118,12 @@ def are_away(errors: Iterable[StoreError]) -> bool:
     return any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in errors)
 
 
-async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], None]) -> None:
+async def check_later(
+    database: Database, blobs: Blobs, *, refuse: Callable[[], None], pause_s: float = 1.0
+) -> None:
     """Check again until the database and the store are there; end the process if they are of no use."""
     while True:
-        await asyncio.sleep(_RETRY_S)
+        await asyncio.sleep(pause_s)
         try:
             passing = await asyncio.to_thread(check_stores, database, blobs)
         except DatabaseBusyError:

@@ -344,10 +344,7 @@ def _document_problems(path: str, operation: dict[str, Any]) -> None:
         }
         if path.startswith(INFERENCE_PATH):
             ours = {**ours, "content": _INFERENCE_ERROR}
-        headers = responses.get(status, {}).get("headers")
         responses[status] = {**ours, "content": {**others, **ours["content"]}}
-        if headers:
-            responses[status]["headers"] = headers
     operation["responses"] = dict(sorted(responses.items()))
 
 

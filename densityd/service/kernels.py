@@ -21,7 +21,7 @@ def main() -> None:
     from flows.engine import compiling  # noqa: PLC0415 - `densityd up` needs only what is below
 
     compiling.main()
-    _mark_compiled(Path(sys.argv[1]))
+    mark_compiled(Path(sys.argv[1]))
 
 
 def are_compiled(data_dir: Path) -> bool:
@@ -32,7 +32,8 @@ def are_compiled(data_dir: Path) -> bool:
     )
 
 
-def _mark_compiled(data_dir: Path) -> None:
+def mark_compiled(data_dir: Path) -> None:
+    """Note that the loops are compiled."""
     for stamp in _stamps(data_dir):
         try:
             stamp.write_text(_depends_on(), "utf-8")

@@ -65,6 +65,7 @@ class CompiledFlow:
         conditional_order: Order of `flows.conditional_order`; None without one.
         conditionals: Densities of columns in this order, of a flow that was compiled with them.
         operations: Time of a few rows, zeros if unknown.
+        engine: What computes: compiled loops, or PyTorch.
         companion: Mixture that questions about some columns are answered from; None if there is none.
         log_seen: Logarithms of what the known levels of each column of levels share.
     """
@@ -80,6 +81,7 @@ class CompiledFlow:
     size_bytes: int
     row_bytes: int
     operations: Operations
+    engine: PackedFlow | PlainFlow
     conditional_order: list[int] | None = None
     conditionals: CompiledConditionals | None = None
 
@@ -95,9 +97,8 @@ class CompiledFlow:
         packed = None
         if device.type == "cpu":
             packed = pack(exact.transform)
-        self._engine: PackedFlow | PlainFlow
         if packed is not None:
-            self._engine, most, sampled = packed, PACKED_CHUNK_ROWS, PACKED_CHUNK_ROWS
+            self.engine, most, sampled = packed, PACKED_CHUNK_ROWS, PACKED_CHUNK_ROWS
         else:
             most, sampled = (
                 (CPU_CHUNK_ROWS, CPU_SAMPLE_ROWS)
@@ -105,14 +106,14 @@ class CompiledFlow:
                 else (GPU_CHUNK_ROWS, GPU_CHUNK_ROWS)
             )
             rows = fitting_rows(sampled, flow.row_bytes)
-            self._engine = PlainFlow(exact.transform, device=device, chunk_rows=rows)
+            self.engine = PlainFlow(exact.transform, device=device, chunk_rows=rows)
         self._chunk_rows = fitting_rows(most, flow.row_bytes)
         self._moments = self._space.moments()
         sampled = turn_rows(sampled, flow.operations.sampling)
         if device.type == "cpu":
             sampled = min(sampled, _drawn_rows(max(self.dim, self.model_dim)))
         self._sample_rows = fitting_rows(sampled, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
-        self.size_bytes = self._engine.size_bytes
+        self.size_bytes = self.engine.size_bytes
         if self.decoder is not None:
             self.size_bytes += sum(one.nbytes for one in self.decoder.parameters())
 
@@ -232,7 +233,7 @@ class CompiledFlow:
 
     def _score_model(self, rows: Tensor, *, context: Doubles) -> Tensor:
         """Return the log densities of rows of the model, in float64."""
-        parts = self._engine.score(np.hstack([rows.numpy(), context]))
+        parts = self.engine.score(np.hstack([rows.numpy(), context]))
         return torch.from_numpy(parts.discrete + parts.log_det - 0.5 * parts.squares)
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
@@ -318,7 +319,7 @@ class CompiledFlow:
         """Return the terms of log densities."""
         if self.context_dim == 0 and (space == "model" or self._moments is not None):
             affine, log_std = self._affine(space)
-            found = self._engine.score(x, affine, noise=noise)
+            found = self.engine.score(x, affine, noise=noise)
             found.log_det[:] -= log_std
             return found
         found = Scores(*(np.empty(len(x)) for _ in range(3)))
@@ -328,7 +329,7 @@ class CompiledFlow:
             if space == "data":
                 rows, outer = self._space.preprocess(rows)
             rows = np.hstack([rows, self._space.exact_context(chunk[:, width:])], dtype=np.float64)
-            terms = self._engine.score(rows, noise=None if noise is None else noise[part])
+            terms = self.engine.score(rows, noise=None if noise is None else noise[part])
             found.log_det[part] = terms.log_det + outer
             found.squares[part], found.discrete[part] = terms.squares, terms.discrete
         return found
@@ -337,9 +338,9 @@ class CompiledFlow:
         """Return rows and log-determinants."""
         if space == "model" or self._moments is not None:
             affine, log_std = self._affine(space)
-            rows, log_det = self._engine.sample(u, affine)
+            rows, log_det = self.engine.sample(u, affine)
             return rows, log_det + log_std
-        rows, log_det = self._engine.sample(u)
+        rows, log_det = self.engine.sample(u)
         data, outer = self._space.preprocessing.forward(torch.from_numpy(rows))
         return data.numpy(), log_det + outer.numpy()
 

@@ -15,7 +15,7 @@ from flows.errors import FlowError
 _BATCHES = (3, 5)
 # Operations of a graph: the largest flows have some thousands, and each takes a fraction of a
 # millisecond to write and to load.
-_MOST_OPERATIONS = 20_000
+MOST_OPERATIONS = 20_000
 # Operations that turn values into Python's, on which a program could branch.
 _READS = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "item", "tolist")
 
@@ -124,8 +124,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         name = f"{func._schema.name.removeprefix('aten::')}.{func._overloadname}"
         if name.split(".", maxsplit=1)[0] in _READS:
             raise OnnxError("its operations depend on the values of the rows")
-        if len(self.calls) == _MOST_OPERATIONS:
-            raise OnnxError(f"it takes more than {_MOST_OPERATIONS:,} operations")
+        if len(self.calls) == MOST_OPERATIONS:
+            raise OnnxError(f"it takes more than {MOST_OPERATIONS:,} operations")
         made = list(_tensors(outputs))
         for tensor in made:
             self.keys.setdefault(id(tensor), len(self.keys))

@@ -45,10 +45,8 @@ class ModelRows:
             raise FitError(f"the {name} rows must be a table of {columns} columns, not empty")
         self._flow, self._table, self._name = flow, table, name
         shape = len(table), flow.model_columns
-        self._streamed = table.device != flow.device
-        self._rows = torch.empty(
-            shape, dtype=flow.dtype, device=table.device, pin_memory=self._streamed
-        )
+        beside = table.device != flow.device
+        self._rows = torch.empty(shape, dtype=flow.dtype, device=table.device, pin_memory=beside)
         self._order = torch.empty(0, dtype=torch.int64)
         self._convert(torch.Generator().manual_seed(seed), hide=False)
 

@@ -48,10 +48,10 @@ T = TypeVar("T")
 
 
 class Rows:
-    """Base of what reads and writes rows, in transactions that `reading` and `writing` begin."""
+    """Base of what reads and writes rows of a database, in transactions that `reading` and `writing` begin."""
 
     def __init__(self, database: "Database") -> None:
-        self._database = database
+        self.database = database
 
 
 S = TypeVar("S", bound=Rows)
@@ -236,7 +236,7 @@ def reading(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concate
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._database.read() as session:
+        with self.database.read() as session:
             return method(self, session, *args, **kwargs)
 
     return run
@@ -247,6 +247,6 @@ def writing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concate
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._database.transact(partial(method, self), *args, **kwargs)
+        return self.database.transact(partial(method, self), *args, **kwargs)
 
     return run

@@ -145,6 +145,7 @@ class Blobs:
         address: Address of the folder or bucket; nothing is written, and no bucket opened, yet.
 
     Attributes:
+        address: Address of the folder or bucket.
         name: The store in log lines and errors, without credentials.
         root: Folder of the store; of a bucket, the folder of its copies on this machine.
         staging: Folder on this machine in which files are written before they are committed.
@@ -152,7 +153,7 @@ class Blobs:
     """
 
     def __init__(self, address: StoreAddress) -> None:
-        self._address = address
+        self.address = address
         self.is_remote = address.is_remote
         self.root = Path(address.cache_dir if self.is_remote else address.url).resolve()
         self.name = address.url if self.is_remote else str(self.root)
@@ -372,7 +373,7 @@ class Blobs:
 
     def check_room(self) -> None:
         """Raise `DiskKeptError` if less of the disk is free than is to stay so; who writes a large file asks meanwhile."""
-        leave_bytes = self._address.leave_bytes
+        leave_bytes = self.address.leave_bytes
         with suppress(OSError):  # a disk that fails is told of by the next write
             if leave_bytes and free_bytes(self.root) < leave_bytes:
                 raise DiskKeptError(leave_bytes)
@@ -391,7 +392,7 @@ class Blobs:
     @cached_property
     def _bucket(self) -> Bucket:
         """The bucket, opened when it is first needed: its threads must not be there before a fork."""
-        return Bucket(self._address)
+        return Bucket(self.address)
 
     def path(self, key: str) -> Path:
         """Return where the file of a key lies, or would lie, below the root; raises ValueError for what is no key."""
@@ -452,7 +453,7 @@ class Blobs:
         copy.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(copy)
         found = sorted((used_at, size, key) for key, size, used_at in self._found(_COPIES))
-        excess = sum(size for _, size, _ in found) - self._address.cache_bytes
+        excess = sum(size for _, size, _ in found) - self.address.cache_bytes
         for used_at, size, key in found:
             if excess <= 0 or used_at > time.time() - _GRACE_S:
                 return

@@ -204,7 +204,7 @@ class Jobs(Rows):
             query = query.where(JobRow.kind == kind)
         if model_name is not None:
             query = query.where(JobRow.model_name == model_name)
-        with self._database.read() as session:
+        with self.database.read() as session:
             query, listing = filters.apply(query, _LISTING)
             rows = page_of(session, query, listing, cursor=cursor, limit=limit)
             return rows.map(to_summary)

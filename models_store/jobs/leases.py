@@ -90,7 +90,7 @@ class JobWork(Rows):
         its = is_taken(accelerator=accelerator, memory_bytes=memory_bytes)
         found, job = True, None
         while found and job is None:
-            found, job = self._database.transact(
+            found, job = self.database.transact(
                 _claim, storable(worker), its, lease_s=lease_s, max_bytes=max_project_bytes
             )
         return job
@@ -98,12 +98,12 @@ class JobWork(Rows):
     def end_silent(self) -> bool:
         """End the attempt of a worker that went silent; return whether there was one."""
         left = select(JobRow.id).where(*_is_left())
-        with self._database.read() as session:  # mostly there is none, and a read waits for nobody
+        with self.database.read() as session:  # mostly there is none, and a read waits for nobody
             job_id = session.scalar(
                 left.order_by(JobRow.lease_expires_at, JobRow.position).limit(1)
             )
         if job_id is not None:
-            self._database.transact(_end_silent, job_id)
+            self.database.transact(_end_silent, job_id)
         return job_id is not None
 
     def should_give_way(
@@ -118,7 +118,7 @@ class JobWork(Rows):
         its = is_taken(accelerator=accelerator, memory_bytes=memory_bytes)
         waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
         running = select(func.count()).where(JobRow.state == JobState.RUNNING, is_claimed())
-        with self._database.read() as session:
+        with self.database.read() as session:
             other = session.scalar(waiting().where(its, waited))
             if other is None or other.project == job.project:
                 return False
@@ -129,7 +129,7 @@ class JobWork(Rows):
         """Do what whoever looks for work does first: end silent attempts, and take steps of parents."""
         while self.end_silent():
             pass
-        advance_all(self._database)
+        advance_all(self.database)
 
     @writing
     def renew(
@@ -239,7 +239,7 @@ class JobWork(Rows):
                     raise
                 return ended
 
-        row = self._database.transact(end)
+        row = self.database.transact(end)
         if row is None:
             raise CancelledInsteadError(job_id, attempt=attempt)
         return row.model_version

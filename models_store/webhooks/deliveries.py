@@ -18,10 +18,12 @@ from models_store.records import Record
 
 # As Standard Webhooks has it: the last attempt is some three days after the first one.
 PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+MAX_KEPT = 200
+"""Deliveries of a webhook that have ended and are kept."""
+
 _JITTER = 0.2
 _GONE = 410
 _KEEP_S = 7 * 24 * 3600
-_KEEP = 200
 _MAX_ERROR = 300
 _OF_A_PROJECT = 2  # under way at a time, so that slow receivers of one keep no others waiting
 _IS_DUE = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
@@ -154,7 +156,7 @@ def _keep_newest(session: Session, webhook_id: str) -> None:
     ended = (WebhookDeliveryRow.webhook_id == webhook_id, WebhookDeliveryRow.ended_at.is_not(None))
     newest = select(WebhookDeliveryRow.position).where(*ended)
     last = session.scalar(
-        newest.order_by(WebhookDeliveryRow.position.desc()).offset(_KEEP - 1).limit(1)
+        newest.order_by(WebhookDeliveryRow.position.desc()).offset(MAX_KEPT - 1).limit(1)
     )
     if last is not None:
         session.execute(

@@ -21,6 +21,7 @@ from models_store.files.blobs import STORE_ID, Blobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tests.api.serving import registered, stores
+from tests.store.makers import PROJECT
 from tests.support.servers import free_port, tied
 
 CSV = {"Content-Type": "text/csv"}
@@ -118,17 +119,27 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
 
 
 @pytest.fixture(scope="session")
-def guarded_server(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """A server that asks for a key, with the time-outs of the product, and the headers of an admin."""
+def guarded_folder(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
+    """The data directory of the server that asks for a key."""
     folder = tmp_path_factory.mktemp("guarded")
     shutil.copy(migrated_database, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def guarded_server(guarded_folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A server that asks for a key, with the time-outs of the product, and the headers of an admin."""
+    headers = admin_of(guarded_folder, PROJECT)
+    with served(guarded_folder) as url:
+        yield url, headers
+
+
+def admin_of(folder: Path, project: str) -> dict[str, str]:
+    """The headers of an admin of a project of the service in a folder."""
     database = Database(ApiSettings(data_dir=folder).resolved_database_url)
-    token = Keys(database).create("default", Scope.ADMIN).token
+    token = Keys(database).create(project, Scope.ADMIN).token
     database.dispose()
-    with served(folder) as url:
-        yield url, {"Authorization": f"Bearer {token}"}
+    return {"Authorization": f"Bearer {token}"}
 
 
 @contextmanager

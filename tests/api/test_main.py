@@ -96,7 +96,7 @@ def test_a_first_key_from_a_file_opens_another_address(data_dir, tmp_path):
 
 
 def test_staged_files_are_swept_while_the_service_runs(settings, monkeypatch):
-    monkeypatch.setattr("app.main._SWEEP_PAUSE_S", 0.01)
+    monkeypatch.setattr("app.main.SWEEP_PAUSE_S", 0.01)
     with TestClient(create_app(settings)) as client, ExitStack() as files:
         staged = client.app.state.blobs.staged  # type: ignore[attr-defined]  # a FastAPI
         old, fresh = files.enter_context(staged()), files.enter_context(staged())

@@ -172,8 +172,7 @@ def is_up(client):
 
 
 @pytest.mark.slow
-def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.server.startup._RETRY_S", 0.1)
+def test_postgresql_may_be_down_at_the_start_and_later(tmp_path):
     server = PostgresServer()
     settings = ApiSettings(
         data_dir=tmp_path, database_url=server.create("densityd"), ready_look_s=0.1
@@ -198,14 +197,14 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("revision", ["2026_11_24_keys", None])
-def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch, caplog, revision):
-    monkeypatch.setattr("app.server.startup._RETRY_S", 0.01)
+def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, caplog, revision):
     database = Database(sqlite_url)
     if revision is not None:
         with database.write() as session:
             session.execute(text(OLDER))
-    refused = []
-    asyncio.run(check_later(database, blobs, refuse=lambda: refused.append(True)))
+    refused: list[bool] = []
+    refuse = partial(refused.append, True)
+    asyncio.run(check_later(database, blobs, refuse=refuse, pause_s=0.01))
     assert refused == ([] if revision is None else [True])
     assert ("2026_11_24_keys" in caplog.text) == (revision is not None)
     database.dispose()

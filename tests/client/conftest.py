@@ -19,6 +19,8 @@ from models_store.records import Version
 from tests.api.serving import registered
 from tests.client.scripted import ScriptedServer
 
+HELD_OUT = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
+
 
 @dataclass
 class Service:
@@ -51,8 +53,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
     service = Service(f"http://127.0.0.1:{port}", app.state.database, app.state.blobs)
     service.add()
     service.add(name="heights", columns=["height", "weight"], context_columns=("age",))
-    held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
-    service.add(name="ranked", held_out=held_out)
+    service.add(name="ranked", held_out=HELD_OUT)
     yield service
     server.should_exit = True
     thread.join()

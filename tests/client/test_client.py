@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,7 @@ from densityd.client import (
 from densityd.client.wire.parts import JoinedResults
 from tabular.formats import TableFormat
 from tests.api.wire import read, write
-from tests.client.conftest import Service
+from tests.client.conftest import HELD_OUT, Service
 from tests.client.scripted import DATASET, Reply, ScriptedServer, a_json
 from tests.tables.files import npy
 
@@ -49,12 +51,11 @@ def client(service: Service) -> Iterator[Client]:
 
 def test_unusual_rows_come_as_records_columns_and_files(service, client, tmp_path):
     dataset = client.datasets.upload(TABLE)
-    held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
     kept = {"total": 300, "rows": [7, 3], "log_prob": [-40.0, -20.0], "counts": [1] * 24}
     for _ in range(2):
         service.add(
             name="odd",
-            held_out=held_out,
+            held_out=HELD_OUT,
             dataset_id=dataset.id,
             unusual=kept | {"held_out": [True, False]},
         )
@@ -325,6 +326,12 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
     copy = client.models.upload("people-copy", target)
     assert (copy.version, copy.lineage.job_id) == (1, None)
     assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
+
+
+def test_what_is_asked_of_the_synchronous_client_holds_for_the_other() -> None:
+    """One is generated from the other; most tests ask one of them alone."""
+    generator = Path(__file__).parents[2] / "tools" / "sync_client.py"
+    subprocess.run([sys.executable, generator, "--check"], check=True)  # noqa: S603 - our own code
 
 
 def test_a_version_can_be_seen(service: Service) -> None:

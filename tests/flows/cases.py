@@ -67,7 +67,10 @@ CASES = [
     Case("made-separate", MadeSpec(hidden=[8, 8], separate_networks=True)),
     Case("made-direct", MadeSpec(hidden=[12], direct=True, activation="relu")),
     Case("made-direct-separate", MadeSpec(hidden=[8, 8], direct=True, separate_networks=True)),
-    Case("made-mixture", MadeSpec(conditional="mixture", components=3, hidden=[12])),
+    Case(
+        "made-mixture",
+        MadeSpec(conditional="mixture", components=3, hidden=[12], order="random"),
+    ),
     Case("maf", MafSpec(layers=3, hidden=[16])),
     Case(
         "maf-random",
@@ -198,7 +201,7 @@ def grid(flow: Flow, *, points: int, reach: float) -> tuple[Tensor, float]:
 
 def is_packed(compiled: CompiledFlow) -> bool:
     """Whether compiled loops serve a flow."""
-    return isinstance(compiled._engine, PackedFlow)
+    return isinstance(compiled.engine, PackedFlow)
 
 
 def through_bytes(state: FitState) -> FitState:

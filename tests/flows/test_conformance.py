@@ -334,6 +334,8 @@ def test_parameters_are_counted_without_building(case):
     for dim in range(case.min_dim, DIM + 1):
         flow = build(case.spec, dim, seed=0)
         assert count_parameters(case.spec, dim) == sum(p.numel() for p in flow.parameters())
+        held = [*flow.transform.parameters(), *flow.transform.buffers()]
+        assert case.spec.cost(dim).flow_bytes >= sum(one.nbytes for one in held)
 
 
 @every_case

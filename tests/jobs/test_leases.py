@@ -134,14 +134,13 @@ def test_the_newest_two_checkpoints_stay_named(jobs: Jobs, work: JobWork) -> Non
 
 
 def test_a_resumed_attempt_repeats_no_epoch_event(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
+    job = submitted(jobs)
     for numbers in ((1, 2, 3), (2, 3, 4)):
         job = claimed(work)
         for number in numbers:
             record(work, job, number)
         work.release(job.id, job.attempt)
-    [job_id] = claimable(jobs._database)
-    told = [e.data["epoch"] for e in jobs.events(PROJECT, job_id) if e.event is EventKind.EPOCH]
+    told = [e.data["epoch"] for e in jobs.events(PROJECT, job.id) if e.event is EventKind.EPOCH]
     assert told == [1, 2, 3, 4]
 
 

@@ -78,6 +78,8 @@ def test_a_search_trains_all_then_the_best_and_makes_one_version(database, jobs,
     assert done.metrics is not None
     assert [row["state"] for row in done.metrics["trials"]] == ["succeeded"] * 4
     assert done.metrics["seconds"] == 8.0
+    assert done.progress is not None
+    assert (done.progress["fraction"], done.progress["eta_seconds"]) == (1.0, 0.0)
     told = [event for event in jobs.events(PROJECT, parent.id) if event.event is EventKind.CHILD]
     assert [event.data["number"] for event in told] == [0, 1, 2, 1]
     [delivery] = webhooks.deliveries(PROJECT, hook.id, limit=9).items

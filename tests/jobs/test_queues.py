@@ -209,10 +209,12 @@ def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(jobs, work):
         (Accelerator.REQUIRED, 2**20, "No worker that is at work has the GPU"),
     ],
 )
-def test_a_job_that_no_worker_at_work_can_take_says_so(jobs, workers, wanted, needed, told):
+def test_a_job_that_no_worker_at_work_can_take_says_so(
+    database, jobs, workers, wanted, needed, told
+):
     alone = submit(jobs, "x", accelerator=wanted, memory_bytes=needed)
-    workers.beat("a", accelerator=False, memory_bytes=2**29)
     workers.beat("b", accelerator=False, memory_bytes=2**30)
+    Workers(database).beat("a", accelerator=False, memory_bytes=2**29)
     job = submit(jobs, "y", accelerator=wanted, memory_bytes=needed)
     for one, expected in ((alone, None), (job, told)):
         events = jobs.events("p", one.id)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from densityd.client import Client
-from tests.client.conftest import service as service  # noqa: PLC0414 - a fixture
+from tests.client.conftest import HELD_OUT, service as service  # noqa: PLC0414 - a fixture
 
 with warnings.catch_warnings():  # MLflow warns of its own types
     warnings.simplefilter("ignore")
@@ -32,14 +32,15 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tracking")
 @pytest.mark.filterwarnings("ignore")  # those of MLflow
 def test_a_version_is_logged_registered_and_loaded(service):
+    told = {"test_log_likelihood": -3.5, "best_epoch": 7, "still_rising": True, "trials": []}
+    service.add(name="logged", held_out=HELD_OUT, metrics=told)
     with Client(service.url) as client, mlflow.start_run() as run:
-        densityd.mlflow.log_model(client, "ranked", registered_model_name="people")
-        expected = client.score("ranked", ROWS)
-        metrics = client.models.find("ranked").metrics
+        densityd.mlflow.log_model(client, "logged", registered_model_name="people")
+        expected = client.score("logged", ROWS)
 
     found = mlflow.get_run(run.info.run_id)
-    assert found.data.params["version"] == "ranked:1"
-    assert found.data.metrics.items() <= metrics.items()
+    assert found.data.params["version"] == "logged:1"
+    assert found.data.metrics == {"test_log_likelihood": -3.5, "best_epoch": 7}
     plots = {one.path for one in mlflow.MlflowClient().list_artifacts(run.info.run_id, "plots")}
     assert "plots/marginals.svg" in plots
     scored = mlflow.pyfunc.load_model("models:/people/1").predict(ROWS)

@@ -17,7 +17,7 @@ import redis
 
 from app.settings import ApiSettings
 from densityd.errors import StartError
-from densityd.service import private_redis
+from densityd.service import kernels, private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, free_port, wants_key, why_unready
@@ -370,3 +370,14 @@ def test_a_closed_terminal_ends_it_unless_nohup_has_it_ignored(endings):
             signal.raise_signal(number)
         signals.wait(60)
         assert signals.asked_to_end == endings
+
+
+def test_where_the_cache_is_read_only_the_data_directory_knows_what_is_compiled(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "none"))
+    assert not kernels.are_compiled(tmp_path)
+    kernels.mark_compiled(tmp_path)
+    assert kernels.are_compiled(tmp_path)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "other"))
+    assert not kernels.are_compiled(tmp_path)

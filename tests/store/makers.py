@@ -169,7 +169,7 @@ def finished(work: JobWork, job: Job, **changes: Any) -> Version:
     new = a_version(job, **changes)
     number = work.finish(job.id, job.attempt, metrics={}, version=new)
     assert number is not None
-    return Registry(work._database).version(job.project, job.model_name, number)
+    return Registry(work.database).version(job.project, job.model_name, number)
 
 
 def claimable(database: Database) -> list[str]:

@@ -124,13 +124,13 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(database, blobs, sto
     change = Change("default", None, "POST", "/v1/keys", "req-1")
     with auditing(change):
         token = Keys(database).create("other", Scope.ADMIN, rate=0.1, expires_days=2).token
+        Usage(database).add_rows({PROJECT: 2**40})
     dataset_id = a_table(database, blobs)
     for number in range(2):
         registered(database, blobs, name=f"model-{number}")
     Aliases(database).set(PROJECT, "model-0", "live", version=1, reason="na\u00efve \U0001f600")
     Reviews(database).set(PROJECT, "model-0", "0" * 64, "confirmed")
     Webhooks(database).create(PROJECT, "https://example.org/", events=["job.cancelled"])
-    Usage(database).add_rows({PROJECT: 2**40})
     Monitoring(database).add(PROJECT, "model-0", 1, count_ranks(np.array([0.001, 0.5])))
     key = Idempotency(key="k", fingerprint="f")
     job = (
@@ -145,6 +145,7 @@ def test_what_is_restored_is_what_was_backed_up_bit_for_bit(database, blobs, sto
     halfway(database, blobs)
     before = contents(database, blobs)
     assert {name for name, rows in before[0].items() if not rows} == set(), "each has a row"
+    assert len(before[0]["audit"]) == 1, "of two transactions of a request"
 
     assert backed_up_at(database) is None
     back_up(database, blobs, tmp_path / "backup", tell=quiet)

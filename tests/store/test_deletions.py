@@ -287,7 +287,8 @@ def test_datasets_weights_and_results_count_against_the_quota(database, registry
     assert registry.room(PROJECT, max_bytes=1) == 7, "its own limit counts"
     projects.put(PROJECT, max_bytes=None, max_queued_jobs=None)
     added(registry, project="theirs")
-    assert [one.name for one in projects.list()] == [PROJECT, "theirs"]
+    listed = [(one.name, one.stored_bytes) for one in projects.list()]
+    assert listed == [(PROJECT, before), ("theirs", 152)]
     jobs.delete_result(PROJECT, job.id)
     smaller = a_dataset(id=dataset.id, key=next_table_key(dataset.id), bytes=700)
     registry.retype_dataset(dataset, smaller)
@@ -382,6 +383,18 @@ def test_counts_of_scored_rows_are_told_once_a_day_and_kept_for_ninety(database,
     let_pass(2)
     monitoring.prune()
     assert number_of(database, MonitoredRow) == 0
+
+
+def test_a_day_begins_with_its_first_hour(database, jobs, work):
+    trained(jobs, work)
+    monitoring = Monitoring(database)
+    monitoring.add(PROJECT, NAME, 1, {"rows": 3})
+    found = []
+    for hour in (MonitoredRow.hour - MonitoredRow.hour % 24, MonitoredRow.hour - 1):
+        with database.write() as session:
+            session.execute(update(MonitoredRow).values(hour=hour))
+        found.append([one.counts for one in monitoring.scored(since=None)[1]])
+    assert found == [[{"rows": 3}], []]
 
 
 def test_a_model_has_so_many_reviews_and_its_successor_none(

@@ -49,15 +49,18 @@ def make_due(database: Database) -> None:
 
 
 def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
-    webhooks, deliveries, webhook, monkeypatch
+    database, webhooks, deliveries, webhook, monkeypatch
 ):
     monkeypatch.setattr("models_store.database.announcements.MAX_WAITING", 3)
-    monkeypatch.setattr("models_store.webhooks.deliveries._KEEP", 2)
+    monkeypatch.setattr("models_store.webhooks.deliveries.MAX_KEPT", 2)
     for _ in range(3):
         webhooks.test(PROJECT, webhook.id)
     with pytest.raises(ConflictError):
         webhooks.test(PROJECT, webhook.id)
+    jobs = Jobs(database)
+    jobs.cancel(PROJECT, submitted(jobs).id)
     made = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
+    assert len(made) == 3
     for _ in made:
         [due] = deliveries.take(8, {}, lease_s=60)
         deliveries.end(due.id, due.attempt, Outcome(status=200))

@@ -20,8 +20,9 @@ from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableFormat, TableSummary
 from tabular.ingest.retype import StoredFiles, retype_table
 from tabular.kept_cells import CellsWriter, KeptCells
+from tabular.rows import read_rows
 from tabular.typed_rows import TypedRows
-from tests.tables.files import Accept
+from tests.tables.files import Accept, arrow
 
 NUMBER = Column(name="a")
 SIZES = Column(name="a", type="category", levels=("M", "S", "L"))
@@ -78,6 +79,7 @@ def test_cells_are_the_numbers_of_their_column(column, cells, numbers):
             ["1970-01-01T00:30:00Z"] * 2 + [None],
         ),
         (Column(name="a", type="integer"), [1.4, -0.2, math.nan, 1e30], [1, 0, None, 2**63 - 1024]),
+        (NUMBER, [-0.0], [0.0]),
         (
             Column(name="a", decimals=2),
             [0.2899999999999938, -0.0, -0.001, 1e300, math.nan],
@@ -255,6 +257,17 @@ def test_dates_of_one_shape_are_read_as_others_are(cells, form, data):
     assert np.array_equal(shaped, others[:-1], equal_nan=True)
 
 
+START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@given(st.lists(st.integers(0, 2 * 10**15), min_size=1))
+def test_moments_are_written_to_the_nearest_of_their_decimals(ticks: list[int]) -> None:
+    column = Column(name="a", type="datetime", decimals=6)
+    moments = [START + timedelta(microseconds=tick) for tick in ticks]
+    texts = [f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}" for moment in moments]
+    assert decode_cells(np.array(ticks) / 1e6, column).to_pylist() == texts
+
+
 @given(st.lists(st.integers(-(10**12), 10**12), min_size=1), st.integers(0, 6))
 def test_decimals_come_back(steps: list[int], decimals: int) -> None:
     values = np.array(steps) / 10**decimals
@@ -365,6 +378,16 @@ def retyped(
     (tmp_path / "again.npy").replace(tmp_path / "table.npy")
     (tmp_path / "again.parquet").replace(tmp_path / "table.parquet")
     return again
+
+
+def test_the_row_of_a_cell_that_does_not_fit_counts_from_the_start_of_the_file() -> None:
+    cells = [f"{row},5" for row in range(20)] + ["x"]
+    column = Column(name="a", decimal=",")
+    with pytest.raises(TableError, match="row 21") as caught:
+        read_rows(
+            arrow(pa.table({"a": cells}), rows=8), TableFormat.ARROW, ParseOptions(), [column]
+        )
+    assert caught.value.row == 21
 
 
 def test_types_change_and_change_back_without_loss(accept, cells, tmp_path):

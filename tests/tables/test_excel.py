@@ -55,6 +55,12 @@ def test_gaps_titles_and_empty_rows_at_the_end_are_no_values(accept: Accept) -> 
     assert any(one["code"] == "skipped" for one in summary.warnings)
 
 
+def test_numbers_beside_a_gap_in_the_first_row_are_no_names(accept: Accept) -> None:
+    rows: list[list[Any]] = [[1.5, None, 2.5], *([i + 0.25, i * 0.5, i * i] for i in range(40))]
+    summary = accept(workbook(data=rows), EXCEL)
+    assert (summary.rows, [column.name for column in summary.columns]) == (41, ["x1", "x2", "x3"])
+
+
 def test_a_sheet_is_named_or_the_first(accept: Accept, refuse: Refuse) -> None:
     book = workbook(one=[["a"], [1.5], [2.5], [4.5]], two=[["b"], [1.5], [9.5]])
     summary = accept(book, EXCEL)

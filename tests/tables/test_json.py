@@ -100,6 +100,7 @@ def test_what_is_wrong_with_a_text_is_told_with_its_place(refuse: Refuse) -> Non
     assert "comma" in error.detail
     error = refuse(lines([1, 2]) + b"\n[3, 4\n", NDJSON)
     assert (error.row, "Line 3" in error.detail) == (2, True)
+    assert error.told == error.detail  # which counts lines, and not rows
 
 
 def test_more_values_than_allowed_are_refused_before_they_are_objects() -> None:

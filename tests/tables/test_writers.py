@@ -31,7 +31,7 @@ def written(output: Output, columns: list[Any], *, block: int = 2, **head: Any) 
 
 
 def test_parquet_keeps_precisions_and_gathers_blocks_to_row_groups(monkeypatch):
-    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 2)
+    monkeypatch.setattr("tabular.writers.GROUP_ROWS", 2)
     content = io.BytesIO(written("parquet", COLUMNS, block=1))
     table = pq.read_table(content)
     assert [str(field.type) for field in table.schema] == ["float", "double"]

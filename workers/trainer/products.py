@@ -43,7 +43,9 @@ from workers.trainer.parts import Doubles
 
 _STEP_VALUES = 2**20
 _USUAL_ROWS = 16  # of a step
-_CPU_STEP_ROWS, _GPU_STEP_ROWS, _LEAST_STEP_ROWS = 4_096, 16_384, 256
+CPU_STEP_ROWS = 4_096
+"""Most rows of a step on a processor."""
+_GPU_STEP_ROWS, _LEAST_STEP_ROWS = 16_384, 256
 # A flow computes a step in chunks of its own; of a large flow fewer rows are a step.
 _CHUNKS_OF_A_STEP = 16
 _IMPUTED_PASSES = 4
@@ -405,7 +407,7 @@ def _context(
 
 def _step_rows(columns: int, flow: CompiledFlow, device: torch.device, *, passes: int = 1) -> int:
     """Return the rows of a step: whole chunks of the flow, within bounds of memory and time."""
-    most = _CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
+    most = CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
     rows = _STEP_VALUES // columns // _LEAST_STEP_ROWS * _LEAST_STEP_ROWS
     rows = max(_LEAST_STEP_ROWS, min(most, rows))
     rows = fitting_rows(rows, flow.row_bytes // _CHUNKS_OF_A_STEP, multiple=64)

@@ -125,6 +125,13 @@ class TestRetyping:
         assert client.get(location).json() == dataset
         assert len(files_of(settings)) == 2, "the old files are gone"
 
+    def test_the_reasons_of_other_columns_are_those_of_the_file(self, client):
+        first = upload(client, MIXED.replace(b'"1,5"', b"n.d."), missing="drop")
+        again = self.change(client, first.headers["location"], zip="integer")
+        before, after = (answer.json()["columns"][4] for answer in (first, again))
+        assert after["reason"] == before["reason"]
+        assert "All cells but 1 are numbers" in before["reason"]
+
     def test_a_type_can_be_changed_back(self, client):
         first = upload(client, MIXED)
         location = first.headers["location"]

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from app import remembered
-from app.engine import reference_rows
 from app.engine.loaded_models import CacheLimits, LoadedModels
+from app.engine.reference_rows import UsualTerms
 from app.metrics import ModelMetrics
 from app.plots.numbers import Source
 from app.plots.plots import PlotKind
@@ -414,8 +414,9 @@ def test_without_a_context_to_draw_samples_for_none_is_known(client):
     assert document["explanation"][0]["cut"] is not None
 
 
-def test_they_are_computed_once_and_the_least_recently_used_are_dropped(client, monkeypatch):
-    terms = client.app.state.usual_terms
+def test_they_are_computed_once_and_the_least_recently_used_are_dropped(client, registry, blobs):
+    state = client.app.state
+    terms = UsualTerms(registry, blobs, models=state.models, engine=state.engine, most_kept=1)
     first, second = a_version(client, "first"), a_version(client, "second")
 
     async def twice(version):
@@ -424,7 +425,6 @@ def test_they_are_computed_once_and_the_least_recently_used_are_dropped(client, 
     one, other = client.portal.call(twice, first)
     assert one is other
     assert client.portal.call(terms.of, first) is one
-    monkeypatch.setattr(reference_rows, "_MOST_KEPT", 1)
     client.portal.call(terms.of, second)
     again = client.portal.call(terms.of, first)
     assert again is not one

@@ -182,6 +182,9 @@ def test_rows_of_texts_score_as_in_a_csv_file(client):
     answer = infer(client, "cars", rows_tensor(ROW, gap))
     assert answer.status_code == 200, answer.text
     assert answer.json()["outputs"][0]["data"] == as_csv.json()["log_prob"]
+    whole = answer.request.content  # all of the body may be JSON
+    again = client.post(answer.request.url, content=whole, headers={HEADER: str(len(whole))})
+    assert again.json() == answer.json()
 
 
 def test_columns_of_their_own_types_score_alike(client):
@@ -260,6 +263,20 @@ def test_more_samples_than_fit_into_memory_are_refused(client, n):
     )
     assert answer.status_code == 422
     assert "tensor `n`" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        tensor_of([True], "BOOL", "n"),
+        tensor_of(["5"], "BYTES", "n"),
+        tensor_of([1, 2], "INT64", "n", shape=[2]),
+    ],
+    ids=lambda given: given["datatype"],
+)
+def test_what_is_no_number_is_no_number_of_samples(client, given):
+    answer = infer(client, "people:sample", given)
+    assert (answer.status_code, "one whole number" in answer.json()["error"]) == (422, True)
 
 
 @pytest.mark.parametrize("length", ["-1", "99999", "9" * 30, "²"])

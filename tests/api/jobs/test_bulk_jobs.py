@@ -402,8 +402,10 @@ def test_a_job_fills_gaps_as_the_route_does(client, supervisor, typed):
         assert float(filled["price"]) == float(row["price"] or same["price"])
         assert filled["low.price"] == same["low.price"]
     assert job["metrics"]["uncertain_rows"] == int(answer.headers["x-uncertain-rows"])
-    assert client.delete(job["result"]["url"]).status_code == 204
+    blobs = stores(client)[1]
+    assert blobs.keys("results")
     assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert not blobs.keys("results")
 
 
 @pytest.mark.usefixtures("typed")

@@ -68,6 +68,8 @@ def test_an_estimate_tells_the_time_of_a_training_and_starts_none(client, datase
     assert estimate(optimisation={"max_seconds": 0.1}).json()["seconds"] < usual["seconds"]
     assert estimate(quality="best").json()["seconds"] > usual["seconds"]
     assert estimate(flow="auto").json()["seconds"] > 2 * usual["seconds"]
+    limited = estimate(flow="auto", optimisation={"max_seconds": 0.5}).json()
+    assert limited["seconds"] < usual["seconds"]
     assert_refused(estimate(columns=["nowhere"]), 422, "unknown-column")
     assert client.get("/v1/jobs").json()["items"] == []
     start(client, dataset_id)

@@ -165,6 +165,8 @@ def test_what_looks_like_a_formula_is_a_text_in_a_file():
     view = UnusualView.model_validate(UnusualView.model_json_schema()["examples"][0])
     view.rows[0].cells["height"] = "=1+1"
     assert b",'=1+1," in unusual_file(view, "text/csv")[0]
+    sheet = openpyxl.load_workbook(io.BytesIO(unusual_file(view, EXCEL)[0])).active
+    assert [cell.data_type for cell in sheet[2] if cell.value == "=1+1"] == ["s"]
 
 
 def test_thresholds_count_all_rows_and_those_a_month(client, dataset):

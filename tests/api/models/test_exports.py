@@ -160,7 +160,8 @@ def test_an_onnx_export_gives_the_log_densities_of_the_service(client):
         told = session.get_modelmeta().custom_metadata_map
         version = client.get(f"/v1/models/{name}/versions/1").json()
         assert (told["model"], told["version"], told["units"]) == (name, "1", "nats")
-        assert json.loads(told["columns"]) == version["columns"]
+        for field in ("columns", "context_columns"):
+            assert json.loads(told[field]) == version[field]
         assert told["checkpoint_sha256"] == version["checkpoint"]["sha256"]
         assert json.loads(told.get("types", "null")) == version["types"]
     assert client.head("/v1/models/people/versions/1/onnx").status_code == 200

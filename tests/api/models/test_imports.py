@@ -268,3 +268,13 @@ def test_orders_that_are_none_are_refused(shared_client, tmp_path):
     for wrong in (-1, 10**6):
         tensors[name][0] = wrong
         assert_unreadable(save(tensors, metadata_of(body)), tmp_path)
+
+
+def test_a_file_may_take_all_of_the_room_that_is_left(shared_client, trained, exported):
+    projects = shared_client.app.state.projects
+    used = shared_client.get("/v1/usage").json()["stored_bytes"]["used"]
+    projects.put(trained.project, max_bytes=used + len(exported), max_queued_jobs=None)
+    answers = [imported(shared_client, exported, "last") for _ in range(2)]
+    projects.put(trained.project, max_bytes=None, max_queued_jobs=None)
+    assert answers[0].status_code == 201
+    assert_refused(answers[1], 507, "quota-storage")

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -5,10 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app.engine.monitor import Monitor
 from app.main import create_app
 from flows import compile_flow, quantiles_of
+from models_store.database.schema import MonitoredRow
 from models_store.drift import ALARM, ColumnBins, count_ranks, distance, drift_of
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
@@ -120,6 +124,27 @@ def test_a_shift_of_one_column_is_found_named_exported_and_told_once_a_day(share
     assert samples["densityd_drift_p_value", None] < ALARM
     assert samples["densityd_unusual_share", None] > 0
     assert samples["densityd_rank_total", "0"] > 200
+    with shared_client.app.state.database.write() as session:
+        session.execute(update(MonitoredRow).values(hour=MonitoredRow.hour - 24))
+    score(shared_client, NEW[:2_000])
+    found = watched(shared_client)
+    assert [one["drifted_columns"] for one in found["buckets"]] == [["weight"], []]
+
+
+@pytest.mark.usefixtures("people")
+def test_metrics_tell_the_drift_of_the_versions_with_most_rows(shared_client):
+    state = shared_client.app.state
+    quantiles = quantiles_of(compile_flow(a_flow()).log_prob(HELD_OUT)).tolist()
+    registered(*stores(shared_client), name="few", held_out={"rows": 1_000, "quantiles": quantiles})
+    score(shared_client, NEW[:20])
+    few = {"rows": NEW[:10].tolist()}
+    assert shared_client.post("/v1/models/few/score", json=few).is_success
+    shared_client.portal.call(state.monitor.flush)
+    metrics = state.metrics.ranks
+    own = Monitor(state.monitoring, state.registry, state.blobs, metrics, most_shown=1)
+    shared_client.portal.call(own.look)
+    assert set(re.findall(rb'model="(\w+)"', own.render())) == {b"people"}
+    assert shared_client.delete("/v1/models/few").status_code == 204
 
 
 @pytest.mark.usefixtures("people")
@@ -210,6 +235,7 @@ def test_other_projects_see_nothing_and_bad_times_are_named(settings):
         refused = client.get(at, headers=mine, params=times)
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["parameter"] == "until"
+        assert refused.json()["detail"] == "`until`: It must be later than `since`."
 
 
 def test_a_version_is_trained_anew_by_the_request_that_made_it(client):

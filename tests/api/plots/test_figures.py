@@ -135,15 +135,16 @@ def test_a_learning_curve_marks_the_epoch_that_was_kept():
 
 
 def test_the_kept_epoch_is_known_of_a_curve_that_leaves_it_out():
-    curve = {"at": np.array([1.0, 5.0, 9.0]), DECIDES: np.array([-3.0, -2.0, np.nan])}
+    curve = {"at": np.array([1.0, 5.0, 9.0]), DECIDES: np.array([-3.0, np.nan, -2.0])}
     for metrics, kept in (
-        ({"best_epoch": 5, DECIDES_BEST: -4.0}, (5.0, -2.0)),
+        ({"best_epoch": 9, DECIDES_BEST: -4.0}, (9.0, -2.0)),
+        ({"best_epoch": 1, DECIDES_BEST: -4.0}, (1.0, -3.0)),
         ({"best_epoch": 3, DECIDES_BEST: -4.0}, (3.0, -4.0)),
         ({"best_epoch": 3, DECIDES_BEST: None}, None),
         ({"best_epoch": 10, DECIDES_BEST: -4.0}, None),
-        ({"best_epoch": 9}, None),
+        ({"best_epoch": 5}, None),
         ({"best_epoch": 2**70, DECIDES_BEST: -4.0}, None),
-        ({"best_epoch": "5"}, None),
+        ({"best_epoch": "9"}, None),
     ):
         version = cast(Version, SimpleNamespace(metrics=metrics))
         assert kept_epoch(version, curve, DECIDES) == kept

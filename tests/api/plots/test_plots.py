@@ -12,7 +12,6 @@ import torch
 from starlette.testclient import TestClient
 
 from app.engine.reference_rows import sampled_rows
-from app.plots import plots
 from app.plots.numbers import Source
 from app.plots.plots import PlotKind
 from app.problems.problem import Problem
@@ -196,7 +195,9 @@ def test_a_picture_is_drawn_once(shared_client, monkeypatch):
     assert first.headers["content-type"] == "image/svg+xml"
     assert re.search(rb"<svg\b", first.content)
 
-    monkeypatch.setattr(plots, "_TIMEOUT_S", 0.0)  # no other is drawn in no time
+    monkeypatch.setattr(
+        shared_client.app.state.plots, "timeout_s", 0.0
+    )  # no other is drawn in no time
     assert picture(shared_client, "pairs", format="svg").content == first.content
     assert_refused(picture(shared_client, "pairs"), 503, "overloaded")
 

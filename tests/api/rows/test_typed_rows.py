@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from datetime import date
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,14 @@ NUMBER_CELLS = [[1.512], [2], ["n.n."], ["1.512,5"], [None]]
 
 
 @pytest.mark.parametrize("kind", [JSON, TableFormat.NDJSON])
+def test_a_number_of_json_that_means_a_gap_is_one(kind):
+    column = Column(name="a", missing=True, na_values=("-999",))
+    shape = RowsShape(["a"], 50, types=ModelTypes((column,), dim=1))
+    body = {JSON: b"[[-999], [1.5]]", TableFormat.NDJSON: b"[-999]\n[1.5]\n"}[kind]
+    np.testing.assert_array_equal(decode(body, kind, shape)[:, 0], [np.nan, 1.5])
+
+
+@pytest.mark.parametrize("kind", [JSON, TableFormat.NDJSON])
 def test_a_number_of_json_is_one_whatever_the_marks_of_the_file(kind):
     shape = RowsShape(["a"], 50, types=ModelTypes((GERMAN,), dim=1))
     for cells in (NUMBER_CELLS, NUMBER_CELLS[:2]):
@@ -338,9 +347,8 @@ def outcome(call: Any) -> Any:
         return error
 
 
-def test_the_memory_of_cells_is_bounded(monkeypatch):
-    monkeypatch.setattr("app.rows.model_types._MAX_TEXTS", 10)
-    codes = CellCodes([COLUMNS[0]])
+def test_the_memory_of_cells_is_bounded():
+    codes = CellCodes([COLUMNS[0]], most_texts=10)
     for start in range(0, 100, 4):
         values = codes.rows([[f"level {start + number}"] for number in range(4)])
         assert (values == UNSEEN).all()
@@ -403,3 +411,12 @@ def test_samples_of_a_model_of_plain_numbers_look_like_the_data(client):
     extra = [dict(zip(SERVED, rows[0], strict=True)) | {"more": 1}]
     refused = client.post(f"/v1/models/{version.ref}/log_prob", json={"rows": extra})
     assert refused.status_code == 422
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_samples_of_numbers_with_units_look_like_the_data_in_every_format(client, missing):
+    types = [Column(name=n, decimals=1, unit="kg", missing=missing).to_dict() for n in SERVED]
+    version = registered(*stores(client), name="units", types=types)
+    ask = partial(client.post, f"/v1/models/{version.ref}/sample", json={"n": 9, "seed": 1})
+    found = np.load(io.BytesIO(ask(headers={"Accept": "application/x-npy"}).content))
+    assert found.tolist() == ask().json()["rows"] == found.round(1).tolist()

@@ -16,7 +16,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
-from flows import compile_flow
+from flows import MixedColumn, MixedSpec, build, compile_flow
+from tabular.columns import Column
 from tabular.formats import TableFormat
 from tabular.typed_rows import TypedRows
 from tests.api.conftest import CSV, asgi_scope, assert_refused
@@ -282,11 +283,17 @@ def test_a_model_that_explains_nothing_says_so(client):
     assert_refused(response, 422, "explanation-unavailable")
 
 
-def test_an_explanation_that_would_hold_the_engine_is_refused(client, monkeypatch):
-    body = {"rows": cells()[:1]}
-    assert ask(client, "score?explain=true", body, model="hiding").status_code == 200
-    monkeypatch.setattr("app.scoring.functions._MAX_PASSES", 1)
-    response = ask(client, "score?explain=true", body, model="hiding")
+def test_an_explanation_that_would_hold_the_engine_is_refused(client):
+    names = [f"c{at}" for at in range(16)]
+    many = MixedSpec(columns=[MixedColumn(levels=64)] * len(names), hidden=[8], rows=10)
+    flow = build(many, len(names), seed=1).eval()
+    types = [
+        Column(name=n, type="category", levels=tuple(map(str, range(64)))).to_dict() for n in names
+    ]
+    registered_mixed(
+        client, "many", spec=many, columns=names, types=types, flow=flow, held_out=RANKS
+    )
+    response = ask(client, "score?explain=true", {"rows": [["1"] * 16]}, model="many")
     assert response.status_code == 422
     assert "by a scoring job" in response.json()["detail"]
 
@@ -367,7 +374,7 @@ def test_samples_of_npy_are_values_and_indices_that_can_be_scored(client):
     body = sampled(client, TableFormat.NPY)
     values = np.load(io.BytesIO(body), allow_pickle=False)
     rows = json.loads(sampled(client, TableFormat.JSON))["rows"]
-    np.testing.assert_array_equal(values[:, 4], [row[4] for row in rows])
+    np.testing.assert_array_equal(values[:, 4:], [row[4:] for row in rows])
     levels = [np.nan if row[0] is None else COLUMNS[0].levels.index(row[0]) for row in rows]
     np.testing.assert_array_equal(values[:, 0], levels)
     by_number = ask(client, "log_prob", body, TableFormat.NPY).json()

@@ -1,6 +1,7 @@
 """Liveness, readiness and metrics: what the last look found, at no cost to whoever asks."""
 
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.metrics import MOST_LABELS, Metrics
-from app.server import job_metrics, readiness
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Level, Lookout
 from app.server.startup import Shutdown
@@ -21,7 +21,7 @@ from models_store.database.database import Database
 from models_store.database.schema import JobRow, WebhookDeliveryRow
 from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
 from models_store.files.blobs import Blobs
-from models_store.job_states import Accelerator
+from models_store.job_states import Accelerator, JobKind
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -80,12 +80,12 @@ def test_a_database_that_takes_no_writes_is_not_ready(settings):
 
 
 @contextmanager
-def looking(settings, busy_timeout_s=0.5):
+def looking(settings, busy_timeout_s=0.5, **options):
     """A lookout that looks all the time."""
     database = Database(settings.resolved_database_url, busy_timeout_s=busy_timeout_s)
     blobs = Blobs.in_folder(settings.blob_root)
     blobs.ping()  # as every start does
-    lookout = Lookout(database, blobs, every_s=0.05)
+    lookout = Lookout(database, blobs, every_s=0.05, **options)
     lookout.start(wait_s=120)
     yield lookout
     lookout.stop()
@@ -155,9 +155,8 @@ def test_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
     wait_until(lambda: levels(lookout)["database"] is Level.OK)
 
 
-def test_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
-    monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
-    with looking(settings, busy_timeout_s=3) as lookout:
+def test_a_look_that_does_not_end_is_not_ready(settings):
+    with looking(settings, busy_timeout_s=3, stuck_s=0.2) as lookout:
         with locked(settings):
             wait_until(lambda: set(levels(lookout).values()) == {Level.UNUSABLE})
             assert "has not ended" in lookout.found()["store"].detail
@@ -258,11 +257,6 @@ def test_metrics_count_requests_by_template(looking_client):
     assert "process_resident_memory_bytes" in text
 
 
-@pytest.fixture(autouse=True)
-def each_time(monkeypatch):
-    monkeypatch.setattr(job_metrics, "_KEPT_S", 0.0)
-
-
 def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
     jobs, work = Jobs(database), JobWork(database)
     metrics = JobMetrics(
@@ -274,6 +268,7 @@ def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
     )
     for name in ("a", "b", "c"):
         submit(jobs, name)
+    submit(jobs, "old", kind=JobKind.TRAINING)
     submit(jobs, "gpu", accelerator=Accelerator.REQUIRED)
     Workers(database).beat("w", accelerator=True)
     Workers(database).beat("x", unfit="It has no store.")
@@ -297,10 +292,14 @@ def test_rows_tell_what_waits_runs_and_ended(database, tmp_path):
             .where(JobRow.id == second.id)
             .values(lease_expires_at=db_now(-1), stored_bytes=900)
         )
+        old = update(JobRow).where(JobRow.model_name == "old")
+        session.execute(old.values(queued_at=db_now(-60)))
         session.execute(
             update(WebhookDeliveryRow).values(attempts=3, ended_at=db_now(), delivered=False)
         )
     text = metrics.render().decode()
+    [oldest_s] = re.findall(r'oldest_waiting_seconds\{accelerator="none"\} ([0-9.]+)', text)
+    assert float(oldest_s) >= 60
     for line in (
         'densityd_jobs{accelerator="none",kind="variational",state="queued"} 1.0',
         'densityd_jobs{accelerator="none",kind="variational",state="running"} 1.0',

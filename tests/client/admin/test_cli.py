@@ -54,13 +54,18 @@ def test_help_begins_with_what_a_newcomer_needs_and_cuts_no_sentence_off() -> No
     assert "..." not in listed
 
 
-def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
+def test_migrating_twice_is_safe_names_the_revision_and_makes_the_first_key(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text(f"key_{32 * 'a'}.{64 * 'b'}")
+    monkeypatch.setenv("DENSITYD_FIRST_KEY_FILE", str(tmp_path / "key"))
     for _ in range(2):
         result = CliRunner().invoke(app, ["migrate"])
         assert result.exit_code == 0, result.output
         assert "revision" in result.output
     database = Database(StoreSettings(data_dir=data_dir).resolved_database_url)
     database.check_revision()
+    assert [key.id for key in Keys(database).list()] == [f"key_{32 * 'a'}"]
     database.dispose()
 
 
@@ -105,9 +110,13 @@ def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
     assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 1
     settings = WorkerSettings(data_dir=data_dir)
-    Workers(Database(settings.resolved_database_url)).beat(settings.label)
-
+    workers = Workers(Database(settings.resolved_database_url))
+    workers.beat(settings.label)
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 0
+
+    workers.beat(settings.label, unfit="It has no store.")
+    unfit = CliRunner().invoke(app, ["worker", "--check"])
+    assert (unfit.exit_code, "It has no store." in unfit.stderr) == (1, True)
 
 
 def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(monkeypatch):
@@ -126,11 +135,14 @@ def test_the_command_line_answers_without_importing_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
 
 
-def test_a_service_whose_words_cannot_be_written_serves_on() -> None:
-    code = "import os; from densityd.cli import _say; _say('api was killed.'); os._exit(7)"
+def test_a_start_whose_words_cannot_be_written_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "densityd.sqlite3").write_bytes(b"no database")  # which is looked at later
+    tmp_path.chmod(0o755)  # of which it would warn
+    code = "from densityd.cli import main; main()"
+    command = [sys.executable, "-c", code, "up", "--port", "0", "--data-dir", str(tmp_path)]
     with Path("/dev/full").open("w") as full:
-        said = subprocess.run([sys.executable, "-c", code], stdout=full, check=False)  # noqa: S603 - our own code
-    assert said.returncode == 7
+        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)  # noqa: S603 - our own code
+    assert b"densityd.sqlite3" in said.stderr
 
 
 def keys(*arguments: str) -> Result:

@@ -234,7 +234,7 @@ def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(table, 
     assert "--ranks and --evidence exclude each other" in refused
 
 
-def test_an_explanation_is_a_column_of_reasons(asked: ScriptedServer, table: Path) -> None:
+def test_an_explanation_is_a_column_of_reasons(asked, table, tmp_path):
     difference = [{"Total ($)": -18.54, "Units": -12.0, "Zip": -0.3}, {"Total ($)": 1.0}]
     scores = {"log_prob": [-40.0, None], "quantile": [0.001, None], "usual": {}}
     asked.replies = [a_json(scores | {"explanation": difference, "difference": difference})]
@@ -248,6 +248,8 @@ def test_an_explanation_is_a_column_of_reasons(asked: ScriptedServer, table: Pat
     ]
     assert "1 row has no score." in told.stderr
     assert asked.asked[0].line == "POST /v1/models/m/score?explain=true"
+    run("score", "m", table, "--explain", "-o", tmp_path / "ALERTS.CSV")
+    assert (tmp_path / "ALERTS.CSV").read_text() == told.stdout
 
 
 @pytest.mark.parametrize(
@@ -376,6 +378,7 @@ def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> N
     job = Job.read({**JOB, "state": "running", "progress": progress, "metrics": metrics})
     words = "epoch 12, validation log-likelihood 2.900 nats, about 1 min 35 s left"
     assert describe_progress(job) == words
+    assert "left" not in describe_progress(Job.read({**JOB, "progress": progress}))
     for terminal in (True, False):
         shown = io.StringIO()
         console = Console(file=shown, force_terminal=terminal, width=200, color_system=None)

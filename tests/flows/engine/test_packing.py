@@ -139,6 +139,17 @@ def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, monkey
         _assert_alike(*pair, rows, close, context_dim)
 
 
+def test_so_do_those_of_the_thinnest_tails_next_to_0(monkeypatch):
+    flow = build(MafSpec(layers=1, hidden=[9], batch_norm=None, tails=True), 2, seed=1)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.zero_()
+        flow.get_parameter("transform.layers.0.raw").fill_(-16.0)
+    noise = np.linspace(-1e-4, 1e-4, 100).reshape(50, 2)
+    found, expected = (compiled.forward(noise)[0] for compiled in _pair(flow, monkeypatch))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_so_do_those_of_features_of_0_and_1(monkeypatch):
     flow = _flow(MadeSpec(conditional="bernoulli", hidden=[19]), 5, 2)
     fast, slow = _pair(flow, monkeypatch)

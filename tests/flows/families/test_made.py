@@ -298,3 +298,9 @@ def test_untrained_mask_weights_change_nothing_and_need_several_masks():
     assert torch.equal(*(build(spec, 4, seed=0).double().eval().log_prob(x) for spec in specs))
     with pytest.raises(ValueError, match="mask_weights needs masks above 1"):
         MadeSpec(mask_weights=True)
+
+
+@pytest.mark.parametrize("conditional", ["bernoulli", "mixture"])
+def test_networks_are_separate_for_one_gaussian_alone(conditional):
+    with pytest.raises(ValueError, match="separate_networks needs conditional gaussian"):
+        MadeSpec(separate_networks=True, conditional=conditional)

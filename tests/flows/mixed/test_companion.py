@@ -131,21 +131,22 @@ def test_a_conditional_density_is_as_uncertain_as_what_it_is_given() -> None:
     assert (given.standard_error > 0).all()
 
 
-def test_unknown_cells_are_drawn_within_their_conditions():
+@pytest.mark.parametrize("high", [1.5, math.inf])
+def test_unknown_cells_are_drawn_within_their_conditions(high):
     row = np.array([[np.nan, 1.0, np.nan]])
-    conditions = Conditions({0: Within(values=(0.0, 2.0)), 2: Within(low=0.5, high=1.5)})
+    conditions = Conditions({0: Within(values=(0.0, 2.0)), 2: Within(low=0.5, high=high)})
     known = np.array([False, True, False])
     effort = Effort(draws=512, most=512)
     [(_, found)] = questions().weighted(row, known, conditions=conditions, effort=effort)
     kind, number = found.cells[0].T
     assert set(kind) <= {0.0, 2.0}
     assert number.min() >= 0.5
-    assert number.max() <= 1.5
+    assert number.max() <= high
     exact = {
         level: sum(
             math.exp(questions().flow.log_prob(np.array([[level, 1.0, v]]))[0] + w)
             for v, w in cells(2)
-            if 0.5 <= v <= 1.5
+            if 0.5 <= v <= high
         )
         for level in (0.0, 2.0)
     }
@@ -158,6 +159,21 @@ def test_unknown_cells_are_drawn_within_their_conditions():
     one = Conditions({2: Within(low=1.5, high=1.5)})  # which has no probability, as a spike would
     with pytest.raises(FlowError, match="no value of column 2"):
         list(questions().weighted(row, known, conditions=one))
+
+
+def test_a_condition_at_the_bound_of_a_column_leaves_its_last_step_whole():
+    rows = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (600, 2)).astype(float))
+    ends = MixedColumn(transform="logit", low=0.0, high=3.0, step=1.0)
+    flow = build(replace(SPEC, columns=[ends, MixedColumn()]), 2, seed=1)
+    fit_encoding(flow, rows)
+    flow.companion = fit_companion(flow.eval(), rows[:500], rows[500:], seed=0)
+    asks, row = Questions(compile_flow(flow)), np.array([[np.nan, 1.0]])
+    for pair in (Within(low=0.0), Within(low=-1.0)), (Within(high=3.0), Within(high=4.0)):
+        weighted = [
+            asks.weighted(row, ~np.isnan(row[0]), conditions=Conditions({0: one})) for one in pair
+        ]
+        (_, at), (_, beyond) = (next(iter(found)) for found in weighted)
+        assert np.array_equal(at.cells, beyond.cells)
 
 
 def test_draws_fill_gaps_and_leave_known_cells_as_they_are():

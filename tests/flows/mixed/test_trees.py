@@ -183,6 +183,14 @@ def test_many_levels_are_counted_before_they_take_memory(levels):
         assert many.load_bytes < 48 * 2**20
 
 
+@pytest.mark.parametrize("levels", [3, 300])
+def test_numbers_beside_levels_are_counted_with_what_they_are_given(levels):
+    spec = default([MixedColumn(levels=levels), MixedColumn(missing=True)], 5_000)
+    flow, cost = build(spec, 2, context_dim=2, seed=0), flow_cost(spec, 2, 2)
+    assert cost.parameters == sum(parameter.numel() for parameter in flow.parameters())
+    assert cost.flow_bytes >= sum(one.nbytes for one in [*flow.parameters(), *flow.buffers()])
+
+
 def test_a_single_variable_has_one_bias_a_level():
     spec = default([MixedColumn(levels=1_000)], 5_000)
     flow = build(spec, 1, seed=0)

@@ -238,7 +238,7 @@ def test_the_model_names_itself_and_has_a_pinned_version() -> None:
 
 
 def test_a_graph_of_many_operations_is_refused_before_it_is_written(monkeypatch):
-    monkeypatch.setattr("flows.onnx.recording._MOST_OPERATIONS", 500)
+    monkeypatch.setattr("flows.onnx.recording.MOST_OPERATIONS", 500)
     flow = build(MadeSpec(hidden=[4], masks=100), 2, seed=0).eval()
     with pytest.raises(OnnxError, match="more than 500 operations"):
         onnx_model(flow, {})

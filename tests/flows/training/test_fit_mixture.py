@@ -113,6 +113,15 @@ def test_a_time_limit_keeps_the_mixture_so_far():
     assert bool(flow.log_prob(rows).isfinite().all())
 
 
+def test_one_wild_validation_row_does_not_reach_the_robust_likelihood():
+    rows = clusters(300)
+    far = torch.cat([rows[1:], torch.full((1, 3), 1e6, dtype=torch.float64)])
+    flow = build(GaussianMixtureSpec(components=2), 3, seed=1)
+    report = list(fit(flow, rows, far, options=FitOptions(max_epochs=3, row_loss_bound=10.0)))[-1]
+    assert report.validation_log_likelihood < -1e6
+    assert -100 < report.robust_validation_log_likelihood < 0
+
+
 def test_a_marginal_and_a_conditional_are_those_of_the_gaussians():
     flow, _ = fitted(GaussianMixtureSpec(components=3), clusters(1000), clusters(100, seed=1))
     layer = flow.transform

@@ -25,7 +25,6 @@ from flows import (
     fit_variational,
 )
 from flows.defaults import default_flow
-from flows.training import rows as fit_rows
 from flows.training.denormals import denormals_as_zero
 from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import Optimiser
@@ -100,30 +99,6 @@ def test_splines_of_five_columns_of_many_rows_follow_affine_layers(rows, columns
     assert bool(flow.affine_layers) is affine
 
 
-SPECS_OF_STEPS = pytest.mark.parametrize(
-    "spec", [SPEC, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"]
-)
-
-
-@SPECS_OF_STEPS
-def test_rows_beside_the_device_are_trained_on_as_those_on_it(monkeypatch, spec):
-    """Rows that stay beside the device, as larger ones than a GPU do, give the same bits."""
-
-    def beside(*arguments, **named):
-        rows = fit_rows.ModelRows(*arguments, **named)
-        monkeypatch.setattr(rows, "_streamed", True)  # as a table on another device makes it
-        return rows
-
-    flows, options = [new_flow(spec), new_flow(spec)], with_options(max_epochs=3, patience=None)
-    list(fit(flows[0], TRAIN, VALIDATION, options=options))
-    monkeypatch.setattr("flows.training.fit.ModelRows", beside)
-    list(fit(flows[1], TRAIN, VALIDATION, options=options))
-    if spec is not SPEC:
-        assert_same(*flows)
-    for one, other in zip(*(flow.state_dict().values() for flow in flows), strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)  # sums of batch norms
-
-
 @pytest.mark.gpu
 def test_a_table_larger_than_a_gpu_stays_beside_it_and_gives_the_same_flow():
     flows = [new_flow(NsfSpec(layers=1, hidden=[8])).to("cuda") for _ in range(2)]
@@ -133,7 +108,7 @@ def test_a_table_larger_than_a_gpu_stays_beside_it_and_gives_the_same_flow():
     assert_same(*flows)
 
 
-@SPECS_OF_STEPS
+@pytest.mark.parametrize("spec", [SPEC, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"])
 def test_mixed_precision_trains_to_about_the_same_likelihood(spec):
     before, best = torch.get_float32_matmul_precision(), []
     for mixed in (False, True):

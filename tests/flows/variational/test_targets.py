@@ -47,6 +47,7 @@ BY_HAND = [
     ("U2", 3.0, -1.0, 0.0),
     ("U2", -1.0, -1.0, 0.0),
     ("U2", 1.0, 0.2, -0.5 * 2**2),
+    ("U2", 5.0, 1.0, -0.5 * 10**2),  # the crest of the next, 1 behind the wall
     # At z1 = 1 the wave is at 1 and w2 = 3: the branches are at 1 and -2.
     ("U3", 1.0, 1.0, math.log(1 + bell(3 / 0.35))),
     ("U3", 1.0, -2.0, math.log(1 + bell(3 / 0.35))),
@@ -190,6 +191,8 @@ REFUSED = [
     ("(z1 + 2", 1, "never closed"),
     ("z1)", 3, "unmatched ')'"),
     ("z1 ^ ^ z2", 6, "invalid syntax"),
+    ("z1 ^ 2 +", 9, "invalid syntax"),
+    (" z1 +", 6, "invalid syntax"),
     ("exp(z1, z2)", 1, "exp takes 1 argument, not 2"),
     ("pow(2)", 1, "pow takes 2 arguments, not 1"),
     ("1 + max(2)", 5, "max takes 2 to 100 arguments, not 1"),

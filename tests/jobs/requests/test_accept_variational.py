@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from flows import GaussianSpec, IafSpec, LatentSpec, PlanarSpec, RealNvpSpec
 from models_store.errors import RequestError
+from models_store.jobs.memory import variational_memory
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.variational import (
@@ -198,6 +199,15 @@ def test_what_takes_too_much_memory_is_refused() -> None:
     accepted(target, optimisation={"batch_size": 10_000}, flow=splines | {"coupling": True})
     table = table_of(rows=10**8)
     assert refusal(regression(table), table=table).slug == "limit-memory"
+
+
+def test_memory_grows_with_the_samples_of_a_step_and_the_formula() -> None:
+    long = BELL | {"log_density": f"{BELL['log_density']} - 0 * ({' + '.join(['z1'] * 100)})"}
+    needed = [
+        variational_memory(accepted(target, optimisation={"batch_size": size}), None)
+        for target, size in ((BELL, 1000), (long, 1000), (long, 10_000))
+    ]
+    assert needed[0] < needed[1] < needed[2]
 
 
 LATENT_TABLE = table_of(names=("x1", "x2", "y"))

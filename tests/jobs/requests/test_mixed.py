@@ -264,6 +264,7 @@ def test_spikes_that_training_rows_lack_are_none() -> None:
     column, flow = chosen(amounts)
     assert column.spikes == (0.0,)
     assert flow.columns[0].spikes == [0.0]
+    assert (flow.columns[1].levels, flow.columns[1].values) == (2, [])
     assert (column.transform, flow.columns[0].low) == ("log", 0.0)
 
 

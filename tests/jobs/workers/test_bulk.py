@@ -51,8 +51,8 @@ def held_out() -> Any:
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 256 rows, and blocks of 300, so that a thousand rows are many of either."""
-    monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
+    monkeypatch.setattr("workers.trainer.products.CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("tabular.writers.GROUP_ROWS", 300)
 
 
 @pytest.fixture

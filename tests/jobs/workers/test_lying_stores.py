@@ -148,9 +148,7 @@ def in_bucket(
         bucket.requests.clear()
         bucket.fault = fault
         address = bucket.address(folder / "worker")
-        settings = settings_of(folder).model_copy(
-            update={"store_url": address.url, "store_cache_dir": folder / "worker"}
-        )
+        settings = settings_of(folder).model_copy(update={"store_url": address.url})
         # One that lasts is seen by one attempt.
         job = work(place, job_id, settings, bucket.mend)
         requests = [*bucket.requests]

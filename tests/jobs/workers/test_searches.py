@@ -246,6 +246,16 @@ def test_a_gaussian_gains_nothing_over_a_gaussian_and_a_flow_gains_where_data_be
     assert bent.gaussian.mean - math.log(2) < both.gaussian.mean < bent.gaussian.mean + 0.5
 
 
+def test_gains_are_those_over_densities_given_a_single_context_column():
+    rows = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)).double()
+    flow = build(GaussianSpec(), 1, context_dim=1, seed=0).eval()
+    torch.nn.init.zeros_(flow.get_parameter("transform.context_weight"))
+    gains = gains_of(flow, rows[:1000], rows[1000:], seed=0)
+    for gain in (gains.gaussian, gains.mixture):
+        assert gain is not None
+        assert gain.mean == pytest.approx(0, abs=0.5)
+
+
 def test_the_columns_that_fit_badly_are_named_and_no_others():
     flow = build(GaussianSpec(), 3, seed=0)
     rows = np.random.default_rng(0).normal(size=(1000, 3))

@@ -91,6 +91,8 @@ def test_scores_are_calibrated_by_rows_that_training_never_saw(place: Place, par
     flow = stored_flow(place, version)
     rows = np.load(place.blobs.path(dataset.key))
     _, validation, test = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
+    told = "On held-out rows" if part == "test" else "On the validation rows, which chose"
+    assert version["metrics"]["summary"][0].startswith(told)
     unusual = version["unusual"]
     unseen = [row for row, told in zip(unusual["rows"], unusual["held_out"], strict=True) if told]
     assert sorted(unseen) == sorted([*validation, *test])
@@ -509,7 +511,11 @@ def test_text_of_a_held_out_table_is_numbered_as_in_the_training_table(place: Pl
     renumbered = held_out.copy()
     renumbered[:, 1] = np.array([1, 2, 0])[held_out[:, 1].astype(int)]
     found = []
-    for rows, types in ((held_out, TYPES), (renumbered, [*other, *TYPES[2:]])):
+    for rows, types in (
+        (held_out, TYPES),
+        (renumbered, [*other, *TYPES[2:]]),
+        (held_out[:, ::-1], TYPES[::-1]),
+    ):
         validation = place.add_table(rows, types)
         task = task_of(place, place.add_table(table, TYPES), request=REQUEST)
         own = {"validation": 0.0, "train": 0.9, "validation_dataset_id": validation.id}
@@ -517,7 +523,7 @@ def test_text_of_a_held_out_table_is_numbered_as_in_the_training_table(place: Pl
         changes = {"validation_dataset": ref(validation), "request": request}
         metrics = result(run(task.model_copy(update=changes))).metrics
         found.append(metrics["validation_log_likelihood"])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_typed_context_conditions_the_density(place: Place) -> None:

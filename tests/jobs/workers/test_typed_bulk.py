@@ -1,5 +1,6 @@
 """Bulk jobs of typed columns as plain calls, on real files."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 import torch
 
-from flows import CompiledFlow, Flow, compile_flow, rank_among, spec_to_dict
+from flows import CompiledFlow, Flow, MixedColumn, compile_flow, rank_among, spec_to_dict
 from flows.mixed.companion_fitting import fit_companion
 from models_store.files.blobs import model_key, table_key
 from models_store.files.checkpoints import save_model
@@ -38,6 +39,7 @@ CUT = Column(
     name="cut", type="category", levels=("=1+1", "Astor", "Ideal", "Good, really"), missing=True
 )
 DOORS = Column(name="doors", type="category", levels=("5", "3"))
+YEAR = Column(name="year")
 NUMBERS = (pa.float64(), pa.int64())
 OWN = [
     DOORS,
@@ -70,18 +72,20 @@ def stored() -> Any:
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("tabular.writers._GROUP_ROWS", 300)
+    monkeypatch.setattr("workers.trainer.products.CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("tabular.writers.GROUP_ROWS", 300)
 
 
 def typed(place: Place, spec: Any = SPEC, flow: Any = None, **changes: Any) -> dict[str, Any]:
+    types = [*TYPES, *(YEAR.to_dict() for _ in spec.context)]
     saved = save_model(
         place.blobs,
         model_key("job_" + "4" * 32, 1),
         flow or mixed_flow(spec),
         spec=spec,
         columns=NAMES,
-        types=TYPES,
+        context_columns=["year"] * len(spec.context),
+        types=types,
         preprocessing={"standardise": True},
     )
     model = ModelRef(
@@ -89,7 +93,7 @@ def typed(place: Place, spec: Any = SPEC, flow: Any = None, **changes: Any) -> d
         sha256=saved.sha256,
         flow=spec_to_dict(spec),
         columns=NAMES,
-        types=TYPES,
+        types=types,
         quantiles=held_out().tolist(),
         held_out_rows=500,
     )
@@ -296,3 +300,14 @@ def test_columns_that_are_not_modelled_stand_beside_the_scores(place: Place, out
     assert table.column_names[:3] == ["doors", "id", "comment"]
     assert table["id"].to_pylist() == ids
     assert len(table["log_prob"]) == len(ids)
+
+
+def test_a_conditional_model_without_its_dataset_has_no_usual_rows(place: Place) -> None:
+    spec = dataclasses.replace(SPEC, context=[MixedColumn()])
+    given = np.linspace(0.0, 1.0, len(ROWS))[:, None]
+    flow = mixed_flow(spec, context=given[:300])
+    table = np.column_stack([stored(), given])
+    task = scoring(place, table, [*OWN, YEAR], spec=spec, flow=flow, explain=True)
+    task.request["columns"].append("year")
+    done = produced(run(task))
+    assert set(done.metrics["usual"].values()) == {None}

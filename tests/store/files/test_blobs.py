@@ -3,8 +3,6 @@
 import errno
 import hashlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +78,7 @@ def another(blobs: Blobs, folder: Path) -> Blobs:
     """The same store, seen from another machine."""
     if not blobs.is_remote:
         return blobs
-    return Blobs(blobs._address.model_copy(update={"cache_dir": str(folder)}))
+    return Blobs(blobs.address.model_copy(update={"cache_dir": str(folder)}))
 
 
 def test_what_is_committed_is_read_everywhere(blobs: Blobs, tmp_path: Path) -> None:
@@ -148,35 +146,6 @@ def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
     assert list(blobs.files()) == []
 
 
-_READ_FOUR_TIMES = """
-import hashlib, sys, threading
-from models_store.files.blobs import Blobs
-from models_store.files.store_address import StoreAddress
-blobs = Blobs(StoreAddress.model_validate_json(sys.argv[1]))
-key, sha256 = sys.argv[2:]
-stream, fetched = blobs._bucket.stream, []
-blobs._bucket.stream = lambda *arguments: fetched.append(1) or stream(*arguments)
-threads = [threading.Thread(target=blobs.open, args=(key, sha256)) for _ in range(4)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(len(fetched), hashlib.sha256(blobs.open(key, sha256).read_bytes()).hexdigest())
-"""
-
-
-@pytest.mark.cluster
-def test_many_readers_of_many_processes_fetch_once(s3: Blobs, tmp_path: Path) -> None:
-    sha256 = put(s3, os.urandom(9_000_000))
-    address = s3._address.model_copy(update={"cache_dir": str(tmp_path / "shared")})
-    command = [sys.executable, "-c", _READ_FOUR_TIMES, address.model_dump_json(), KEY, sha256]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
-        for _ in range(2)
-    ]
-    found = [process.communicate(timeout=60)[0].split() for process in processes]
-    assert sorted(count for count, _ in found) == ["0", "1"]
-    assert {digest for _, digest in found} == {sha256}
-
-
 def test_wrong_credentials_are_told_without_them(s3, tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     secret.write_text("wrong-secret\n")
@@ -184,11 +153,11 @@ def test_wrong_credentials_are_told_without_them(s3, tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY_FILE", str(secret))
     with pytest.raises(BlobDiskError, match="refuses the credentials") as raised:
-        Blobs(s3._address).ping()
+        Blobs(s3.address).ping()
     assert "wrong-secret" not in str(raised.value)
     assert raised.value.__cause__ is None
     secret.write_text(f"{right}\n")
-    Blobs(s3._address).ping()
+    Blobs(s3.address).ping()
 
 
 def test_what_names_no_store_is_refused_in_one_line() -> None:
@@ -198,6 +167,7 @@ def test_what_names_no_store_is_refused_in_one_line() -> None:
         ("s3://", "s3://BUCKET"),
         ("s3://key:secret@bucket/x", "variables of the environment"),
         ("s3://bucket?token=x", "variables of the environment"),
+        ("s3://bucket#secret", "variables of the environment"),
     ):
         with pytest.raises(ValueError, match=words) as refused:
             checked_store_url(url)
@@ -259,11 +229,15 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         Blobs.in_folder(tmp_path / "file").ping()
 
 
-def test_no_space_is_told_and_nothing_is_left(folder: Blobs) -> None:
+def test_what_the_disk_answers_whoever_writes_is_told_and_nothing_is_left(folder: Blobs) -> None:
     put(folder, b"old")
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with pytest.raises(StorageFullError), folder.staged():
-            raise OSError(code, "no space")
+    for code, error in (
+        *((code, StorageFullError) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        *((code, BlobDiskError) for code in (errno.EIO, errno.EROFS, errno.ESTALE)),
+        (errno.EMFILE, OSError),
+    ):
+        with pytest.raises(error), folder.staged():
+            raise OSError(code, "disk")
     assert staging(folder) == []
     assert folder.path(KEY).read_bytes() == b"old"
 

@@ -61,6 +61,17 @@ def test_a_loaded_model_gives_the_same_densities(blobs):
             assert not loaded.training
 
 
+def test_the_noise_of_discrete_columns_is_loaded_of_older_models_too(blobs):
+    steps = torch.tensor([0.0, 1.0, 0.5])
+    for widths in (None, 2 * steps):
+        flow = build(SPECS[1], 3, standardise=MOMENTS, steps=steps, widths=widths, seed=7)
+        usual = {"standardise": True, "dequantise": None, "logit": None}
+        stored = save_model(blobs, KEY, flow, spec=SPECS[1], columns=COLUMNS, preprocessing=usual)
+        loaded = load_model(blobs, KEY, stored.sha256).state_dict()
+        assert loaded.keys() == flow.state_dict().keys()
+        assert torch.equal(loaded["preprocessing.steps"], steps.double())
+
+
 def test_equal_models_are_equal_files(blobs):
     assert (
         save(blobs, "models/job_1/1.safetensors").sha256

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,19 @@ def test_copies_that_were_not_used_for_longest_go_and_one_that_was_changed_comes
         assert [copy.exists() for copy in copies] == [False, False, True, True]
         copies[-1].write_bytes(b"changed")
         assert user.verify(KEYS[-1], stored[-1].sha256).read_bytes() == bytes([number]) * 1000
+
+
+def test_many_readers_on_one_machine_fetch_once(tmp_path):
+    with FaultyBucket().mounted() as bucket:
+        maker = Blobs(bucket.address(tmp_path / "maker"))
+        with maker.staged() as path:
+            path.write_bytes(os.urandom(5_000_000))
+            stored = maker.commit(path, LARGE)
+        # Each as a process of its own: a lock of a file is held by whoever opened it.
+        readers = [Blobs(bucket.address(tmp_path / "shared")) for _ in range(8)]
+        with ThreadPoolExecutor(len(readers)) as pool:
+            copies = list(pool.map(lambda one: one.open(LARGE, stored.sha256), readers))
+        assert {copy.read_bytes() for copy in copies} == {
+            maker.open(LARGE, stored.sha256).read_bytes()
+        }
+        assert bucket.requests.count(f"get {LARGE}") == 1

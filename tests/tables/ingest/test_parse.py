@@ -67,6 +67,11 @@ RARE[3, 1] = -1e6
         (normal(199, 20), "few_rows", [None]),
         (moved(normal(1000, 2), x1=1e6), "precision", ["x1"]),
         (RARE, "outlier", ["x2"]),  # a rare event is none
+        (
+            np.exp(4 * normal(2000, 2)),
+            "outlier",
+            [],
+        ),  # far from the mean, and not of the logarithms
     ],
 )
 def test_a_warning_names_its_column(accept, data, code, columns):
@@ -275,10 +280,12 @@ def test_a_point_mass_at_an_extreme_is_a_spike(accept):
 @pytest.mark.parametrize(("first", "power"), [(2**53, 2), (2**62, 2), (2**60, 1)])
 def test_whole_numbers_beyond_float64_are_a_warning(accept, first, power):
     """Also where rounding leaves so few values that they seem to be levels."""
-    table = columns_parquet(a=first + np.arange(200) ** power, b=np.arange(200.0) ** 1.5)
-    summary = accept(table)
-    assert warned(summary, "precision") == ["a"]
-    assert "2^53" in next(w["detail"] for w in summary.warnings if w["code"] == "precision")
+    a, b = first + np.arange(200) ** power, np.arange(200.0) ** 1.5
+    text = "a,b\n" + "".join(f"{x},{y}\n" for x, y in zip(a, b, strict=True))
+    for table in (columns_parquet(a=a, b=b), text.encode()):
+        summary = accept(table)
+        assert warned(summary, "precision") == ["a"]
+        assert "2^53" in next(w["detail"] for w in summary.warnings if w["code"] == "precision")
 
 
 def test_dependence_on_several_columns_names_them(accept):

@@ -27,6 +27,11 @@ def test_only_two_dimensions_with_rows_are_a_table(refuse, shape, slug):
     assert refuse(npy(np.zeros(shape)), NPY).slug == slug
 
 
+def test_an_empty_npy_file_is_told_from_one_that_ends_too_early(refuse):
+    assert refuse(b"", NPY).slug == "dataset-empty"
+    assert refuse(npy(EXACT)[:40], NPY).slug == "dataset-truncated"
+
+
 def test_a_bomb_is_refused_from_its_footer_and_a_page_too_large_for_the_memory(refuse, tmp_path):
     zeros = pa.table({"a": np.zeros(16_000_000)})
     bomb = parquet(zeros[:3_000_000], compression="zstd", use_dictionary=False)

@@ -52,6 +52,11 @@ KINDS: dict[str, tuple[Any, str, float | None]] = {
     "a unit": (lambda i: f"{i}.5 kg", "number", 0.5),
     "truth": (lambda i: ("Yes", "no", "NO")[i % 3], "boolean", None),
     "truth by letters": (lambda i: "ft"[i % 2], "boolean", None),
+    "truth and a long text": (
+        lambda i: ("yes", "no", "x" * 129)[(i > 9) + (i > 38)],
+        "category",
+        None,
+    ),
     "words": (lambda i: ("größer", "x,y", 'q"q', "🙂")[i % 4], "category", None),
     "codes": (lambda i: f"0{i % 7}", "category", None),
     "versions": (lambda i: ("1.9", "1.10")[i % 2], "category", None),
@@ -178,6 +183,8 @@ def test_dates_of_common_formats_are_found_and_come_back(form):
     expected = datetime.strptime(cells[0], form).replace(tzinfo=UTC)
     epoch = datetime(1900 if form == "%H:%M" else 1970, 1, 1, tzinfo=UTC)
     assert numbers[0] == (expected - epoch).total_seconds()
+    bounds = (0.0, 86_399.0) if form == "%H:%M" else (None, None)
+    assert (found.column.low, found.column.high) == bounds
 
 
 def two_columns(name: str, cells: Iterable[str]) -> bytes:
@@ -219,6 +226,9 @@ def test_years_of_two_digits_are_the_newest_that_give_no_date_in_the_future():
 
 def test_row_numbers_are_told_from_years_and_from_columns_without_names():
     assert column_of([str(1950 + i) for i in range(ROWS)]).column.type == "integer"
+    for first in (0, 1):
+        counted = read(two_columns("n", [str(first + i) for i in range(ROWS)]))[0].columns[0]
+        assert (counted.column.type, counted.reason) == ("ignored", "It counts the rows.")
     for name, step in (("", 3), ("user_id", 7919)):
         numbers = [str(1000 + i * step % 5000) for i in range(ROWS)]
         assert read(two_columns(name, numbers))[0].columns[0].column.type == "ignored"
@@ -363,6 +373,16 @@ def test_spikes_stand_out_of_what_is_beside_them():
     assert find_spikes(sentinels) == [-999.0, 0.0]
     round_ones = np.where(RANDOM.random(20_000) < 0.9, np.round(values, 1), values)
     assert len(find_spikes(round_ones)) <= MAX_SPIKES
+
+
+@pytest.mark.parametrize(
+    ("beside", "fewest"), [(np.arange(300.0), 20), (RANDOM.normal(size=300), 10)]
+)
+def test_a_spike_on_a_grid_takes_more_rows_than_among_values_that_no_two_rows_share(
+    beside: NDArray[np.float64], fewest: int
+) -> None:
+    for count, spikes in ((fewest, [7.0]), (fewest - 1, [])):
+        assert find_spikes(np.append(beside[beside != 7], [7.0] * count)) == spikes
 
 
 def test_any_number_of_values_that_many_rows_share_are_spikes_beside_a_continuous_part():
