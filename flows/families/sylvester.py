@@ -111,7 +111,7 @@ class Sylvester(Bijection):
 
     def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
-        layers = self._layers(context)
+        layers = self.layers(context)
         reads, writes = layers.inner @ layers.basis.mT, layers.basis @ layers.outer
         z, bends = u, []
         for read, write, bias in zip(reads, writes, layers.bias, strict=True):
@@ -122,7 +122,7 @@ class Sylvester(Bijection):
 
     def inverse(self, x: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         refuse_mask(observed)
-        layers = self._layers(context)
+        layers = self.layers(context)
         writes = layers.basis @ layers.outer
         z, bends = x, []
         for layer in range(len(writes) - 1, -1, -1):
@@ -132,7 +132,7 @@ class Sylvester(Bijection):
         log_slope = bend_log_slope(torch.stack(bends[::-1]), layers.gain)
         return z, -log_slope.sum(dim=(0, 2))
 
-    def _bends(self, rest: Tensor, layers: "_Layers", layer: int) -> Tensor:
+    def _bends(self, rest: Tensor, layers: "Layers", layer: int) -> Tensor:
         """Return tanh(S p + b) of all units, of Q^T z_k: back substitution, from the last unit."""
         outer, inner, gain = layers.outer[layer], layers.inner[layer], layers.gain[layer]
         a = layers.bias[layer].expand_as(rest)
@@ -147,11 +147,12 @@ class Sylvester(Bijection):
             found.append(t)
         return torch.stack(found[::-1], dim=1)
 
-    def _layers(self, context: Given) -> "_Layers":
+    def layers(self, context: Given) -> "Layers":
+        """Return the matrices and vectors of all layers, for each row of a context."""
         raw = self.raw(context).split(self._widths, dim=2)
         reflections, outer, inner, gain, log_scale, bias = raw
         gain = positive(gain)
-        return _Layers(
+        return Layers(
             basis=orthonormal(reflections.reshape(*reflections.shape[:2], self.dim, self.units)),
             outer=_triangular(outer, (gain - 1) * torch.exp(-log_scale)),
             inner=_triangular(inner, torch.exp(log_scale)),
@@ -161,7 +162,7 @@ class Sylvester(Bijection):
 
 
 @dataclass(frozen=True)
-class _Layers:
+class Layers:
     """All layers: Q, R, S, 1 + R_ii S_ii and b."""
 
     basis: Float[Tensor, "layers rows dim units"]

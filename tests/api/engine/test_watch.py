@@ -18,28 +18,25 @@ from tests.support.waiting import until, wait_until
 
 pytestmark = pytest.mark.anyio
 ROWS = {"rows": [[170.0, 70.0, 40.0]] * 2 * QUICK_ROWS}  # are not computed on the event loop
-# A fault in the middle of the API process: its engine breaks down, once, when a file is there.
+# A fault in the API process: its engine breaks down, once, when a file is there.
 BROKEN = """
 import sys
 if sys.orig_argv[-2:] == ["-m", "app"]:
     import time
     from pathlib import Path
     from app.engine.engine import Engine
-    folder, wait = Path(__file__).parent, Engine._next
+    folder, apply = Path(__file__).parent, Engine.apply
 
-    def breaks_down(engine):
-        works = wait(engine)
-        for kind in ("stands", "ends"):
+    async def breaks_down(engine, *args, **options):
+        for kind, fault in (("stands", lambda: time.sleep(1000)), ("ends", sys.exit)):
             try:
                 (folder / kind).unlink()
             except FileNotFoundError:
                 continue
-            if kind == "ends":
-                return []
-            time.sleep(1000)
-        return works
+            await engine.run(fault)
+        return await apply(engine, *args, **options)
 
-    Engine._next = breaks_down
+    Engine.apply = breaks_down
 """
 
 

@@ -166,7 +166,7 @@ def test_one_layer_of_a_sylvester_flow_is_the_equation_of_the_paper():
     flow = _sylvester(4, 3)
     with torch.no_grad():
         flow.raw.base.mul_(3)
-    layers = flow._layers(None)
+    layers = flow.layers(None)
     q, r, s = layers.basis[0, 0], layers.outer[0, 0], layers.inner[0, 0]
     assert torch.equal(r, r.triu())
     assert torch.equal(s, s.triu())
@@ -189,7 +189,7 @@ def test_units_default_to_the_features():
 
 def test_what_is_orthogonal_to_all_units_stays_where_it_is():
     flow = _sylvester(5, 2, layers=1)
-    basis = flow._layers(None).basis[0, 0]
+    basis = flow.layers(None).basis[0, 0]
     u = torch.randn(8, 5, dtype=torch.float64)
     across = torch.eye(5) - basis @ basis.T
     torch.testing.assert_close(flow.forward(u)[0] @ across, u @ across)
