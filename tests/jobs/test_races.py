@@ -137,9 +137,9 @@ def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):
         submitted(jobs)
         zombie = claimed(work, lease_s=0)
 
-        def take_over() -> object:
+        def take_over(job_id: str = zombie.id) -> object:
             # A claimer may find the job locked by the zombie that is being fenced, and comes again.
-            while jobs.get(PROJECT, zombie.id).state is not JobState.SUCCEEDED:
+            while jobs.get(PROJECT, job_id).state is not JobState.SUCCEEDED:
                 if (job := work.claim("owner", lease_s=LEASE_S)) is not None:
                     return finish(work, job)()
             return None
