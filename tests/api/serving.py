@@ -76,6 +76,7 @@ def registered(
     epochs: int = 0,
     metrics: dict[str, Any] | None = None,
     unusual: dict[str, Any] | None = None,
+    target: dict[str, Any] | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, trained, stored, finished."""
     # Before jobs that other tests of the database left waiting.
@@ -113,6 +114,7 @@ def registered(
         flow=spec_to_dict(spec),
         held_out=held_out,
         unusual=unusual,
+        target=target,
         parameters=count_parameters(spec, len(columns), len(context_columns)),
         checkpoint_key=stored.key,
         checkpoint_sha256=stored.sha256,

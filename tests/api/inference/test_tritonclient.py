@@ -149,6 +149,7 @@ def client(shared_client: TestClient) -> TestClient:
     long = [{**TYPES[0], "levels": [letter * 128 for letter in "🚀🛰🌍"]}, *TYPES[1:]]
     for name, types in (("cars", TYPES), ("long", long)):
         registered_mixed(shared_client, name, types=types)
+    registered(*stores(shared_client), name="given", context_columns=("day", "hour"))
     return shared_client
 
 
@@ -162,11 +163,26 @@ def infer(client: TestClient, model: str, *inputs: dict[str, Any], **members: An
     return client.post(f"/v2/models/{model}/infer", json={"inputs": list(inputs), **members})
 
 
+def sized(size: int) -> Any:
+    return {"parameters": {"binary_data_size": size}}
+
+
+def sent(client: TestClient, model: str, inputs: list[dict[str, Any]], rest: bytes) -> Any:
+    """The answer to tensors whose values are behind the JSON."""
+    head = json.dumps({"inputs": inputs}).encode()
+    headers = {HEADER: str(len(head))}
+    return client.post(f"/v2/models/{model}/infer", content=head + rest, headers=headers)
+
+
 def whole(name: str, number: int) -> Any:
     return tensor_of([number], "INT64", name)
 
 
 BARE = {"name": "rows", "shape": [1, 3], "datatype": "FP64"}
+BINARY = BARE | sized(24)
+ROW_OF_2 = {"name": COLUMNS[0], "shape": [2], "datatype": "INT64", "data": [1, 2]}
+MANY = {"shape": [83_334], "datatype": "INT64", "data": [1] * 83_334}
+GIVEN = {"name": "context", "shape": [1, 2], "datatype": "FP64", "data": [3, 1]}
 
 
 def rows_tensor(*rows: list[str]) -> dict[str, Any]:
@@ -197,6 +213,29 @@ def test_columns_of_their_own_types_score_alike(client):
     answer = infer(client, "cars", *inputs)
     assert answer.status_code == 200, answer.text
     assert answer.json()["outputs"][0]["data"] == whole
+    del inputs[2]["data"]
+    answer = sent(client, "cars", [*inputs[:2], inputs[2] | sized(1), *inputs[3:]], b"\1")
+    assert answer.json()["outputs"][0]["data"] == whole
+
+
+def test_numbers_may_be_texts(client):
+    numbers = infer(client, "people", tensor_of([171.5, 68.2, 30.0]))
+    texts = infer(client, "people", tensor_of(["171.5", "68.2", "30"], "BYTES"))
+    assert texts.json() == numbers.json()
+
+
+def test_outputs_are_those_that_are_wanted(client):
+    asked = {"outputs": [{"name": "log_det", "parameters": {"binary_data": True}}]}
+    answer = infer(client, "people:inverse", tensor_of([171.5, 68.2, 30.0]), **asked)
+    head = json.loads(answer.content[: int(answer.headers[HEADER])])
+    assert [output["name"] for output in head["outputs"]] == ["log_det"]
+    refused = infer(
+        client,
+        "people:inverse",
+        BARE | {"shape": [200_000, 3], "data": [1] * 600_000},
+        outputs=[*asked["outputs"], {"name": "noise"}],
+    )
+    assert (refused.status_code, "500000 values in JSON" in refused.text) == (413, True)
 
 
 def test_samples_of_typed_models_are_texts_that_score(client):
@@ -232,22 +271,36 @@ def test_rows_without_a_density_are_null(client):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("model", "given", "told"),
     [
-        (tensor_of([], shape=[2**53, 2**53]), "values"),
-        (tensor_of([], shape=[0, 3]), "no rows"),
-        (tensor_of([1, 2], shape=[1, 3]), "2 values"),
-        (tensor_of(["1", "2", "3"]), "numbers"),
-        (tensor_of([[1, 2], 3], shape=[1, 3]), "lists"),
-        (tensor_of([10**400, 2, 3]), "number"),
-        (tensor_of([1, 2, 3], "FP65"), "datatype"),
-        (BARE, "neither"),
-        (BARE | {"parameters": {"binary_data_size": 24}}, "0 are left"),
-        (tensor_of([1, 2, 3], shape=[1, 3]) | {"name": "row"}, "one tensor `rows`"),
+        ("people", [tensor_of([], shape=[2**53, 2**53])], "values"),
+        ("people", [tensor_of([], shape=[0, 3])], "no rows"),
+        ("people", [tensor_of([1, 2], shape=[1, 3])], "2 values"),
+        ("people", [tensor_of(["1", "2", "3"])], "numbers"),
+        ("people", [tensor_of([[1, 2], 3], shape=[1, 3])], "lists"),
+        ("people", [tensor_of([10**400, 2, 3])], "number"),
+        ("people", [tensor_of([1, 2, 3], "FP65")], "datatype"),
+        ("people", [BARE], "neither"),
+        ("people", [BINARY], "0 are left"),
+        ("people", [BINARY | {"data": [1, 2, 3]}], "both `data` and"),
+        ("people", [tensor_of([1, 2, 3], shape=[1, 3]) | {"name": "row"}], "one tensor `rows`"),
+        ("people", [tensor_of([1, 2, 3])] * 2, "the same name"),
+        ("people", [*map(whole, COLUMNS[1:], (1, 2)), ROW_OF_2], "the shape [2] or [2, 1]"),
+        ("cars", [tensor_of([1, 2, 3, 4, 5, 6], "BYTES")], "must hold texts"),
+        ("cars", [MANY | {"name": name} for name in NAMES], "500000 cells of columns"),
+        ("people:sample", [tensor_of([5], name="seed")], "tensors `n`, and"),
+        ("people:sample", [tensor_of([5], name="n"), tensor_of([5], name="x")], "`seed` and"),
+        (
+            "given:sample",
+            [tensor_of([5], name="n"), GIVEN | {"shape": [1, 1], "data": [1]}],
+            "shape [rows, 2]",
+        ),
+        ("given:sample", [tensor_of([5], name="n"), GIVEN | {"shape": [2]}], "shape [rows, 2]"),
+        ("given:sample", [tensor_of([5], name="n"), GIVEN | {"data": [1, None]}], "finite"),
     ],
 )
-def test_what_is_wrong_is_told(client, given, told):
-    answer = infer(client, "people", given)
+def test_what_is_wrong_is_told(client, model, given, told):
+    answer = infer(client, model, *given)
     assert answer.status_code in (400, 413, 422)
     assert set(answer.json()) == {"error"}
     assert told in answer.json()["error"]
@@ -255,12 +308,8 @@ def test_what_is_wrong_is_told(client, given, told):
 
 @pytest.mark.parametrize("n", [0, 1.5, math.inf, MAX_VALUES])
 def test_more_samples_than_fit_into_memory_are_refused(client, n):
-    body = struct.pack("<d", n)
-    tensor = {"name": "n", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
-    head = json.dumps({"inputs": [tensor]}).encode()
-    answer = client.post(
-        "/v2/models/people:sample/infer", content=head + body, headers={HEADER: str(len(head))}
-    )
+    tensor = {"name": "n", "shape": [1], "datatype": "FP64", **sized(8)}
+    answer = sent(client, "people:sample", [tensor], struct.pack("<d", n))
     assert answer.status_code == 422
     assert "tensor `n`" in answer.json()["error"]
 
@@ -279,12 +328,15 @@ def test_what_is_no_number_is_no_number_of_samples(client, given):
     assert (answer.status_code, "one whole number" in answer.json()["error"]) == (422, True)
 
 
-@pytest.mark.parametrize("length", ["-1", "99999", "9" * 30, "²"])
-def test_a_wrong_header_length_is_refused(client, length):
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [("-1", 400), ("99999", 400), ("9" * 19, 413), ("9" * 20, 400), ("²", 400)],
+)
+def test_a_wrong_header_length_is_refused(client, length, status):
     answer = client.post(
         "/v2/models/people/infer", content=b"{}", headers=[(HEADER.encode(), length.encode())]
     )
-    assert (answer.status_code, set(answer.json())) == (400, {"error"})
+    assert (answer.status_code, set(answer.json())) == (status, {"error"})
 
 
 @pytest.mark.parametrize("path", ["/v2/nothing", "/v2/models/a/b/c", "/v2/models/nobody/ready"])
@@ -333,6 +385,8 @@ def test_few_samples_of_a_seed_begin_many(client, model, n, binary):
         for count in (9, n)
     )
     rows = [read_rows(answer) for answer in (few, many)]
+    unlike = read_rows(infer(client, f"{model}:sample", whole("n", 9), **asked))
+    assert unlike != rows[0]
     assert [len(found) for found in rows] == [9, n]
     assert rows[1][:9] == rows[0]
     assert (HEADER in many.headers) is binary
@@ -359,22 +413,22 @@ def read_rows(answer: Any) -> list[Any]:
     return [values[place : place + width] for place in range(0, count * width, width)]
 
 
-def test_a_text_is_no_longer_than_any_that_means_something(client):
-    text = b"x" * (64 * 1024 + 1)
-    head = {
-        "name": "rows",
-        "shape": [1, 6],
-        "datatype": "BYTES",
-        "parameters": {"binary_data_size": len(text) + 4},
-    }
-    start = json.dumps({"inputs": [head]}).encode()
-    answer = client.post(
-        "/v2/models/cars/infer",
-        content=start + struct.pack("<I", len(text)) + text,
-        headers={HEADER: str(len(start))},
-    )
-    assert answer.status_code == 422
-    assert "a text of more than 65536 bytes" in answer.json()["error"]
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ([b"x" * (64 * 1024 + 1)], "a text of more than 65536 bytes"),
+        ([b"x"] * 5, "fewer texts"),
+        ([b"x"] * 7, "more texts"),
+        ([b"\xff"], "no UTF-8"),
+        ([b"x"] * 5 + [b"xy"], "cut off"),
+    ],
+)
+def test_texts_that_are_none_of_their_tensor_are_told(client, texts, told):
+    body = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    body = body.removesuffix(b"y")
+    head = {"name": "rows", "shape": [1, 6], "datatype": "BYTES", **sized(len(body))}
+    answer = sent(client, "cars", [head], body)
+    assert (answer.status_code, told in answer.json()["error"]) == (422, True)
 
 
 def test_samples_of_more_text_than_a_response_may_have_are_refused(client):

@@ -13,8 +13,10 @@ from app.models.verdict import VerdictView
 from app.settings import ApiSettings
 from app.unusual.files import unusual_file
 from app.unusual.views import UnusualView
+from flows import MafSpec
 from models_store.database.database import Database
 from tests.api.conftest import CSV, assert_refused
+from tests.api.serving import registered, stores
 from tests.jobs.workers.crash_child import InlineTrainers
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
@@ -44,6 +46,20 @@ def sales() -> bytes:
 TABLE = sales()
 COLUMNS = ["city", "shop", "units", "total"]
 OPTIONS = {"max_epochs": 25, "seed": 3, "learning_rate": 0.01}
+
+
+def rising(is_rising: bool, gain: float) -> dict[str, Any]:
+    return {"still_rising": is_rising, "expected_gain": gain, "validation_standard_error": 0.33}
+
+
+def gained(over: str, gain: float, error: float = 0.0) -> dict[str, float]:
+    return {f"gain_over_{over}": gain, f"gain_over_{over}_standard_error": error}
+
+
+def fitted(gap: float, error: float = 0.0) -> dict[str, float]:
+    """Figures of a version whose training rows are likelier by a gap."""
+    errors = {f"{part}_standard_error": error / 2**0.5 for part in ("train", "test")}
+    return {"train_log_likelihood": gap, "test_log_likelihood": 0.0, **errors}
 
 
 @pytest.fixture(scope="module")
@@ -131,39 +147,61 @@ def test_a_version_has_a_verdict_made_of_facts(client, dataset):
     assert version["lineage"]["dataset_id"] == dataset
 
 
+IN_TIME = "More time would hardly help: "
+
+
 @pytest.mark.parametrize(
-    ("rising", "gain", "good", "opening"),
+    ("name", "metrics", "good", "text"),
     [
-        (False, None, True, "More time would hardly help"),
-        (False, 0.01, True, "More time would hardly help: twice the time is expected to gain 0.01"),
-        (False, 0.5, None, "More time may help: twice the time is expected to gain 0.5"),
-        (True, 0.9, False, "Training ended while it still improved: twice the time"),
+        ("training", {"still_rising": False}, True, f"{IN_TIME}the likelihood of validation"),
+        ("training", rising(False, 0.05), True, f"{IN_TIME}twice the time is expected to gain 0.05"),
+        ("training", rising(False, 0.5), None, "More time may help: twice the time is expected"),
+        ("training", rising(True, 0.9), False, "Training ended while it still improved: twice"),
+        ("simple", gained("gaussian", -0.1, 0.06), True, "It is as good as one Gaussian"),
+        ("simple", gained("gaussian", -0.1, 0.04), False, "Rows are on average 1.1 times likelier by"),
+        ("simple", gained("mixture", 0.1, 0.04), True, "Rows are on average 1.1 times likelier than by"),
+        ("independent", gained("independent", -0.1, 0.04), False, "Rows are less likely than if"),
+        ("independent", gained("independent", 0.1, 0.06), None, "No dependence between"),
+        ("independent", gained("independent", 13.81), True, "average 994,505 times likelier than"),
+        ("independent", gained("independent", 13.9), True, "average more than a million times likelier"),
+        ("data", fitted(0.05), True, "It fits rows that it has not seen as well as"),
+        ("data", fitted(0.5, 0.3), True, "It fits rows that it has not seen as well as"),
+        ("data", fitted(0.5), None, "it was trained on 1.6 times the density of others"),
+        ("data", fitted(0.6), False, "More rows would probably help: it gives"),
+        ("columns", {"column_distances": {"a": 0.11, "b": 0.1}}, False, "These columns fit badly, by the distance of samples from held-out rows: a (0.11)."),
+        ("columns", {"column_distances": {"a": 0.02, "b": 0.1}}, True, "less well than the others, by the distance of samples from held-out rows: a (0.02), b (0.10)."),
+        ("columns", {"column_distances": {}}, True, "All columns fit."),
+        ("ranks", {"rank_distance": 0.2, "rank_distance_limit": 0.2}, True, "Ranks hold on"),
+        ("ranks", {"rank_distance": 0.2, "rank_distance_limit": 0.1}, False, "off by up to 0.20"),
+        ("held_out", {"test_rows": 99}, False, "by 99 held-out rows only: no rank is below 0.01."),
+        ("held_out", {"test_rows": 100}, True, "by 100 held-out rows; the lowest rank is 0.0099."),
     ],
-)
-def test_a_verdict_says_of_time_what_its_figures_say(rising, gain, good, opening):
-    metrics = {"gain_over_independent": 1.0, "test_rows": 500, "still_rising": rising}
-    metrics |= {"expected_gain": gain, "validation_standard_error": 0.33}
-    verdict = VerdictView.of(metrics, dim=2)
+)  # fmt: skip
+def test_a_verdict_says_what_its_figures_say(name, metrics, good, text):
+    known = {"gain_over_independent": 1.0, "test_rows": 500} | metrics
+    verdict = VerdictView.of(known, dim=2)
     assert verdict is not None
-    [fact] = [fact for fact in verdict.facts if fact.name == "training"]
+    [fact] = [fact for fact in verdict.facts if fact.name == name]
     assert fact.good is good
-    assert fact.text.startswith(opening)
-    assert verdict.level == ("usable_with_care" if rising else "usable")
-
-
-def test_a_simple_model_that_is_hardly_better_is_as_good():
-    metrics = {"gain_over_independent": 1.0, "test_rows": 500, "gain_over_gaussian": -0.1}
-    for error, good in ((0.06, True), (0.04, False)):
-        told = metrics | {"gain_over_gaussian_standard_error": error}
-        verdict = VerdictView.of(told, dim=2)
-        assert verdict is not None
-        [fact] = [fact for fact in verdict.facts if fact.name == "simple"]
-        assert (fact.good, "as good as" in fact.text) == (good, good)
+    assert text in fact.text
+    is_bad = good is False or (name, good) == ("independent", None)
+    level = "not_usable" if (name, good) == ("independent", False) else "usable_with_care"
+    assert verdict.level == (level if is_bad else "usable")
+    assert verdict.sentence.endswith(fact.text[1:]) is (is_bad or name == "independent")
+    alone = VerdictView.of(known, dim=1)
+    assert alone is not None
+    assert "independent" not in {fact.name for fact in alone.facts}
 
 
 def test_what_looks_like_a_formula_is_a_text_in_a_file():
     view = UnusualView.model_validate(UnusualView.model_json_schema()["examples"][0])
     view.rows[0].cells["height"] = "=1+1"
+    [reason] = view.rows[0].reasons
+    for levels, told in (([], "other values"), ([None, "a"], "missing or a")):
+        view.rows[0].reasons = [
+            reason.model_copy(update={"value": None, "usual": None, "levels": levels})
+        ]
+        assert f"missing: usual here {told}".encode() in unusual_file(view, "text/csv")[0]
     assert b",'=1+1," in unusual_file(view, "text/csv")[0]
     sheet = openpyxl.load_workbook(io.BytesIO(unusual_file(view, EXCEL)[0])).active
     assert [cell.data_type for cell in sheet[2] if cell.value == "=1+1"] == ["s"]
@@ -255,6 +293,37 @@ def test_two_versions_are_compared_on_rows_that_neither_has_seen(client, supervi
     assert_refused(client.get(path, params={"with": "brief:3"}), 409, "compare-unavailable")
 
 
+def test_rows_of_a_model_without_a_dataset_have_no_ranks(client, supervisor):
+    random = np.random.default_rng(0)
+    table = random.normal([170.0, 70.0], [10.0, 12.0], size=(12, 2)).round(1)
+    table[7] = [171.0, 500.0]
+    lines = [
+        "id,day,height,weight",
+        *(f"A{at},2024-03-0{1 + at % 7},{h},{w}" for at, (h, w) in enumerate(table)),
+    ]
+    dataset_id = uploaded(client, "\n".join(lines).encode())
+    large = MafSpec(
+        layers=2, hidden=[4000, 4000]
+    )  # too many products for the cells given the others
+    for name, spec in (("known", MafSpec(layers=2, hidden=[16])), ("large", large)):
+        registered(*stores(client), name=name, spec=spec, columns=["height", "weight"])
+        refused = client.get(f"/v1/models/{name}/unusual")
+        assert "not trained on" in assert_refused(refused, 409, "unusual-unavailable")["detail"]
+        job = started(client, "scoring", model=name, dataset_id=dataset_id)
+        assert supervisor.run_next()
+        found = unusual(client, f"/v1/jobs/{job}/rows", max_rank=0.5)
+        assert (found["held_out"], found["thresholds"], found["period"]) == (None, [], None)
+        assert [row["row"] for row in found["rows"][:1]] == [7]
+        assert {row["rank"] for row in found["rows"]} == {None}
+        assert found["rows"][0]["reasons"][0]["column"] == "weight"
+    usual = found["rows"][0]["reasons"][0]["usual"]
+    low, high = np.quantile(table, [0.05, 0.95], axis=0)
+    assert (usual["low"], usual["high"]) == pytest.approx((low[1], high[1]), rel=0.01)
+    for row in found["rows"]:
+        cells = table[row["row"]]
+        assert len(row["reasons"]) == ((cells < low) | (cells > high)).sum()
+
+
 def test_refusals_say_what_to_do(client, supervisor, dataset):
     more = (
         b"\nB300,2024-01-15,Oslo,north,12.5,125.0"  # beside it the others' units are 12.0, not 12
@@ -274,6 +343,11 @@ def test_refusals_say_what_to_do(client, supervisor, dataset):
     brief = {"model_name": "orphan", "optimisation": {"max_epochs": 1}}
     gone = trained(client, supervisor, uploaded(client), **brief)
     assert gone != dataset
+    assert unusual(client, "/v1/models/orphan/unusual", offset=ROWS)["rows"] == []
+    types = {"types": {"city": "ignored"}}
+    assert client.patch(f"/v1/datasets/{gone}", json=types).is_success
+    refused = client.get("/v1/models/orphan/unusual")
+    assert "other types" in assert_refused(refused, 409, "unusual-unavailable")["detail"]
     assert client.delete(f"/v1/datasets/{gone}").status_code == 204
     refused = client.get("/v1/models/orphan/unusual")
     assert "deleted" in assert_refused(refused, 409, "unusual-unavailable")["detail"]

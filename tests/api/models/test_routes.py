@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from tabular.columns import Column
 from tests.api.conftest import assert_refused
 from tests.api.serving import COLUMNS, registered, stores, uploaded
 
@@ -218,6 +219,36 @@ def test_a_version_is_better_beyond_two_standard_errors_of_the_difference(client
     assert found["difference"] == pytest.approx(differences[unsure].mean())
     assert abs(found["difference"]) / found["standard_error"] == pytest.approx(errors(unsure))
     assert (found["sure"], found["better"], found["rows"]) == (False, None, 20)
+
+
+def test_what_cannot_be_compared_is_told(client):
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    few, far, other = (
+        uploaded(client, *table)
+        for table in ((rows[:9], COLUMNS), (rows * 1e300, COLUMNS), (rows, ["x", *COLUMNS[:2]]))
+    )
+    discrete = [Column(name=COLUMNS[0], type="category", levels=("a",)).to_dict()]
+    for name, options in {
+        "fitted": {"target": {"potential": "U1"}},
+        "lost": {"dataset_id": "ds_lost"},
+        "typed": {"types": discrete + [Column(name=name).to_dict() for name in COLUMNS[1:]]},
+    }.items():
+        registered(*stores(client), name=name, **options)
+    for one, two, dataset_id, told in (
+        ("fitted", "people", None, "fitted:1 was fitted to a target."),
+        ("people", "fitted", None, "fitted:1 was fitted to a target."),
+        ("people", "people:1", None, "people:2 has no dataset; name one"),
+        ("lost", "people", None, "Dataset ds_lost of lost:1 is deleted; name another"),
+        ("typed", "people", few, "Column 'height' has levels or single values"),
+        ("people", "people:1", few, f"Too few rows of dataset {few} were held out"),
+        ("people", "people:1", far, "Too few rows have a density by both"),
+        ("people", "people:1", other, f"Dataset {other} does not have the columns of people:2."),
+    ):
+        query = {"with": two} | ({} if dataset_id is None else {"dataset_id": dataset_id})
+        refused = client.get(f"/v1/models/{one}/compare", params=query)
+        assert told in assert_refused(refused, 409, "compare-unavailable")["detail"]
+    query = {"with": "people:1", "dataset_id": "ds_lost"}
+    assert_refused(client.get("/v1/models/people/compare", params=query), 404, "not-found")
 
 
 def test_an_alias_points_at_versions_that_exist(client):

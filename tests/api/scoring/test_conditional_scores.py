@@ -10,9 +10,10 @@ import torch
 from starlette.testclient import TestClient
 
 from flows import MadeSpec, MafSpec, compile_flow, conditional_densities, conditional_order
+from tabular.columns import Column
 from tabular.formats import TableFormat
 from tests.api.conftest import assert_refused
-from tests.api.mixed_model import NAMES, registered_mixed
+from tests.api.mixed_model import NAMES, TYPES, mixed_flow, registered_mixed
 from tests.api.serving import COLUMNS, a_flow, registered, stores
 from tests.api.wire import FORMATS, MEDIA_TYPE, read
 
@@ -21,6 +22,11 @@ BINARY = MadeSpec(conditional="bernoulli", hidden=[8])
 MADE = MadeSpec(hidden=[8], order="random")
 ONE_LAYER = MafSpec(layers=1, hidden=[8])
 ROWS = np.array([[170.0, 70.0, 40.0], [181.5, 90.0, 25.0]])
+GIVEN_TYPES = [
+    Column(name="shop", type="category", levels=("a", "b")).to_dict(),
+    Column(name="age", missing=True).to_dict(),
+]
+TYPED = mixed_flow(context=np.arange(600).reshape(300, 2) % 2)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,8 @@ def client(shared_client: TestClient) -> TestClient:
     registered(*stores(shared_client), name="made", spec=MADE)
     registered(*stores(shared_client), name="one_layer", spec=ONE_LAYER, context_columns=("year",))
     registered_mixed(shared_client, "mixed")
+    options = {"flow": TYPED, "types": [*TYPES, *GIVEN_TYPES], "context_columns": ("shop", "age")}
+    registered_mixed(shared_client, "typed", **options)
     return shared_client
 
 
@@ -84,6 +92,15 @@ def test_samples_take_one_context_for_all_or_one_for_each(client, context):
     np.testing.assert_allclose(answer.json()["rows"], expected, rtol=1e-4)
 
 
+def test_samples_take_a_context_of_types(client):
+    assert ask(client, "typed", "sample", {"n": 1, "context": [["a", None]]}).is_success
+    body = {"n": 4, "seed": 7, "context": {"age": 0, "shop": "b"}}
+    generator = torch.Generator().manual_seed(7)
+    expected = TYPED.sample(4, generator=generator, context=torch.tensor([[1.0, 0.0]]))
+    found = ask(client, "typed", "sample", body).json()["rows"]
+    np.testing.assert_allclose([row[5] for row in found], expected[:, 5], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("ref", "context", "said"),
     [
@@ -91,6 +108,9 @@ def test_samples_take_one_context_for_all_or_one_for_each(client, context):
         ("given", [[1.0]], "Row 1 of `context`, counted from 1, has 1 values"),
         ("given", [[1.0, 2.0]] * 2, "it must have 1, or 3"),
         ("given", {"day": 1.0}, "must have the columns"),
+        ("given", [["a", 1.0]], "must be a number"),
+        ("typed", [["a", "x"]], "'age', row 1: the value is not a number"),
+        ("typed", [[None, None]], "no value of 'shop'"),
         ("plain", [[1.0]], "not conditional"),
     ],
 )
