@@ -18,6 +18,7 @@ from models_store.database.database import Database
 from tests.api.conftest import CSV, assert_refused
 from tests.api.serving import registered, stores
 from tests.jobs.workers.crash_child import InlineTrainers
+from tests.tables import files
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
@@ -294,34 +295,43 @@ def test_two_versions_are_compared_on_rows_that_neither_has_seen(client, supervi
 
 
 def test_rows_of_a_model_without_a_dataset_have_no_ranks(client, supervisor):
-    random = np.random.default_rng(0)
-    table = random.normal([170.0, 70.0], [10.0, 12.0], size=(12, 2)).round(1)
-    table[7] = [171.0, 500.0]
-    lines = [
-        "id,day,height,weight",
-        *(f"A{at},2024-03-0{1 + at % 7},{h},{w}" for at, (h, w) in enumerate(table)),
+    registered(*stores(client), name="known", columns=["units", "total"])
+    refused = client.get("/v1/models/known/unusual")
+    assert "not trained on" in assert_refused(refused, 409, "unusual-unavailable")["detail"]
+    week = [
+        TABLE.split(b"\n")[0],
+        *(b"A%d,2024-03-0%d,Oslo,north,170,70" % (d, d) for d in range(1, 8)),
     ]
-    dataset_id = uploaded(client, "\n".join(lines).encode())
-    large = MafSpec(
-        layers=2, hidden=[4000, 4000]
-    )  # too many products for the cells given the others
-    for name, spec in (("known", MafSpec(layers=2, hidden=[16])), ("large", large)):
-        registered(*stores(client), name=name, spec=spec, columns=["height", "weight"])
-        refused = client.get(f"/v1/models/{name}/unusual")
-        assert "not trained on" in assert_refused(refused, 409, "unusual-unavailable")["detail"]
-        job = started(client, "scoring", model=name, dataset_id=dataset_id)
-        assert supervisor.run_next()
-        found = unusual(client, f"/v1/jobs/{job}/rows", max_rank=0.5)
-        assert (found["held_out"], found["thresholds"], found["period"]) == (None, [], None)
-        assert [row["row"] for row in found["rows"][:1]] == [7]
-        assert {row["rank"] for row in found["rows"]} == {None}
-        assert found["rows"][0]["reasons"][0]["column"] == "weight"
-    usual = found["rows"][0]["reasons"][0]["usual"]
+    dataset_id = uploaded(client, b"\n".join([*week, b"A8,2024-03-05,Oslo,north,170,500"]))
+    job = started(client, "scoring", model="known", dataset_id=dataset_id)
+    assert supervisor.run_next()
+    found = unusual(client, f"/v1/jobs/{job}/rows", max_rank=0.5)
+    assert (found["held_out"], found["thresholds"], found["period"]) == (None, [], None)
+    assert (found["rows"][0]["row"], len(found["rows"])) == (7, 8)
+    assert {row["rank"] for row in found["rows"]} == {None}
+    assert found["rows"][0]["reasons"][0]["column"] == "total"
+
+
+def test_cells_of_a_large_model_are_judged_without_the_others(client, supervisor):
+    table = np.random.default_rng(0).normal(100, 10, size=(20, 100)).round(2)
+    table[7, :7] = 500.1 + np.arange(7)
+    names = [f"x{place}" for place in range(1, 101)]
+    registered(*stores(client), name="large", spec=MafSpec(layers=2, hidden=[1024]), columns=names)
+    npy = {"Content-Type": "application/x-npy"}
+    made = client.post("/v1/datasets", content=files.npy(table.astype(np.float32)), headers=npy)
+    job = started(client, "scoring", model="large", dataset_id=made.json()["id"])
+    assert supervisor.run_next()
+    rows = unusual(client, f"/v1/jobs/{job}/rows")["rows"]
     low, high = np.quantile(table, [0.05, 0.95], axis=0)
-    assert (usual["low"], usual["high"]) == pytest.approx((low[1], high[1]), rel=0.01)
-    for row in found["rows"]:
+    for row in rows:
         cells = table[row["row"]]
-        assert len(row["reasons"]) == ((cells < low) | (cells > high)).sum()
+        assert list(row["cells"].values()) == cells.tolist()
+        beyond = np.maximum(low - cells, cells - high) / (high - low)
+        places = np.argsort(-beyond)[: min(5, (beyond > 0).sum())]
+        told = [(one["column"], one["value"], one["difference"]) for one in row["reasons"]]
+        assert told == [(names[place], cells[place], None) for place in places]
+        usual = [list(one["usual"].values()) for one in row["reasons"]]
+        assert usual == [pytest.approx([low[at], high[at]], rel=0.01) for at in places]
 
 
 def test_refusals_say_what_to_do(client, supervisor, dataset):

@@ -228,11 +228,12 @@ def test_what_cannot_be_compared_is_told(client):
         for table in ((rows[:9], COLUMNS), (rows * 1e300, COLUMNS), (rows, ["x", *COLUMNS[:2]]))
     )
     discrete = [Column(name=COLUMNS[0], type="category", levels=("a",)).to_dict()]
-    for name, options in {
+    known: dict[str, dict[str, Any]] = {
         "fitted": {"target": {"potential": "U1"}},
         "lost": {"dataset_id": "ds_lost"},
         "typed": {"types": discrete + [Column(name=name).to_dict() for name in COLUMNS[1:]]},
-    }.items():
+    }
+    for name, options in known.items():
         registered(*stores(client), name=name, **options)
     for one, two, dataset_id, told in (
         ("fitted", "people", None, "fitted:1 was fitted to a target."),

@@ -26,7 +26,7 @@ GIVEN_TYPES = [
     Column(name="shop", type="category", levels=("a", "b")).to_dict(),
     Column(name="age", missing=True).to_dict(),
 ]
-TYPED = mixed_flow(context=np.arange(600).reshape(300, 2) % 2)
+TYPED = mixed_flow(context=np.arange(600.0).reshape(300, 2) % 2)
 
 
 @pytest.fixture(scope="module")
