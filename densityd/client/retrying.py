@@ -85,6 +85,6 @@ def _is_temporary(error: ClientError, retry: Retry) -> bool:
         return True
     if isinstance(error, TransportError):
         return retry is Retry.ALWAYS
-    if not isinstance(error, ApiError):
-        return False
-    return error.status in _TEMPORARY or (error.status in _NO_RESPONSE and retry is Retry.ALWAYS)
+    return isinstance(error, ApiError) and (
+        error.status in _TEMPORARY or (error.status in _NO_RESPONSE and retry is Retry.ALWAYS)
+    )

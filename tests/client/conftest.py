@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
     """
     folder = tmp_path_factory.mktemp("service")
     shutil.copy(sqlite_template, folder)
+    with serving(folder) as service:
+        service.add()
+        service.add(name="heights", columns=["height", "weight"], context_columns=("age",))
+        service.add(name="ranked", held_out=HELD_OUT)
+        yield service
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Service]:
+    """A service without models on the data of a folder."""
     app = create_app(ApiSettings(data_dir=folder))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
@@ -50,13 +61,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
         assert thread.is_alive(), "the server has ended"
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    service = Service(f"http://127.0.0.1:{port}", app.state.database, app.state.blobs)
-    service.add()
-    service.add(name="heights", columns=["height", "weight"], context_columns=("age",))
-    service.add(name="ranked", held_out=HELD_OUT)
-    yield service
-    server.should_exit = True
-    thread.join()
+    try:
+        yield Service(f"http://127.0.0.1:{port}", app.state.database, app.state.blobs)
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

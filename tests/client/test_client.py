@@ -5,9 +5,11 @@ import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,11 @@ from densityd.client import (
     WaitTimeoutError,
 )
 from densityd.client.wire.parts import JoinedResults
+from models_store.keys import Keys, Scope
 from tabular.formats import TableFormat
 from tests.api.wire import read, write
-from tests.client.conftest import HELD_OUT, Service
-from tests.client.scripted import DATASET, Reply, ScriptedServer, a_json
+from tests.client.conftest import HELD_OUT, Service, serving
+from tests.client.scripted import DATASET, JOB, Reply, ScriptedServer, a_json
 from tests.tables.files import npy
 
 COLUMNS = ["height", "weight", "age"]
@@ -98,6 +101,10 @@ def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) ->
     assert np.array_equal(rows(offset=5, limit=2)[:, ::-1], ROWS[5:7])
     assert np.array_equal(rows(limit=2, step=5)[:, ::-1], ROWS[:6:5])
     assert rows(to="table", limit=300).equals(TABLE.cast(rows(to="table", limit=1).schema))
+    preview = client.datasets.preview(TABLE, types={"age": "category"})
+    assert (preview.rows, preview.columns[0].type) == (300, "category")
+    page = client.datasets.columns(from_table.id, offset=1, limit=1)
+    assert ([one.name for one in page.items], page.total) == (["weight"], 3)
     client.datasets.delete(from_file.id)
     with pytest.raises(ApiError) as caught:
         client.datasets.get(from_file.id)
@@ -107,6 +114,8 @@ def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) ->
 def test_what_is_no_table_of_numbers_is_told_before_it_is_sent(client: Client) -> None:
     with pytest.raises(ValueError, match="1-D"):
         client.log_prob("people", [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="3-D"):
+        client.sample("heights", 1, context=np.zeros((1, 1, 1)))
     with pytest.raises(ValueError, match="dtype"):
         client.datasets.upload(np.array([["a", "b"]]))
 
@@ -277,7 +286,11 @@ def test_a_job_is_started_followed_and_cancelled(client: Client) -> None:
     assert client.jobs.train("walk", dataset.id, idempotency_key="mine", **options).id == job.id
     assert job.request["optimisation"]["max_epochs"] == 3
     assert job.ref is None
-    assert [one.id for one in client.jobs.list(model_name="walk", state="queued")] == [job.id]
+    named: Any = partial(client.jobs.list, model_name="walk", state="queued")
+    assert [one.id for one in named()] == [job.id]
+    made = job.created_at
+    assert [one.id for one in named(created_from=made)] == [job.id]
+    assert not list(named(created_before=made))
     with pytest.raises(WaitTimeoutError, match="still queued"):
         client.jobs.wait(job.id, timeout_s=0)
     assert client.jobs.cancel(job.id).state == "cancelled"
@@ -296,6 +309,64 @@ def test_a_job_is_started_followed_and_cancelled(client: Client) -> None:
     client.jobs.cancel(job.id)
 
 
+def test_other_jobs_and_what_they_would_take(client: Client) -> None:
+    dataset = client.datasets.upload(TABLE)
+    quick: Any = {"optimisation": {"max_epochs": 1}}
+    few, many = (client.jobs.estimate(dataset.id, **o) for o in (quick, {"quality": "best"}))
+    assert 0 < few.seconds < many.seconds
+    ranges: Any = {"flow.layers": {"low": 2, "high": 3}}
+    sweep = client.jobs.sweep("swept", dataset.id, ranges, flow={"family": "maf"}, trials=2)
+    assert (len(sweep.request["trials"]), sweep.request["model_name"]) == (2, "swept")
+    assert client.jobs.update(sweep.id, description="wide", tags={"a": "b"}).tags == {"a": "b"}
+    filled = client.jobs.impute("people", dataset.id, output="csv")
+    assert (filled.kind, filled.request["output"]) == ("imputation", "csv")
+    scored = client.jobs.score("people", dataset.id)
+    with pytest.raises(ApiError, match="limit"):
+        client.jobs.rows(scored.id, limit=0)
+    with pytest.raises(ApiError, match="no result"):
+        client.jobs.delete_result(scored.id)
+    drawn = client.jobs.preview_target({"log_density": "-z1^2", "dim": 2})
+    assert len(drawn.log_density) == len(drawn.log_density[0])
+
+
+def test_keys_projects_and_webhooks(tmp_path: Path, sqlite_template: Path) -> None:
+    shutil.copy(sqlite_template, tmp_path)
+    with serving(tmp_path) as service:
+        first = Keys(service.database).create("default", Scope.ADMIN)
+        with Client(Settings(service.url, first.token)) as client:
+            old = client.keys.create("write", label="mine", expires_days=2, rate=900)
+            assert (old.scope, old.label, old.rate) == ("write", "mine", 900)
+            assert old.expires_at is not None
+            assert old.expires_at - old.created_at == timedelta(days=2)
+            new = client.keys.rotate(old.id, grace_s=60)
+            assert (new.scope, client.keys.get(old.id).state) == ("write", "usable")
+            assert client.keys.revoke(new.id).state == "revoked"
+            assert client.keys.create().scope == "read"
+            ids = [key.id for key in client.keys.list()][:3]
+            assert ids == [first.key.id, old.id, new.id]
+            me = client.me()
+            assert me.key is not None
+            assert (me.project, me.scope, me.key.id) == ("default", "admin", first.key.id)
+            made = client.projects.put("other", max_bytes=9000, max_queued_jobs=3)
+            assert (made.max_bytes, made.max_queued_jobs) == (9000, 3)
+            assert client.projects.get("other") == made
+            assert made in client.projects.list()
+            others = client.projects.create_key("other", "admin", label="theirs")
+            assert client.version().version
+        with Client(Settings(service.url, others.token)) as client:
+            assert (others.label, client.usage().project) == ("theirs", "other")
+            url = "https://example.com/ended"
+            hook = client.webhooks.create(url, events=["job.failed"], description="d")
+            assert (hook.url, hook.events, hook.description) == (url, ["job.failed"], "d")
+            assert client.webhooks.rotate(hook.id).secret != hook.secret
+            assert client.webhooks.get(hook.id) == client.webhooks.list()[0]
+            sent = client.webhooks.test(hook.id)
+            assert [one.id for one in client.webhooks.deliveries(hook.id)] == [sent.id]
+            client.webhooks.delete(hook.id)
+            assert client.webhooks.list() == []
+            assert [one.action for one in client.audit()][:2] == ["DELETE", "POST"]
+
+
 def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Path) -> None:
     assert {one.name for one in client.models.list()} >= {"people", "heights"}
     assert client.models.get("people").latest_version == 1
@@ -310,6 +381,7 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
 
     first = client.models.set_alias("people", "staging", 1)
     assert client.models.alias("people", "staging") == first
+    assert (first.ref, first.version) == ("people@staging", 1)
     again = client.models.set_alias("people", "staging", 1, etag=first.etag)
     with pytest.raises(ApiError) as caught:
         client.models.set_alias("people", "staging", 1, etag='"999"')
@@ -319,6 +391,8 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
         client.log_prob("people@staging", ROWS), client.log_prob("people:1", ROWS)
     )
     client.models.delete_alias("people", "staging")
+    assert [move.version for move in client.models.alias_changes("people")] == [None, 1]
+    assert client.models.update_version("people", 1, description="d").description == "d"
 
     target = tmp_path / "people.safetensors"
     client.models.download("people", 1, target)
@@ -326,6 +400,9 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
     copy = client.models.upload("people-copy", target)
     assert (copy.version, copy.lineage.job_id) == (1, None)
     assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
+    client.models.delete_version("people-copy", 1)
+    with pytest.raises(ApiError, match="people-copy"):
+        client.models.version("people-copy", 1)
 
 
 def test_what_is_asked_of_the_synchronous_client_holds_for_the_other() -> None:
@@ -506,6 +583,26 @@ def test_a_response_without_an_explanation_is_told(scripted, explanation):
     scripted.replies = [a_json({**ANSWER, "explanation": explanation})]
     with Client(scripted.url) as client, pytest.raises(UnexpectedAnswerError, match="explanation"):
         client.explain("m", FRAME)
+
+
+def test_a_fit_uploads_trains_and_waits_and_so_does_another_on_newer_rows(scripted):
+    scripted.replies = [a_json(DATASET, 201), *[a_json(JOB, 202), a_json(JOB)] * 2]
+    seen: list[Job] = []
+    with Client(scripted.url) as client:
+        model = client.fit(
+            FRAME, "m", types={"a": "category"}, exclude=["b"], on_progress=seen.append
+        )
+        newer = model.retrain("ds_2")
+    assert [job.state for job in seen] == ["succeeded"]
+    assert (repr(model), newer.ref) == ("<model m:1>", "m:1")
+    uploaded, trained, _, retrained, waited = scripted.asked
+    query = "name=m&types=%7B%22a%22%3A%22category%22%7D&exclude=%5B%22b%22%5D"
+    assert uploaded.line == f"POST /v1/datasets?{query}"
+    request = {"model_name": "m", "dataset_id": "ds_1", "missing": "any"}
+    assert json.loads(trained.body) == request
+    assert retrained.line == "POST /v1/models/m%3A1/retrain"
+    assert json.loads(retrained.body) == {"dataset_id": "ds_2"}
+    assert waited.line == "GET /v1/jobs/job_1"
 
 
 def test_options_of_an_upload_go_as_text_or_json(scripted: ScriptedServer) -> None:

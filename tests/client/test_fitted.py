@@ -31,6 +31,8 @@ def test_scores_are_a_frame_of_the_callers_library_with_its_index(service: Servi
     with Client(service.url) as client:
         model = client.model("ranked")
         scored = model.score(FRAME)
+        with pytest.raises(ApiError, match="explanation"):
+            model.score(FRAME, reasons=True)
         as_polars = model.score(pl.from_pandas(FRAME))
         expected = client.score("ranked", FRAME)
 
@@ -124,6 +126,7 @@ def test_a_frame_comes_back_whole_with_its_index(client: Client) -> None:
     assert list(whole.index) == list(gaps.index)
     assert not whole[NAMES].isna().any(axis=None)
     assert whole.loc[12, "low.weight"] <= whole.loc[12, "weight"] <= whole.loc[12, "high.weight"]
+    pd.testing.assert_frame_equal(client.model("asked").impute(gaps, level=0.9), whole)
     other = client.impute("asked", gaps, fill="draw", seed=1)
     assert (
         other.loc[12, "weight"]
@@ -134,6 +137,8 @@ def test_a_frame_comes_back_whole_with_its_index(client: Client) -> None:
 def test_columns_are_expected_and_drawn_given_others(client: Client) -> None:
     rows = frame()
     found = client.expect("asked", rows, "weight", quantiles=[0.1, 0.9], low=70)
+    asked = client.model("asked").expect(rows, "weight", quantiles=[0.1, 0.9], low=70)
+    pd.testing.assert_frame_equal(asked, found)
     assert (found["quantiles.0.1"] <= found["quantiles.0.9"]).all()
     assert found["probability"].between(0, 1).all()
     drawn = client.sample(

@@ -208,7 +208,7 @@ def test_errors_that_others_give_are_told_too(scripted, client, reply, title, de
     assert (caught.value.status, caught.value.title) == (reply.status, title)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b'{"id": 5}'])
+@pytest.mark.parametrize("body", [b"<html>", b'{"id": 5}', b"[]"])
 def test_answers_that_are_no_job_are_no_job(scripted, client, body):
     scripted.replies = [Reply(200, body)]
 
@@ -300,6 +300,8 @@ def test_the_key_and_the_address_come_from_the_environment_or_the_caller(scripte
     for timeout_s, connect_s in ((60.0, 5.0), (1.0, 1.0)):  # who is not there is told soon
         timeout = Settings(scripted.url, timeout_s=timeout_s).http_options()["timeout"]
         assert (timeout.read, timeout.connect) == (timeout_s, connect_s)
+    for host, proxied in (("localhost", False), ("example.com", True)):
+        assert Settings(f"http://{host}").http_options()["trust_env"] == proxied
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com", "http://a:port"])
