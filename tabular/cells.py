@@ -160,8 +160,6 @@ def level_text(level: Level) -> str:
 
 def as_text(cells: pa.Array) -> pa.Array:
     """Return cells as text without white space and invisible characters around it; whole numbers have no decimals."""
-    if pa.types.is_dictionary(cells.type):
-        return as_text(cells.dictionary).take(cells.indices)
     if pa.types.is_boolean(cells.type):
         return pc.if_else(cells, "true", "false")
     if pa.types.is_floating(cells.type):
@@ -190,8 +188,7 @@ def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
         return timestamps(cells)
     if column.writes_digits and _is_number(cells.type):
         whole = pc.cast(pc.cast(cells, pa.float64(), safe=False), pa.int64(), safe=False)
-        digits = pc.if_else(pc.is_finite(cells), pc.cast(whole, _TEXT), pa.scalar(None, _TEXT))
-        return _date_numbers(digits, column)
+        return _date_numbers(pc.cast(whole, _TEXT), column)
     if pa.types.is_duration(cells.type) or pa.types.is_time(cells.type):
         return _seconds(cells)
     numbers: NDArray[np.float64] = pc.cast(cells, pa.float64(), safe=False).to_numpy(
@@ -259,9 +256,7 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     if column.type == "boolean":
         place = _places(pc.index_in(pc.utf8_lower(text), value_set=pa.array(TRUTHS)))
         return np.where(place < 0, np.nan, place % 2)
-    if column.type == "datetime" and pa.types.is_temporal(cells.type):
-        return timestamps(cells)
-    return _date_numbers(text, column) if column.type == "datetime" else _parsed(text, column)
+    return _parsed(text, column)
 
 
 def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
@@ -303,8 +298,6 @@ def _values(column: Column) -> NDArray[np.float64] | None:
     if column.type == "boolean":
         texts = [level_text(level).lower() for level in column.levels]
         values = np.array([TRUTHS.index(t) % 2 if t in TRUTHS else np.nan for t in texts])
-    elif column.type == "datetime":
-        values = _date_numbers(_texts(column.levels), column)
     else:
         values = parse_numbers(pc.utf8_trim_whitespace(_texts(column.levels)))
     return None if np.isnan(values).all() else values

@@ -79,8 +79,6 @@ def common_step(seconds: NDArray[np.float64], step_s: int) -> int:
 
 def quantiles(sample: NDArray[np.float64]) -> dict[str, float]:
     """Return values by the share of a sample that is at most these."""
-    if not sample.size:
-        return {}
     found = np.quantile(sample, _SHARES, method="inverted_cdf")
     return {f"{share:g}": float(value) for share, value in zip(_SHARES, found, strict=True)}
 

@@ -179,8 +179,6 @@ def _merge_distinct(
     known: tuple[NDArray[np.float64], NDArray[np.int64]], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
     here, counts = np.unique(values, return_counts=True)
-    if here.size > DISTINCT_CAP:
-        return None
     merged, places = np.unique(np.concatenate([known[0], here]), return_inverse=True)
     if merged.size > DISTINCT_CAP:
         return None

@@ -154,8 +154,6 @@ class _Store:
 
     def run(self, destination: Path, beside: Path | None) -> TableSummary:
         """Read all rows, and write their numbers."""
-        if not self.kept:
-            raise self._nothing_left()
         text_bytes = 0
         with RowWriter(destination, len(self.kept), dtype=self.dtype) as writer:
             if beside is None:

@@ -31,6 +31,7 @@ _COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _TOTAL = re.compile(r"(grand |sub-?|sub )?totals?:?|(zwischen|gesamt)?summe:?", re.IGNORECASE)
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
 _CALLER = "The caller says so."
+_NO_LEVELS = "No cell has a text that is short enough for a level."
 _NOUNS = {"datetime": "date"}
 _REMEDY = "Name texts that mean a missing value by na_values=, or choose another type."
 
@@ -207,18 +208,19 @@ def _wanted(
     profile: TextProfile, wanted: ColumnType, options: ParseOptions, *, comma: bool | None
 ) -> Decision | str:
     """Return the type that the caller wants for a column, or why it cannot have it."""
-    if wanted == "category":
-        return Decision(column=_levels(profile, options), reason=_CALLER)
-    if wanted == "boolean":
-        found = _truths(profile, pairs=False)
-        if found is None:
-            return "It holds other values than true and false, yes and no, 0 and 1."
-        return replace(found, reason=_CALLER)
     if profile.native is not None and profile.native.type != "boolean":
         kind = profile.native.type
         fits = kind == wanted or (kind, wanted) == ("number", "integer")
         column = profile.native
         return Decision(column=column, reason=_CALLER) if fits else f"The file holds {kind} values."
+    if wanted == "category":
+        column = _levels(profile, options)
+        return Decision(column=column, reason=_CALLER if column.levels else _NO_LEVELS)
+    if wanted == "boolean":
+        found = _truths(profile, pairs=False)
+        if found is None:
+            return "It holds other values than true and false, yes and no, 0 and 1."
+        return replace(found, reason=_CALLER)
     return _wanted_reading(profile, comma=comma, is_date=wanted == "datetime")
 
 
@@ -436,7 +438,7 @@ def _about_total(profile: TextProfile) -> Iterator[TableWarning]:
 def _about_spellings(profile: TextProfile) -> Iterator[TableWarning]:
     """Yield the warning about levels that differ in case or blanks alone."""
     alike = [texts for texts in profile.spellings() if len(texts) > 1]
-    if not alike or profile.is_free:
+    if not alike:
         return
     shown = "; ".join(
         " and ".join(map(repr, texts[:_SHOWN_TEXTS])) for texts in alike[:_SHOWN_TEXTS]

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,6 @@ from tabular.source import Source, check_columns, mend_names
 
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 8192
-_MAX_CELL_BYTES = 16 << 20
 _VALUE_START = tuple("+-.,0123456789")
 _SHOWN = 3
 
@@ -142,7 +140,6 @@ def _whole_rows(text: TextFile, dialect: Dialect, found: list[TableWarning]) -> 
 
 def _numbered_rows(text: TextFile, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Yield rows with the numbers of their last lines."""
-    csv.field_size_limit(min(_MAX_CELL_BYTES, sys.maxsize))
     one_column = len(dialect.names) == 1
     with io.TextIOWrapper(text.open(dialect.start), "utf-8", newline="") as lines:
         reader = rows_of(lines, dialect.delimiter, strict=True)

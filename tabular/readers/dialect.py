@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SNIFFED_BYTES = 256 << 10
 _SNIFFED_LINES = 200
+_MAX_CELL_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _SEPARATORS = ("\t", ";", "|", ",", " ")  # the first of those that split the lines as evenly
 _FEWEST_BELOW = 5
@@ -179,6 +180,7 @@ def rows_of(lines: Iterable[str], delimiter: str, *, strict: bool = False) -> "R
     Args:
         strict: True to refuse text behind a closing quote, and a quote without an end.
     """
+    csv.field_size_limit(_MAX_CELL_BYTES)
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
 
@@ -186,10 +188,7 @@ def _split(lines: Sequence[str], delimiter: str | None) -> tuple[str, int, int]:
     """Return the separator, the usual number of values, and the number of lines above the first row that has it."""
     best, mark, width = (0.0, False), delimiter or ",", 1
     for one in [delimiter] if delimiter else _SEPARATORS:
-        try:
-            rows = [row for row in rows_of(lines, one) if row]
-        except csv.Error:
-            continue
+        rows = [row for row in rows_of(lines, one) if row]
         widths = Counter(map(len, rows))
         usual, count = max(widths.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         # The wrong one leaves quotes within values; blanks are between words, too.

@@ -22,9 +22,10 @@ from tabular.ingest.retype import StoredFiles, retype_table
 from tabular.kept_cells import CellsWriter, KeptCells
 from tabular.rows import read_rows
 from tabular.typed_rows import TypedRows
-from tests.tables.files import Accept, arrow
+from tests.tables.files import Accept, arrow, parquet
 
 NUMBER = Column(name="a")
+DIGITS = Column(name="a", type="datetime", datetime_format="%Y%m%d")
 SIZES = Column(name="a", type="category", levels=("M", "S", "L"))
 RATINGS = Column(name="a", type="integer", levels=(1, 2, 5))
 CODES = Column(name="a", type="category", levels=("01", "1", "7"))
@@ -46,6 +47,7 @@ RARE = Column(name="a", type="category", levels=("M", "S"), other=True)
         (NUMBER, [1.5, math.nan], [1.5, None]),
         (NUMBER, [True, False], [1.0, 0.0]),
         (NUMBER, [timedelta(minutes=1)], [60.0]),
+        (DIGITS, [19700102, None, 19700103.0], [86_400.0, None, 172_800.0]),
         (NUMBER, [None, None], [None, None]),
         *(
             (Column(name="a", na_values=("-999",)), cells, [None, 1.0])
@@ -279,7 +281,10 @@ def test_decimals_come_back(steps: list[int], decimals: int) -> None:
 def test_a_column_is_the_same_as_json() -> None:
     column = Column(name="a", levels=("x",), spikes=(0.0,), na_values=("-",), decimal=",")
     assert Column.from_dict(column.to_dict() | {"mean": 1.0}) == column
-    assert Column.from_dict({"name": "a", "dtype": "float64"}) == Column(name="a")
+    for former in ({"dtype": "float64"}, {"unit": "K|M|B|T"}, {"datetime_format": "%q %Y"}):
+        assert Column.from_dict({"name": "a", **former}) == Column(name="a")
+    days = Column.from_dict({"name": "a", "datetime_format": "%-d/%-m/%Y"})
+    assert days.datetime_format == "%d/%m/%Y"
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
@@ -352,6 +357,8 @@ def test_rows_that_are_dropped_have_no_cells(accept: Accept, cells: Any) -> None
     assert (summary.rows, summary.rows_dropped) == (40, 10)
     expected = [{"a": i + 0.5, "b": f"t{i % 3}"} for i in range(50) if i % 5]
     assert cells(summary, range(40)) == expected
+    numbers = parquet(pa.table({"a": [1, 2, 4], "b": ["x", "1", "y"]}))
+    assert accept(numbers, TableFormat.PARQUET, drop_rows=["1"]).rows == 2
 
 
 def test_a_table_of_floats_is_its_own_cells_until_a_column_is_not_modelled(accept, cells, tmp_path):

@@ -64,6 +64,8 @@ def test_runs_of_blanks_separate_the_values_of_a_file_that_has_nothing_else(cell
 def test_quoted_values_hold_separators_quotes_and_line_ends(cells):
     table = [["x,y", "1"], ["two\nlines", "2"], ["z", "3"]]
     assert cells(lines([["a", "b"], *table]).encode())[1] == table
+    table[1][0] = "x" * 200_000
+    assert cells(lines([["a", "b"], *table]).encode())[1] == table
     assert cells(b'a,b\n"say ""no""",1\n"", 2\n')[1] == [['say "no"', "1"], ["", " 2"]]
 
 
@@ -164,6 +166,7 @@ def test_a_file_without_a_header_has_the_names_x1_to_xd(cells):
     assert cells(b"1,2\n3,4\n5,6\n", header=True)[0] == ["1", "2"]
     assert cells(b"a,b\n3,4\n5,6\n", header=False)[1][0] == ["a", "b"]
     assert cells(b"a,b\n3,4\na,b\n5,6\n")[0] == ["a", "b"]  # as of two files in one
+    assert cells(b"a,b\nb,a\na,a\nb,b\n")[0] == ["x1", "x2"]
 
 
 def test_whole_numbers_above_decimals_are_names_and_so_are_years_beside_a_text(cells):
@@ -178,6 +181,15 @@ def test_row_names_of_r_and_separators_at_the_end_of_rows_have_no_name(cells):
     assert cells(b"a,b\nr1,1,2\nr2,3,4\n")[0] == ["x1", "a", "b"]
     assert cells(b"a,b\n1,2,\n3,4,\n")[0] == ["a", "b", "x3"]
     assert cells(b",b\n7,1\n9,2\n")[0] == ["x1", "b"]
+
+
+def test_of_lines_that_are_longer_than_the_rows_texts_above_a_table_are_no_names(cells):
+    table = [["1", "2", "5"], ["3", "5", "6"], ["4", "8", "8"], ["5", "9", "9"]]
+    title = "one,two,three,four\n"
+    assert cells((title + lines(table)).encode())[0] == ["one", "two", "three", "four"]
+    assert cells(f"above\n{title}1,,\n2,,\n3,,\n".encode())[0] == ["one", "two", "three", "four"]
+    names, rows, warnings = cells((title + lines([["a", "b", "c"], *table])).encode())
+    assert (names, rows, "skipped" in warnings) == (["a", "b", "c"], table, True)
 
 
 def test_names_that_cannot_stay_are_mended_with_a_warning(cells):
@@ -196,6 +208,8 @@ def test_the_last_total_is_a_row_that_a_warning_names(accept):
     assert (summary.rows, summary.columns[1].max) == (41, 780)
     [warning] = of_code(summary.warnings, "totals")
     assert "41" in warning
+    sums = data.replace("Total", "Subtotal,3\nTotal")
+    assert of_code(accept(sums.encode()).warnings, "totals")[0].startswith("2 rows name a total")
     films = "film,x\n" + "".join(f"Film {i},{i * i}.5\n" for i in range(40)) + "Menu total,0.5\n"
     assert not of_code(accept(films.encode()).warnings, "totals")
 

@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import openpyxl  # type: ignore[import-untyped] # it ships no type information
 import pytest
+from openpyxl.cell.rich_text import CellRichText  # type: ignore[import-untyped] # as above
 
 from tabular.formats import TableFormat
 from tests.tables.files import Accept, Refuse
@@ -49,6 +50,7 @@ def test_gaps_titles_and_empty_rows_at_the_end_are_no_values(accept: Accept) -> 
         ["a", "b"],
         *([i + 0.5, None if i % 4 == 0 else i * i] for i in range(40)),
         [None, None],
+        [CellRichText("")],
     ]
     summary = accept(workbook(data=rows), EXCEL)
     assert (summary.rows, [c.missing_count for c in summary.columns]) == (40, [0, 10])
@@ -68,6 +70,7 @@ def test_a_sheet_is_named_or_the_first(accept: Accept, refuse: Refuse) -> None:
     assert any("sheet=" in one["detail"] for one in summary.warnings)
     assert accept(book, EXCEL, sheet="two").columns[0].name == "b"
     assert "'one', 'two'" in refuse(book, EXCEL, sheet="three").detail
+    assert refuse(workbook(data=[["a", "b"]]), EXCEL).slug == "dataset-empty"
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"PK\x03\x04nothing", b""])
@@ -75,6 +78,16 @@ def test_what_is_no_workbook_is_refused(refuse: Refuse, content: bytes) -> None:
     assert refuse(content, EXCEL).slug in {"media-type", "dataset-parse"}
 
 
-def test_mixed_cells_are_text(accept: Accept) -> None:
-    rows: list[list[Any]] = [["code", "x"], *([7 if i % 2 else "7a", i * 1.5] for i in range(40))]
-    assert accept(workbook(data=rows), EXCEL).columns[0].column.levels == ("7", "7a")
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (7, "7"),
+        (True, "true"),
+        (START, "2021-03-01T12:00:00.250000"),
+        (time(1, 2), "01:02:00"),
+        (timedelta(days=1), "86400.0"),
+    ],
+)
+def test_mixed_cells_are_text(accept: Accept, cell: Any, text: str) -> None:
+    rows: list[list[Any]] = [["a", "b"], *([cell if i % 3 else "zz", i * 1.5] for i in range(40))]
+    assert accept(workbook(data=rows), EXCEL).columns[0].column.levels == (text, "zz")

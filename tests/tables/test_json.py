@@ -9,7 +9,7 @@ import pytest
 from tabular.errors import JsonError, TableError
 from tabular.formats import TableFormat, TableSummary
 from tabular.json_text import parse_json
-from tabular.readers.json import number_lines, number_rows
+from tabular.readers.json import MAX_DOCUMENT_BYTES, MAX_LINE_BYTES, number_lines, number_rows
 from tests.tables.files import Accept, Refuse
 
 JSON, NDJSON = TableFormat.JSON, TableFormat.NDJSON
@@ -81,7 +81,9 @@ def test_the_last_value_of_a_key_that_comes_twice_counts(accept: Accept, stored:
         (b"", "dataset-empty"),
         (b"[[1,2],[3]]", "dataset-shape"),
         (b'[[1],{"a":1}]', "dataset-shape"),
-        (b'{"data":[[1],[2]]}', "dataset-shape"),
+        (b"[1,2]", "dataset-shape"),
+        (b'{"rows":[[1,2],[3,5]],"columns":["a"]}', "dataset-shape"),
+        (b"[" + b" " * MAX_DOCUMENT_BYTES, "dataset-too-large"),
         (b'{"rows":[[1,2]', "json-syntax"),
         (b"[[1],[NaN]]", "json-nonfinite"),
         (b'[["\xff"],["a"]]', "json-syntax"),
@@ -94,6 +96,19 @@ def test_a_document_that_is_no_table_is_refused(refuse: Refuse, body: bytes, slu
     assert refuse(body, JSON).slug == slug
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"data":[[1],[2]]}', "in 'data': send that list alone."),
+        (b'{"a":[1,2],"b":[3,4]}', "or Arrow or Parquet."),
+        (b'{"a":[1,2],"b":3}', "or a list of rows."),
+    ],
+)
+def test_where_the_rows_of_another_document_may_be_is_told(refuse, body, told):
+    error = refuse(body, JSON)
+    assert (error.slug, error.detail.endswith(told)) == ("dataset-shape", True)
+
+
 def test_what_is_wrong_with_a_text_is_told_with_its_place(refuse: Refuse) -> None:
     error = refuse(b"[[1,\n2],[3,]]", JSON)
     assert "line 2, column 6" in error.detail
@@ -101,10 +116,12 @@ def test_what_is_wrong_with_a_text_is_told_with_its_place(refuse: Refuse) -> Non
     error = refuse(lines([1, 2]) + b"\n[3, 4\n", NDJSON)
     assert (error.row, "Line 3" in error.detail) == (2, True)
     assert error.told == error.detail  # which counts lines, and not rows
+    long = refuse(b"[1,2]\n[3," + b" " * MAX_LINE_BYTES * 2 + b"4]", NDJSON)
+    assert "Line 2 is longer" in long.detail
 
 
 def test_more_values_than_allowed_are_refused_before_they_are_objects() -> None:
-    assert parse_json(b'["[[[[[", "{{{"]', max_lists=1) == ["[[[[[", "{{{"]
+    assert parse_json(b'["{\\\\", "[\\"[["]', max_lists=1) == ["{\\", '["[[']
     with pytest.raises(JsonError, match="at most 3"):
         parse_json(b"[[],[],[]]", max_lists=3)
 

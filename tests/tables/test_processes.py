@@ -93,4 +93,6 @@ def test_a_task_that_ends_badly_ends_nothing_else(alone: bool) -> None:
         processes.run(end_by, signal.SIGSEGV, alone=alone)
     with pytest.raises(SandboxKilledError):
         processes.run(end_by, signal.SIGKILL, alone=alone)
+    with pytest.raises(RuntimeError, match="status 3"):
+        processes.run(os._exit, 3, alone=alone)
     assert processes.run(add, 1, 2, alone=alone) == 3

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ RARE[3, 1] = -1e6
     [
         (b"1.5,2\n2.5,3\n3,7\n", "numeric_header", [None]),
         (b"a,2\n2.5,3\n3,7\n", "numeric_header", []),
+        (b"a,2.5\n2.5,3\n3,7\n", "numeric_header", [None]),
         (normal(99, 2), "few_rows", [None]),
         (normal(100, 2), "few_rows", []),
         (normal(199, 20), "few_rows", [None]),
@@ -77,6 +79,32 @@ RARE[3, 1] = -1e6
 def test_a_warning_names_its_column(accept, data, code, columns):
     assert warned(accept(data), code) == columns
     assert accept(normal(1000, 5)).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "told"),
+    [
+        (columns_parquet(a=pa.array([], pa.int8())), {}, "empty: The table has no rows"),
+        (b"a,b\n1,2\n1,2\n", {"constant": "drop"}, "constant-column: Every column is constant"),
+        (b"a,b,c\n1,2,3\n1,2,4\n", {"constant": "error"}, "constant-column: .*'a', 'b'. With c"),
+        (b"a,b\n,1\n3,\n", {"missing": "drop"}, "empty: No row is left"),
+        (b"a,b\n,1\n1,2\n", {"missing": "drop"}, "too-small: .* 1 row.* 1 of 2 rows were dropped"),
+        (
+            b'"a|b",c\n1,2\n3,5\n',
+            {"exclude": ["a|b", "c"]},
+            "shape: .* State the types of some by types=",
+        ),
+        (
+            b'"a,b"\n"x,5"\n"y,2"\n' + b'"z,%d"\n' * 9 % (*range(9),),
+            {},
+            "shape: .*leave out the quotes",
+        ),
+    ],
+)
+def test_what_is_left_of_a_table_must_be_one(accept, data, options, told):
+    with pytest.raises(TableError) as caught:
+        accept(data, **options)
+    assert re.match(f"dataset-{told}", f"{caught.value.slug}: {caught.value.detail}")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +211,20 @@ def test_parquet_nulls_are_missing_in_every_type(accept, tmp_path, kind):
     assert np.isnan(np.load(tmp_path / "table.npy")[1, 1])
     accept(data, missing="drop")
     assert np.load(tmp_path / "table.npy").tolist() == [[1.5, 1.0], [3.5, 3.0], [7.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason", "remedies"),
+    [
+        ([None] * 3, "Every cell is missing.", []),
+        ([0.0, 1e-38, 2e-38], "It varies by less than 1e-37.", [{"b": "number"}]),
+    ],
+)
+def test_numbers_that_tell_nothing_are_not_modelled(accept, cells, reason, remedies):
+    summary = accept(columns_parquet(a=[1.5, 2.5, 4.5], b=pa.array(cells, pa.float64())))
+    assert (summary.columns[1].column.type, summary.columns[1].reason) == ("ignored", reason)
+    [told] = [one["remedies"] for one in summary.warnings if one["code"] == "ignored"]
+    assert [one["value"] for one in told] == remedies
 
 
 def test_parquet_of_many_row_groups_is_one_table(accept, tmp_path):

@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 from tabular import processes
 from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableFormat
+from tabular.ingest.preview import preview_table
 from tabular.ingest.storing import parse_table
-from tests.tables.files import EXACT, KINDS, WHOLE, npy, parquet, parse, write
+from tests.tables.files import EXACT, KINDS, WHOLE, arrow, npy, parquet, parse, write
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,7 @@ def test_parquet_columns_without_single_values_are_ignored(accept, column):
         (pa.array(["u", "v"], pa.large_string()), "category", 0.0),
         (pa.array([True, False]), "boolean", 1.0),
         (pa.array([1_500_000, 2_000_000], pa.timestamp("us")), "datetime", 1.5),
+        (pa.array([1_500_000, 2_000_000], pa.timestamp("us", "nowhere")), "datetime", 1.5),
         (pa.array([1, 2], pa.date32()), "datetime", 86_400.0),
         (pa.array([1, 2], pa.time32("ms")), "datetime", 0.001),
         (pa.array([1, 2], pa.duration("s")), "integer", 1.0),
@@ -230,6 +232,35 @@ def test_parquet_columns_of_other_types_are_typed(accept, stored, column, kind, 
     summary = accept(parquet(pa.table({"x": [1.0, 2.5], "odd": column})), PARQUET)
     assert summary.columns[1].column.type == kind
     assert stored()[0, 1] == first
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "told"),
+    [
+        (pa.timestamp("s"), "number", "The file holds datetime values"),
+        (pa.timestamp("s"), "category", "The file holds datetime values"),
+        (pa.duration("s"), "datetime", "The file holds number values"),
+        (pa.duration("s"), "integer", None),
+        (pa.decimal128(5, 100), "number", "decimal128, which is not read"),
+    ],
+    ids=str,
+)
+def test_a_type_that_the_file_does_not_hold_is_refused(accept, kind, wanted, told):
+    column = pa.nulls(2, kind) if pa.types.is_decimal(kind) else pa.array([1, 2], kind)
+    data = arrow(pa.table({"x": [1.0, 2.5], "odd": column}))
+    if told is None:
+        assert accept(data, TableFormat.ARROW, types={"odd": wanted}).columns[1].min == 1.0
+        return
+    with pytest.raises(TableError, match=told) as caught:
+        accept(data, TableFormat.ARROW, types={"odd": wanted})
+    assert (caught.value.slug, caught.value.column) == ("dataset-dtype", "odd")
+
+
+def test_a_moment_in_a_zone_of_any_name_is_shown_as_text(tmp_path):
+    table = pa.table({"day": pa.array([1, 2], pa.timestamp("s", "nowhere"))})
+    (tmp_path / "upload").write_bytes(parquet(table))
+    shown = preview_table(tmp_path / "upload", tmp_path / "table", PARQUET, ParseOptions())
+    assert shown.first == [["1970-01-01 00:00:01.000Z"], ["1970-01-01 00:00:02.000Z"]]
 
 
 def test_a_parquet_name_that_is_not_utf_8_is_refused(refuse):
@@ -255,8 +286,10 @@ def test_parquet_texts_that_are_not_utf_8_are_refused(refuse, accept, encoded):
         (npy(GRID), PARQUET),
         (b"\x1f\x8b\x08\x00" + bytes(20), CSV),
         *((npz(), kind) for kind in (NPY, CSV)),
+        (b'[{"a": 1}]', CSV),
+        (b"<html>", CSV),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_content_of_another_format_is_another_media_type(refuse, accept, data, declared):
     assert refuse(data, declared).slug == "media-type"

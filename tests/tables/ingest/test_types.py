@@ -75,6 +75,7 @@ TEXTS: dict[str, list[str]] = {
     "answers": ["Si", "No"],
     "letters of two pairs": ["f", "y"],
     "numbers or bounds": ["<0.01", "0.5", "1.25"],
+    "accounts that look like months": ["4000-10", "4001-11", "4002-12"],
 }
 
 
@@ -98,6 +99,20 @@ def test_cells_that_are_not_all_alike_are_text(kind):
     texts = TEXTS[kind]
     found = column_of([texts[i * 7 % len(texts)] for i in range(120)])
     assert (found.column.type, set(found.column.levels)) == ("category", set(texts))
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted", "levels"),
+    [
+        (["f", "y"], "boolean", ("f", "y")),
+        (["1.0", "0"], "boolean", (0, 1)),
+        (["x" * 129, "y" * 129], "category", ()),
+    ],
+)
+def test_a_stated_type_is_that_of_the_column_unless_it_can_have_no_levels(cells, wanted, levels):
+    found = column_of(cells * 20, types={"column": wanted})
+    assert found.column.levels == levels
+    assert (found.column.type == wanted) == (found.reason == "The caller says so.") == bool(levels)
 
 
 def test_numbers_of_months_are_no_dates_and_those_of_days_are():
@@ -204,6 +219,8 @@ def test_days_and_months_that_could_be_each_other_are_text_until_a_format_is_sta
     assert summary.columns[0].column.type == "category"
     assert any(one["code"] == "ambiguous_dates" for one in summary.warnings)
     assert column_of(cells, datetime_format="%m/%d/%Y").column.type == "datetime"
+    with pytest.raises(TableError, match="the day or with the month"):
+        column_of(cells, types={"column": "datetime"})
     assert column_of([*cells, "25/12/2020"]).column.datetime_format == "%d/%m/%Y"
     assert column_of([f"{i % 3 + 29}/02/2021" for i in range(30)]).column.type == "category"
 
@@ -216,6 +233,8 @@ def test_years_of_two_digits_are_the_newest_that_give_no_date_in_the_future():
     assert found.column.first_year == this - 99
     assert f"{this - 99} to {this}" in found.reason
     assert any(one["code"] == "ambiguous_dates" for one in summary.warnings)
+    before_2000 = read(two_columns("a", cells[:60]))[0]
+    assert all(one["code"] != "ambiguous_dates" for one in before_2000.warnings)
     days = [(day - date(1970, 1, 1)).total_seconds() for day in births]
     assert encode_cells(pa.array(cells), found.column).tolist() == days
     tomorrow = (datetime.now(UTC) + timedelta(days=2)).date()
@@ -244,6 +263,8 @@ def test_names_that_few_rows_share_are_kept_and_not_modelled_until_a_type_is_sta
     assert (stated.type, stated.other) == ("category", True)
     towns = two_columns("town", (f"town {i % 120 if i < 2900 else i}" for i in range(3000)))
     assert read(towns)[0].columns[0].column.type == "category"
+    for free in (["x" * 129] * 9, [f"note {i % 10_001} x" for i in range(30_000)]):
+        assert "free text" in column_of(free).reason
     rare = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
     assert (rare.column.levels, rare.column.other) == (("c",), True)
     assert list(rare.level_counts) == [50, 20]
@@ -366,7 +387,7 @@ RANDOM = np.random.default_rng(0)
 
 def test_spikes_stand_out_of_what_is_beside_them():
     values = RANDOM.normal(size=20_000)
-    assert find_spikes(values) == []
+    assert find_spikes(values) == find_spikes(np.ones(500)) == []
     assert find_spikes(RANDOM.poisson(30, 20_000).astype(float)) == []
     zeros = np.where(RANDOM.random(20_000) < 0.1, 0.0, np.exp(values))
     sentinels = np.where(RANDOM.random(20_000) < 0.02, -999.0, zeros)
@@ -470,6 +491,7 @@ def test_zero_bounds_what_comes_near_it_and_never_below():
         (RANDOM.standard_t(1.5, size=5000), "asinh"),
         (np.concatenate([RANDOM.normal(0, 1e-3, 2500), RANDOM.normal(9, 1e-3, 2500)]), "quantiles"),
         (np.ones(5000), "none"),
+        ((np.arange(5000.0) % 15) ** 3, "none"),
         (np.arange(10.0), "none"),
     ],
 )
