@@ -1,6 +1,5 @@
 """Inference: the functions of a model as the protocol sees them, and the way from a request to its response."""
 
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -235,7 +234,7 @@ def _header_bytes(request: Request) -> int | None:
 
 def _max_wait_s(wanted: InferRequest) -> float | None:
     timeout = (wanted.parameters or {}).get("timeout")
-    if isinstance(timeout, bool | str) or timeout is None or not 0 < timeout < math.inf:
+    if isinstance(timeout, bool | str) or timeout is None or timeout <= 0:
         return None
     return timeout / _MICROSECONDS
 

@@ -24,12 +24,9 @@ def validation_problem(error: ValidationError, document: object, model: type[Bas
     """
     found = error.errors(include_url=False, include_input=False)
     found.sort(key=lambda item: not is_unknown(item["type"]))  # they give the problem its type
-    kinds = {item["type"] for item in found}
     slug: Slug = "validation"
-    if any(map(is_unknown, kinds)):
+    if any(is_unknown(item["type"]) for item in found):
         slug = "unknown-field"
-    elif kinds == {"finite_number"}:
-        slug = "value-nonfinite"
     schema = _schema_of(model) if slug == "unknown-field" else {}
     first = [_fault(dict(item), document, schema) for item in found[:_MOST_ADVISED]]
     rest = [_fault(dict(item), document, None) for item in found[_MOST_ADVISED:]]

@@ -97,10 +97,8 @@ def _utc(moment: datetime) -> datetime:
         raise ValueError("the time is out of range") from None
 
 
-def _text(moment: object) -> object:
+def _text(moment: str) -> str:
     """Return a text that may be a time, and no time for all else: a number would be read as seconds."""
-    if not isinstance(moment, str):
-        return ""
     if _DAY.fullmatch(moment):
         return f"{moment}T00:00:00Z"
     return moment if _DATE.match(moment) else ""

@@ -52,6 +52,10 @@ class OwnIssuer:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/realms/own"
+        self.endpoints = {
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+        }
         self.asked: dict[str, dict[str, str]] = {}
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -70,8 +74,7 @@ class OwnIssuer:
             return {
                 "issuer": self.url,
                 "jwks_uri": f"{self.url}/keys",
-                "authorization_endpoint": f"{self.url}/authorize",
-                "token_endpoint": f"{self.url}/token",
+                **self.endpoints,
                 "scopes_supported": ["openid", "groups"],
             }
         algorithm = jwt.algorithms.ECAlgorithm

@@ -1,7 +1,10 @@
 """Who signs in elsewhere: tokens of an issuer of our own on loopback, and headers of a proxy."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import jwt
@@ -104,6 +107,28 @@ def test_keys_work_while_the_issuer_is_away_and_its_known_keys_do_too(signing_in
         assert client.get("/v1/me", headers=bearer(issuer.token(sub="bob"))).status_code == 200
 
 
+def test_the_page_knows_how_to_sign_in_at_an_issuer_that_says_so(client, issuer, settings):
+    page = client.get("/")
+    [told] = re.findall(r'name="sign-in" content="([^"]*)"', page.text)
+    assert json.loads(unescape(told)) == {
+        "client_id": AUDIENCE,
+        "authorization_endpoint": f"{issuer.url}/authorize",
+        "token_endpoint": f"{issuer.url}/token",
+        "scope": "openid groups",
+    }
+    policy = page.headers["content-security-policy"]
+    assert f"connect-src 'self' {issuer.url.removesuffix('/realms/own')};" in f"{policy};"
+    with (
+        OwnIssuer() as silent,
+        keyed(
+            settings.model_copy(update={"oidc_issuer": silent.url, "oidc_audience": AUDIENCE})
+        ) as (other, _),
+    ):
+        silent.endpoints = {"authorization_endpoint": f"{silent.url}/authorize"}
+        assert "sign-in" not in other.get("/").text
+        assert other.get("/v1/me", headers=bearer(silent.token())).is_success
+
+
 def test_keys_of_a_page_that_names_another_issuer_are_not_used(signing_in, issuer):
     other = f"{issuer.url}/"  # whose page is that of the issuer
     with keyed(signing_in.model_copy(update={"oidc_issuer": other})) as (client, _):
@@ -141,8 +166,9 @@ def test_a_trusted_proxy_says_who_is_signed_in(proxied):
 
 def test_anybody_else_who_sends_the_headers_is_not_believed(proxied, settings):
     app = create_app(proxied)
-    with TestClient(app, client=("10.2.0.1", 5)) as client:
-        assert_refused(client.get("/v1/me", headers=PERSON), 401, "unauthorized")
+    for address in ("10.2.0.1", "unix"):
+        with TestClient(app, client=(address, 5)) as client:
+            assert_refused(client.get("/v1/me", headers=PERSON), 401, "unauthorized")
     with keyed(settings) as (client, _):
         assert_refused(client.get("/v1/me", headers=PERSON), 401, "unauthorized")
 

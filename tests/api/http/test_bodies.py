@@ -71,6 +71,7 @@ def test_whole_numbers_and_surrogate_pairs_are_fine():
 
 def test_thousands_of_faults_are_told_in_a_few_words():
     assert "places" in refusal({**TRAINING, **dict.fromkeys(map(str, range(400)), 1)}).detail
+    assert len(refusal({"n": 3, **dict.fromkeys(map(str, range(60)), 1)}).errors) == 60
     context = refusal(b'{"n": 3, "context": [%b]}' % b",".join([b'{"a":[]}'] * 20_000))
     assert len(context.errors) <= 10
 

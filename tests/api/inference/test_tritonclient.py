@@ -24,7 +24,9 @@ from tritonclient.utils import InferenceServerException
 
 from app.inference.tensors import read_request
 from app.inference.views import MAX_VALUES
+from app.main import create_app
 from app.problems.problem import Problem
+from tabular.columns import Column
 from tests.api.mixed_model import NAMES, TYPES, registered_mixed
 from tests.api.serving import COLUMNS, a_flow, registered, stores
 
@@ -229,6 +231,10 @@ def test_outputs_are_those_that_are_wanted(client):
     answer = infer(client, "people:inverse", tensor_of([171.5, 68.2, 30.0]), **asked)
     head = json.loads(answer.content[: int(answer.headers[HEADER])])
     assert [output["name"] for output in head["outputs"]] == ["log_det"]
+    asked["outputs"][0]["parameters"] = {"binary_data": "no"}
+    answer = infer(client, "people:inverse", tensor_of([171.5, 68.2, 30.0]), **asked)
+    assert answer.json()["outputs"][0]["data"]
+    asked["outputs"][0]["parameters"] = {"binary_data": True}
     refused = infer(
         client,
         "people:inverse",
@@ -255,6 +261,11 @@ def test_samples_of_typed_models_are_texts_that_score(client):
 def test_metadata_of_a_typed_model(client):
     document = client.get("/v2/models/cars").json()
     assert document["inputs"] == [{"name": "rows", "datatype": "BYTES", "shape": [-1, 6]}]
+    given = [*TYPES, Column(name="day").to_dict()]
+    registered_mixed(client, "told", types=given, context_columns=("day",))
+    drawn = client.get("/v2/models/told:sample").json()
+    assert drawn["inputs"][2:] == [{"name": "context", "datatype": "BYTES", "shape": [-1, 1]}]
+    assert drawn["outputs"] == [{"name": "rows", "datatype": "BYTES", "shape": [-1, 6]}]
     assert document["platform"] == "densityd_mixed"
     assert client.get("/v2/models/cars/ready").json()["ready"] is True
     assert client.get("/v2/health/live").json() == {"live": True}
@@ -265,17 +276,28 @@ def test_metadata_of_a_typed_model(client):
 
 
 def test_rows_without_a_density_are_null(client):
-    assert infer(client, "people", tensor_of([1e300, None, 1.0])).json()["outputs"][0]["data"] == [
-        None
-    ]
+    answer = infer(
+        client, "people", tensor_of([1e300, None, 1.0]), parameters={"timeout": 0}, id=""
+    )
+    assert answer.json()["id"] == ""
+    assert answer.json()["outputs"][0]["data"] == [None]
+    assert answer.headers["X-Model"] == "people:1"
 
 
 @pytest.mark.parametrize(
     ("model", "given", "told"),
     [
-        ("people", [tensor_of([], shape=[2**53, 2**53])], "values"),
+        ("people", [tensor_of([], shape=[2**53, 2**53])], "may have 4194304 values"),
+        ("cars", [tensor_of([], "BYTES", shape=[100_000, 6])], "500000 of them texts"),
         ("people", [tensor_of([], shape=[0, 3])], "no rows"),
+        (
+            "people",
+            [{**ROW_OF_2, "name": name, "shape": [0], "data": []} for name in COLUMNS],
+            "no rows",
+        ),
         ("people", [tensor_of([1, 2], shape=[1, 3])], "2 values"),
+        ("people", [tensor_of([1, 2])], "The rows have 2 values; the model has 3"),
+        ("cars", [tensor_of([9, 7.25, 1, 0, 5, 70.1])], "level"),
         ("people", [tensor_of(["1", "2", "3"])], "numbers"),
         ("people", [tensor_of([[1, 2], 3], shape=[1, 3])], "lists"),
         ("people", [tensor_of([10**400, 2, 3])], "number"),
@@ -285,7 +307,13 @@ def test_rows_without_a_density_are_null(client):
         ("people", [BINARY | {"data": [1, 2, 3]}], "both `data` and"),
         ("people", [tensor_of([1, 2, 3], shape=[1, 3]) | {"name": "row"}], "one tensor `rows`"),
         ("people", [tensor_of([1, 2, 3])] * 2, "the same name"),
+        ("people", [tensor_of([1, 2, 3]) | {"shap": 1}], "did you mean `shape`"),
         ("people", [*map(whole, COLUMNS[1:], (1, 2)), ROW_OF_2], "the shape [2] or [2, 1]"),
+        (
+            "people",
+            [ROW_OF_2, *({**ROW_OF_2, "name": name, "shape": [1, 2]} for name in COLUMNS[1:])],
+            "or [2, 1]",
+        ),
         ("cars", [tensor_of([1, 2, 3, 4, 5, 6], "BYTES")], "must hold texts"),
         ("cars", [MANY | {"name": name} for name in NAMES], "500000 cells of columns"),
         ("people:sample", [tensor_of([5], name="seed")], "tensors `n`, and"),
@@ -315,17 +343,26 @@ def test_more_samples_than_fit_into_memory_are_refused(client, n):
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "rest"),
     [
-        tensor_of([True], "BOOL", "n"),
-        tensor_of(["5"], "BYTES", "n"),
-        tensor_of([1, 2], "INT64", "n", shape=[2]),
+        (tensor_of([True], "BOOL", "n"), b""),
+        ({"name": "n", "shape": [1], "datatype": "BOOL", **sized(1)}, b"\1"),
+        (tensor_of(["5"], "BYTES", "n"), b""),
+        (tensor_of([1, 2], "INT64", "n", shape=[2]), b""),
     ],
-    ids=lambda given: given["datatype"],
 )
-def test_what_is_no_number_is_no_number_of_samples(client, given):
-    answer = infer(client, "people:sample", given)
+def test_what_is_no_number_is_no_number_of_samples(client, given, rest):
+    answer = sent(client, "people:sample", [given], rest)
     assert (answer.status_code, "one whole number" in answer.json()["error"]) == (422, True)
+
+
+def test_limits_of_the_service_hold(settings):
+    limits = {"max_sample_rows": 3, "max_body_bytes": 200}
+    with TestClient(create_app(settings.model_copy(update=limits))) as small:
+        registered(*stores(small))
+        assert "from 0 to 3" in infer(small, "people:sample", whole("n", 4)).json()["error"]
+        assert infer(small, "people:sample", whole("n", 3)).is_success
+        assert infer(small, "people", tensor_of([1.0] * 60)).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -385,8 +422,8 @@ def test_few_samples_of_a_seed_begin_many(client, model, n, binary):
         for count in (9, n)
     )
     rows = [read_rows(answer) for answer in (few, many)]
-    unlike = read_rows(infer(client, f"{model}:sample", whole("n", 9), **asked))
-    assert unlike != rows[0]
+    unlike = [read_rows(infer(client, f"{model}:sample", whole("n", 9))) for _ in range(2)]
+    assert unlike[0] != unlike[1]
     assert [len(found) for found in rows] == [9, n]
     assert rows[1][:9] == rows[0]
     assert (HEADER in many.headers) is binary

@@ -16,6 +16,7 @@ from tabular.typed_rows import TypedRows
 from tests.api.conftest import assert_refused
 from tests.api.mixed_model import COLUMNS, NAMES, SPEC, mixed_flow, mixed_rows, registered_mixed
 from tests.api.scoring.test_scores import occupied
+from tests.api.serving import COLUMNS as PEOPLE, registered, stores
 
 ROWS = mixed_rows(300, seed=5)
 
@@ -27,6 +28,8 @@ def client(shared_client: TestClient) -> TestClient:
     flow.companion = fit_companion(flow, table[:200], table[200:], seed=0)
     registered_mixed(shared_client, "asked", flow=flow)
     registered_mixed(shared_client, "old")
+    registered(*stores(shared_client))
+    registered(*stores(shared_client), name="given", context_columns=("day",))
     return shared_client
 
 
@@ -81,6 +84,14 @@ def test_gaps_are_filled_and_other_cells_stay(client):
     assert len(csv.splitlines()) == 7
     assert "nan" not in csv
     assert ",," in csv, "nothing was filled there"
+    plain = asked(client, "impute", gaps, Accept="text/csv").text
+    again = client.post(
+        "/v1/models/asked/impute",
+        content=f"A report\n{plain}",
+        headers={"Content-Type": "text/csv"},
+    )
+    assert [one["code"] for one in again.json()["body_warnings"]] == ["skipped"]
+    assert [row[: len(NAMES)] for row in answer["rows"]] == again.json()["rows"]
 
 
 def test_gaps_that_wait_together_are_drawn_by_their_own_seeds(client):
@@ -105,6 +116,15 @@ def test_a_column_of_levels_has_probabilities_and_one_of_numbers_quantiles(clien
             assert all(sum(p.values()) == pytest.approx(1) for p in answer["probabilities"])
         else:
             assert all(q["0.1"] <= q["0.9"] for q in answer["quantiles"])
+            assert found(client, f"expect?column={name}", others).keys() == answer.keys() - {
+                "quantiles"
+            }
+    rest = [{n: r[n] for n in NAMES if n != "price"} for r in rows]
+    shares = [
+        np.array(found(client, f"expect?column=price&{bound}=7", rest)["probability"], np.float64)
+        for bound in ("low", "high")
+    ]
+    assert np.sum(shares, axis=0) == pytest.approx(1, abs=0.01)
 
 
 def test_draws_have_the_cells_that_are_given_and_keep_to_conditions(client):
@@ -144,6 +164,10 @@ def test_draws_have_the_cells_that_are_given_and_keep_to_conditions(client):
         ("expect?column=nothing", "column", "'nothing'"),
         ("impute?given=nothing", "given", "'nothing'"),
         ("expect", "column", "missing"),
+        ("expect?column=price&given=price", "given", "leave it out"),
+        ("log_prob?columns=price&space=model", "space", "leave `space` out"),
+        ("log_prob?columns=price&parts=true", "parts", "Leave it out"),
+        ("log_prob?given=price&conditionals=true", "parts", "Leave it out"),
     ],
 )
 def test_a_column_that_the_model_does_not_have_is_named(client, path, where, said):
@@ -155,14 +179,32 @@ def test_a_column_that_the_model_does_not_have_is_named(client, path, where, sai
 
 
 @pytest.mark.parametrize(
-    "given",
-    [{"nothing": 1}, {NAMES[0]: {"in": ["no such level"]}}, {NAMES[0]: {"between": ["a", 1]}}],
+    ("model", "given", "said"),
+    [
+        ("asked", {"nothing": 1}, "The model does not describe it; it has 'cut'"),
+        ("asked", {"cut": {"in": ["no such level"]}}, "No training row has this value"),
+        ("asked", {"cut": {"between": ["a", 1]}}, "No training row has this value"),
+        ("asked", {"price": {"between": [5, 4.9]}}, "The lower bound of `between` is above"),
+        ("asked", {"price": None}, "Leave it out: a cell that is not known needs no null"),
+        ("asked", {"price": "x"}, "the value is not a number"),
+        ("people", {"height": "1"}, "It must be a number"),
+        ("people", {"height": {"in": [True]}}, "It must be a number"),
+    ],
 )
-def test_a_condition_that_no_cell_can_meet_names_its_column(client, given):
-    response = client.post("/v1/models/asked/sample", json={"n": 1, "given": given})
-    assert response.status_code == 422
-    assert next(iter(given)) in response.json()["errors"][0]["pointer"]
+def test_a_condition_that_no_cell_can_meet_names_its_column(client, model, given, said):
+    response = client.post(f"/v1/models/{model}/sample", json={"n": 1, "given": given})
+    [error] = assert_refused(response, 422, "validation")["errors"]
+    [name] = given
+    assert error["pointer"] == f"/given/{name}"
+    assert error["detail"].startswith(f"'{name}': ")
+    assert said in error["detail"]
 
 
-def test_a_version_without_a_companion_says_to_train_again(client):
-    assert_refused(asked(client, "impute", cells(1), model="old"), 422, "question-unavailable")
+@pytest.mark.parametrize(
+    ("model", "path"), [("old", "impute"), ("given", "impute"), ("given", "log_prob?columns=age")]
+)
+def test_a_version_without_a_companion_says_to_train_again(client, model, path):
+    refused = asked(
+        client, path, [dict.fromkeys(PEOPLE, 1.0)] if model == "given" else cells(1), model
+    )
+    assert_refused(refused, 422, "question-unavailable")
