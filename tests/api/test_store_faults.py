@@ -123,6 +123,17 @@ def test_a_writer_behind_a_long_one_is_told_that_the_database_is_busy(impatient,
     other.close()
 
 
+def test_scored_rows_are_counted_once_the_database_is_no_longer_busy(impatient, settings):
+    held_out = {"rows": 100, "quantiles": [-30.0, 0.0]}
+    registered(impatient.app.state.database, impatient.app.state.blobs, held_out=held_out)
+    assert impatient.post("/v1/models/people/score", json=ROW).status_code == 200
+    with sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert_refused(impatient.get("/v1/models/people/monitoring"), 503, "db-busy")
+    other.close()
+    assert impatient.get("/v1/models/people/monitoring").json()["rows"] == 1
+
+
 def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impatient):
     uploads = 2 * DATABASE_CONNECTIONS
     waiting = threading.Semaphore(0)

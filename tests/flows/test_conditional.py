@@ -381,3 +381,13 @@ def test_usual_levels_are_at_least_a_tenth_as_likely_as_the_likeliest():
     [[cell]] = judge_cells(lambda rows: shares[rows[:, 0].astype(int)], np.ones((1, 1)), [levels])
     assert cell[0] == shares[1] - shares[0]
     assert cell[3:].tolist() == [0, 2, -1]
+
+
+def test_a_gap_that_is_rarer_than_all_values_together_is_unusual():
+    column = Candidates.of(np.arange(11.0), [np.nan], is_discrete=False)
+
+    def log_prob(rows):  # gaps are a tenth, and denser than one of ten even units of values
+        return np.log(np.where(np.isnan(rows[:, 0]), 0.1, 0.09))
+
+    [[cell]] = judge_cells(log_prob, np.full((1, 1), np.nan), [column])
+    np.testing.assert_allclose(cell[:3], [np.log(0.1 / 0.9), 0.5, 9.5])

@@ -63,6 +63,11 @@ def test_numbers_beside_a_gap_in_the_first_row_are_no_names(accept: Accept) -> N
     assert (summary.rows, [column.name for column in summary.columns]) == (41, ["x1", "x2", "x3"])
 
 
+def test_a_first_row_of_texts_is_a_row_where_the_caller_says_so(accept: Accept) -> None:
+    summary = accept(workbook(data=[["one"], ["two"], ["one"]]), EXCEL, header=False)
+    assert (summary.rows, [column.name for column in summary.columns]) == (3, ["x1"])
+
+
 def test_a_sheet_is_named_or_the_first(accept: Accept, refuse: Refuse) -> None:
     book = workbook(one=[["a"], [1.5], [2.5], [4.5]], two=[["b"], [1.5], [9.5]])
     summary = accept(book, EXCEL)

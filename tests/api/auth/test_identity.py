@@ -48,7 +48,9 @@ def test_a_token_opens_the_project_of_its_group_with_its_scope(client, issuer):
     made = client.post("/v1/datasets", content=TABLE, headers=CSV | headers)
     assert made.status_code == 201
     assert_refused(client.get("/v1/keys", headers=headers), 403, "forbidden")
-    admin = bearer(issuer.token(groups="densityd:fraud:read densityd:fraud:admin"))
+    admin = bearer(
+        issuer.token(groups="densityd:fraud:read densityd:fraud:admin densityd:fraud:write")
+    )
     [change] = client.get("/v1/audit", headers=admin).json()["items"]
     assert change["key_id"] == "oidc:ada"
     assert_refused(client.get("/metrics", headers=admin), 403, "forbidden")
