@@ -158,6 +158,8 @@ def test_a_trusted_proxy_says_who_is_signed_in(proxied):
         me = client.get("/v1/me", headers=PERSON).json()
         assert (me["project"], me["scope"], me["person"]) == ("fraud", "write", "proxy:grace")
         assert_refused(client.get("/v1/me"), 401, "unauthorized")
+        two = {"X-Forwarded-Groups": "densityd:a:read,densityd:b:read", "X-Project": "b"}
+        assert client.get("/v1/me", headers=PERSON | two).json()["project"] == "b"
         for groups in ("", "staff"):
             named = {**PERSON, "X-Forwarded-Groups": groups}
             assert_refused(client.get("/v1/me", headers=named), 403, "forbidden")

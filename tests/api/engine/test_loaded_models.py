@@ -38,7 +38,7 @@ from flows import (
 )
 from models_store.aliases import Aliases
 from models_store.database.database import Database
-from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
+from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError, RequestError
 from models_store.files.blobs import Blobs
 from models_store.files.store_address import StoreAddress
 from models_store.records import Version
@@ -241,6 +241,14 @@ async def test_a_reference_is_looked_up_again_after_a_second_or_when_told(
     aliases.set(PROJECT, "m0", "production", version=1)
     models.forget(PROJECT)
     assert (await models.resolve(PROJECT, "m0")).version == 1
+
+
+async def test_a_model_that_needs_more_memory_than_one_may_take_is_refused(database, blobs):
+    version = registered(database, blobs, name="m0")
+    models = LoadedModels(Registry(database), blobs, limits=CacheLimits(10**9, 2**10))
+    with pytest.raises(RequestError, match="would take about"):
+        async with models.use(version):
+            pass
 
 
 @pytest.mark.usefixtures("clock")

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from tests.api.conftest import CSV, assert_refused
 from tests.api.plots.test_figures import PNG, draw, png
 from tests.api.serving import COLUMNS, a_flow, registered, stores, uploaded
 
+DECIDES = "validation_log_likelihood"
 WILD = RealNvpSpec(layers=3, hidden=[16])
 
 
@@ -187,6 +189,40 @@ def test_the_density_of_a_target_stands_beside_the_models(shared_client):
     ]
     for odd in odd_ones:
         assert "target" not in shown(odd)
+
+
+@pytest.mark.usefixtures("people")
+def test_the_data_stand_beside_the_density_near_the_samples(shared_client):
+    rows = np.random.default_rng(0).normal([170, 70], [10, 12], size=(300, 2))
+    version = registered(*stores(shared_client), name="flat", columns=["z1", "z2"])
+    dataset_id = uploaded(shared_client, rows, ["z2", "z1"])
+    source = source_of(shared_client, dataclasses.replace(version, dataset_id=dataset_id))
+    flow = compile_flow(a_flow(dim=2))
+    shown = dict(asyncio.run(source.numbers(PlotKind.DENSITY, flow)))
+    assert sorted(map(tuple, shown["data"])) == sorted(map(tuple, rows[:, ::-1]))
+    samples = asyncio.run(sampled_rows(flow, shared_client.app.state.engine, 2000))
+    low, high = np.quantile(samples, (0.005, 0.995), axis=0)
+    ends = np.array([low - 0.1 * (high - low), high + 0.1 * (high - low)])
+    x, y = shown["x"], shown["y"]
+    np.testing.assert_allclose(np.array([x[[0, -1]], y[[0, -1]]]).T, ends)
+    [log_prob] = flow.log_prob(np.array([[x[40], y[60]]]))
+    assert shown["density"][60, 40] == pytest.approx(np.exp(log_prob), rel=1e-5)
+    assert draw(PlotKind.DENSITY, shown).axes[1].get_title() == "300 rows of the data"
+
+
+@pytest.mark.usefixtures("people")
+def test_a_learning_curve_is_what_the_training_reported(shared_client):
+    likelihoods = {"train_log_likelihood": [-1, -1 / 2, -1 / 3], DECIDES: [-2, np.nan, -2 / 3]}
+    for best, told in ((2, {"decides": DECIDES, "kept": [2.0, -1.5]}), (4, {})):
+        metrics = {"best_epoch": best, f"best_{DECIDES}": -1.5}
+        version = registered(*stores(shared_client), name="curved", epochs=3, metrics=metrics)
+        path = f"/v1/models/curved/versions/{version.version}/plots/learning-curve"
+        assert shared_client.head(path).status_code == 200
+        source = source_of(shared_client, version)
+        found = asyncio.run(source.numbers(PlotKind.LEARNING_CURVE, compile_flow(a_flow())))
+        numbers = {name: values.tolist() for name, values in found.items()}
+        expected: dict[str, Any] = {"at": [1, 2, 3], **likelihoods, **told}
+        np.testing.assert_equal(numbers, expected)
 
 
 @pytest.mark.usefixtures("people")

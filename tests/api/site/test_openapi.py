@@ -70,7 +70,10 @@ def test_operations_and_their_parameters_explain_themselves():
         assert operation["summary"], name
         assert operation["description"], name
         assert len(operation["tags"]) == 1, name
-        for parameter in operation.get("parameters", []):
+        found = operation.get("parameters", [])
+        of_path = {parameter["name"] for parameter in found if parameter["in"] == "path"}
+        assert of_path == set(re.findall(r"{(\w+)", name)), name
+        for parameter in found:
             assert parameter.get("description"), (name, parameter["name"])
             if parameter["in"] == "path":
                 assert parameter["example"] is not None, (name, parameter["name"])
