@@ -213,7 +213,7 @@ def test_the_data_stand_beside_the_density_near_the_samples(shared_client):
 @pytest.mark.usefixtures("people")
 def test_a_learning_curve_is_what_the_training_reported(shared_client):
     likelihoods = {"train_log_likelihood": [-1, -1 / 2, -1 / 3], DECIDES: [-2, np.nan, -2 / 3]}
-    for best, told in ((2, {"decides": DECIDES, "kept": [2.0, -1.5]}), (4, {})):
+    for best, told in ((3, {"decides": DECIDES, "kept": [3, -2 / 3]}), (4, {})):
         metrics = {"best_epoch": best, f"best_{DECIDES}": -1.5}
         version = registered(*stores(shared_client), name="curved", epochs=3, metrics=metrics)
         path = f"/v1/models/curved/versions/{version.version}/plots/learning-curve"
