@@ -172,8 +172,7 @@ def json_cells(values: Sequence[JsonCell]) -> pa.Array:
     """Return the cells of one column as JSON gives them: numbers, or else text.
 
     Raises:
-        TableError: ``dataset-dtype`` for a list or an object, ``dataset-nonfinite`` for a number that is
-            too large; it names the row.
+        TableError: ``dataset-dtype`` for a list or an object; it names the row.
     """
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds <= _CELL_TYPES:
@@ -183,12 +182,7 @@ def json_cells(values: Sequence[JsonCell]) -> pa.Array:
         detail = "the value is a list or an object, not a single value."
         raise TableError("dataset-dtype", detail, row=row)
     if kinds <= {int, float}:
-        try:
-            return pa.array(np.array(values, np.float64), from_pandas=True)
-        except OverflowError:
-            raise TableError(
-                "dataset-nonfinite", "A number is too large for a 64-bit float."
-            ) from None
+        return pa.array(np.array(values, np.float64), from_pandas=True)
     return pa.array(
         [value if value is None else level_text(value) for value in values], pa.string()
     )

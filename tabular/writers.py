@@ -229,7 +229,6 @@ class _Sink(io.RawIOBase):
     def __init__(self) -> None:
         super().__init__()
         self._written: list[bytes] = []
-        self._size = 0
 
     def writable(self) -> bool:
         return True
@@ -237,11 +236,7 @@ class _Sink(io.RawIOBase):
     def write(self, data: object) -> int:
         kept = bytes(memoryview(data))  # type: ignore[arg-type]  # whatever Arrow writes
         self._written.append(kept)
-        self._size += len(kept)
         return len(kept)
-
-    def tell(self) -> int:
-        return self._size  # of the whole, which the footer of Parquet refers to
 
     def take(self) -> bytes:
         """Return what was written since the last time."""

@@ -192,11 +192,7 @@ def numbers_of_rows(
             column=names[place],
             row=number,
         )
-    try:
-        return np.array(rows, np.float64).reshape(len(rows), len(names))
-    except OverflowError:
-        text = "A number is too large for a 64-bit float."
-        raise TableError("dataset-nonfinite", text) from None
+    return np.array(rows, np.float64).reshape(len(rows), len(names))
 
 
 def _parsed(lines: Sequence[bytes], line: int, row: int) -> Iterator[Any]:
