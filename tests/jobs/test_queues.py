@@ -12,7 +12,7 @@ from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRol
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
-from models_store.jobs.memory import search_memory, training_memory
+from models_store.jobs.memory import bulk_memory, search_memory, training_memory
 from models_store.jobs.queue import Outlook
 from models_store.records import Dataset
 from models_store.registry import Registry
@@ -21,7 +21,7 @@ from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from tests.jobs.test_jobs import a_result
-from tests.store.makers import LEASE_S, a_dataset, a_search, claimed, submitted
+from tests.store.makers import LEASE_S, a_dataset, a_search, claimed, finished, submitted
 
 
 def submit(jobs: Jobs, name: str, **changes: Any) -> Job:
@@ -335,15 +335,17 @@ def dataset(registry: Registry) -> Dataset:
     return registry.add_dataset(a_dataset(rows=1000, columns=columns))
 
 
-def needed(dataset: Dataset, *, rows: int = 1000, hidden: int = 16) -> float:
+def needed(
+    dataset: Dataset, *, rows: int = 1000, held_out: int = 0, hidden: int = 16, **fields: Any
+) -> float:
     """MiB of a training."""
-    large = dataclasses.replace(dataset, rows=rows)
+    large, other = (dataclasses.replace(dataset, rows=count) for count in (rows, held_out))
     flow = {"family": "maf", "layers": 2, "hidden": [hidden]}
     request = TrainingRequest.model_validate(
-        {"model_name": "m", "dataset_id": dataset.id, "flow": flow}
+        {"model_name": "m", "dataset_id": dataset.id, "flow": flow, **fields}
     )
     accepted = accept_training(request, large, limits=LIMITS)
-    return training_memory(accepted, [large]) / MIB
+    return training_memory(accepted, [large, other]) / MIB
 
 
 def test_memory_grows_with_the_flow_and_less_with_rows_that_may_stay_in_their_file(dataset):
@@ -354,6 +356,32 @@ def test_memory_grows_with_the_flow_and_less_with_rows_that_may_stay_in_their_fi
     assert million - small == pytest.approx(3 * 4 * 4e6 / MIB, rel=0.2)
     assert hundred < 3 * 4 * 4e8 / MIB / 1.5, "most of its rows stay in the file"
     assert hundred - 4 / 3 * small == pytest.approx(4 / 3 * 16e8 / MIB, rel=0.2)
+
+
+def test_memory_grows_with_the_step_the_contexts_and_the_rows_that_are_held_out(dataset):
+    one, two, four = (
+        needed(dataset, rows=10**6, optimisation={"batch_size": n * 2**16}) for n in (1, 2, 4)
+    )
+    assert four - two == pytest.approx(2 * (two - one), rel=1e-6)
+    assert two - one > 2**16 * 4 * 16 / MIB
+    alone = partial(needed, dataset, columns=["a", "b"])
+    contexts = partial(alone, context_columns=["c", "d"])
+    assert contexts(hidden=2**18) - alone(hidden=2**18) > 2 * 2 * 4 * 2**18 / MIB
+    million = needed(dataset, rows=10**6) - needed(dataset)
+    assert contexts(rows=10**6) - contexts() == pytest.approx(million, rel=0.01)
+    assert needed(dataset, held_out=10**6) - needed(dataset) == pytest.approx(million, rel=0.01)
+
+
+def test_a_bulk_job_needs_the_memory_of_its_flow_and_of_the_rows_of_a_step(jobs, work):
+    def needed(hidden: int, **changes: Any) -> float:
+        flow = {"family": "maf", "layers": 2, "hidden": [hidden]}
+        submitted(jobs)
+        return bulk_memory(finished(work, claimed(work), flow=flow, **changes)) / MIB
+
+    small, large = needed(16), needed(2**16)
+    assert 320 < small < 368
+    assert large - small > 4 * 512 * 2**16 / MIB
+    assert needed(2**16, context_columns=["c"]) - large > 4 * 2 * 2**16 / MIB
 
 
 def test_a_search_needs_what_its_largest_trial_needs(dataset: Dataset) -> None:

@@ -208,6 +208,31 @@ def test_memory_grows_with_the_samples_of_a_step_and_the_formula() -> None:
         for target, size in ((BELL, 1000), (long, 1000), (long, 10_000))
     ]
     assert needed[0] < needed[1] < needed[2]
+    to_data, to_noise = (
+        variational_memory(accepted(BELL | {"dim": 20}, flow={"family": family}), None)
+        for family in ("iaf", "maf")
+    )
+    assert to_data < to_noise, "which goes to data a column at a time"
+
+
+@pytest.mark.parametrize(
+    "of_rows", [regression, lambda table: {"latent": {**LEARNT, "dataset_id": table.id}}]
+)
+def test_memory_grows_with_the_rows_of_a_target_and_its_columns(of_rows):
+    def needed(rows: int, columns: int, **changes: Any) -> float:
+        table = table_of(rows=rows, names=(*(f"x{i}" for i in range(columns - 1)), "y"))
+        target = {kind: {**fields, **changes} for kind, fields in of_rows(table).items()}
+        return variational_memory(accepted(target, table=table), table)
+
+    for columns in (3, 7):
+        growth = needed(10**6, columns) - needed(10**3, columns)
+        assert growth == 3 * 8 * (10**6 - 10**3) * (columns + 1)
+    assert needed(10**3, 7) - needed(10**3, 3) > 3 * 8 * 10**3 * 4, "its flow grows, too"
+    if of_rows is regression:
+        drawn = [needed(10**6, 3, kind="logistic", batch_rows=count) for count in (10, 1010)]
+        assert drawn[1] - drawn[0] == 2 * 8 * 1000 * 4
+    else:
+        assert needed(10**3, 3, dim=100) > needed(10**3, 3)
 
 
 LATENT_TABLE = table_of(names=("x1", "x2", "y"))
