@@ -200,6 +200,13 @@ def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(se
     file.write_bytes(b"height,weight,age\n170,70,40\n170,70,40\n170,tall,40\n")
     with pytest.raises(ApiError, match="after 2 rows"):
         cutting.log_prob("people", file, to=io.BytesIO())
+    for suffix in (".npy", ".arrows", ".parquet"):
+        (tmp_path / f"rows{suffix}").write_bytes(b"no table")
+        with pytest.raises(ApiError, match="rows cannot be read|something else"):
+            cutting.log_prob("people", tmp_path / f"rows{suffix}")
+    pa.ipc.new_stream(tmp_path / "rows.arrows", TABLE.schema).close()
+    with pytest.raises(ApiError, match="no rows"):
+        cutting.log_prob("people", tmp_path / "rows.arrows")
     cutting.close()
 
 
@@ -625,11 +632,12 @@ def test_notes_about_rows_of_each_part_count_from_the_start_of_a_file() -> None:
     for _ in range(3):
         note = {"row": 1, "code": "non_finite"}
         told = {"log_prob": [0.5, None], "row_errors": [note], "order": ["b", "a"]}
+        told |= {"row_warning_count": 2}
         joined.add(json.dumps(told).encode())
     joined.finish()
     whole = json.loads(file.getvalue())
     assert [note["row"] for note in whole["row_errors"]] == [1, 3, 5]
-    assert whole["log_prob"] == [0.5, None] * 3
+    assert (whole["log_prob"], whole["row_warning_count"]) == ([0.5, None] * 3, 6)
     assert whole["order"] == ["b", "a"], "it is no list of rows"
 
     file = io.BytesIO()
@@ -639,3 +647,9 @@ def test_notes_about_rows_of_each_part_count_from_the_start_of_a_file() -> None:
     joined.finish()
     last = json.loads(file.getvalue().splitlines()[-1])
     assert last == {"log_prob": 0.1, "row_warnings": [{"row": 3}]}
+
+    file = io.BytesIO()
+    joined = JoinedResults("text/csv", file)
+    for _ in range(2):
+        joined.add(b'"a\nb",c\n1,2\n')
+    assert file.getvalue() == b'"a\nb",c\n1,2\n1,2\n'

@@ -10,6 +10,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -34,12 +35,14 @@ def test_scores_are_a_frame_of_the_callers_library_with_its_index(service: Servi
         with pytest.raises(ApiError, match="explanation"):
             model.score(FRAME, reasons=True)
         as_polars = model.score(pl.from_pandas(FRAME))
+        as_arrow = model.score(pa.Table.from_pandas(FRAME, preserve_index=False))
         expected = client.score("ranked", FRAME)
 
     assert list(scored.columns) == ["log_prob", "rank"]  # a model that explains nothing
     assert list(scored.index) == ["usual", "giant"]
     np.testing.assert_array_equal(scored["log_prob"], expected.log_prob)
     assert isinstance(as_polars, pl.DataFrame)
+    assert isinstance(as_arrow, pa.Table)
     np.testing.assert_array_equal(as_polars["rank"], expected.quantile)
 
 

@@ -196,6 +196,7 @@ def test_a_service_that_says_nothing_is_given_up(scripted, monkeypatch):
             "not from a densityd",
         ),
         (Reply(500, b"boom", {"Content-Type": "text/plain"}), "Internal Server Error", "boom"),
+        (Reply(599, b"", {"Content-Type": "text/html"}), "Error", "not from a densityd"),
         (Reply(302, b"", {"Location": "/"}), "Found", "not from a densityd"),
     ],
 )
@@ -365,6 +366,8 @@ def test_retry_after_is_a_number_of_seconds_or_a_date() -> None:
         assert read_retry_after({"retry-after": value}) is None
     soon = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     assert read_retry_after({"retry-after": soon}) == pytest.approx(3600, abs=600)
+    no_zone = (datetime.now(UTC) + timedelta(hours=1)).replace(tzinfo=None)
+    assert read_retry_after({"retry-after": format_datetime(no_zone)}) == pytest.approx(3600, abs=9)
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
     assert read_retry_after({"retry-after": past}) == 0
 

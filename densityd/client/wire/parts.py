@@ -116,10 +116,10 @@ def _cut_table(path: Path, media_type: str, most: int) -> Iterator[Body]:
                 batches = stack.enter_context(pa.ipc.open_stream(source))
         except pa.ArrowInvalid:
             batches = None
-        if batches is None:
-            yield read_file(path)  # of what is no such file, the service says what is wrong
-        else:
-            yield from _cut_batches(batches, most)
+        parts = iter(()) if batches is None else _cut_batches(batches, most)
+        # Of what is no such file, or has no rows, the service says what is wrong.
+        yield next(parts, None) or read_file(path)
+        yield from parts
 
 
 def _cut_batches(batches: "Iterator[pa.RecordBatch]", most: int) -> Iterator[Body]:

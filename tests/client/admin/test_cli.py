@@ -52,6 +52,7 @@ def test_help_begins_with_what_a_newcomer_needs_and_cuts_no_sentence_off() -> No
     assert names[-2:] == ["keys", "audit"]
     assert len(list(commands(get_command(app)))) == 27
     assert "..." not in listed
+    assert CliRunner().invoke(app, ["--version"]).output.startswith("densityd ")
 
 
 def test_migrating_twice_is_safe_names_the_revision_and_makes_the_first_key(
@@ -189,7 +190,12 @@ def test_what_cannot_be_is_one_line() -> None:
 def test_a_key_in_a_new_folder_says_so(data_dir: Path) -> None:
     question = f"made {data_dir}: is it the service's DENSITYD_DATA_DIR?"
     assert question in keys("create").stderr
-    assert question not in keys("create").stderr
+    made = keys("create", "--label", "mine", "--expires-days", "2", "--json")
+    assert question not in made.stderr
+    key = json.loads(made.stdout)
+    assert (key["token"].partition(".")[0], key["label"]) == (key["id"], "mine")
+    assert key["expires_at"] > key["created_at"]
+    assert json.loads(keys("revoke", key["id"], "--json").stdout)["state"] == "revoked"
 
 
 def test_the_client_and_the_commands_show_the_key_of_the_environment(service, monkeypatch):

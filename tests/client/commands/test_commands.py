@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -18,8 +20,9 @@ from typer.testing import CliRunner, Result
 from densityd.cli import app
 from densityd.client import Client, Job
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
+from densityd.client.wire.arrays import encode_table
 from tests.client.conftest import Service
-from tests.client.scripted import DROP, JOB, Reply, ScriptedServer, a_json
+from tests.client.scripted import DATASET, DROP, JOB, Reply, ScriptedServer, a_json
 from tests.support.servers import free_port
 
 ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
@@ -61,6 +64,10 @@ def asked(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Scripted
         (["--model", "m", "--set", "optimisation.max_epochs=-1"], "max_epochs: -1 is less than"),
         (["--model", "m", "-o", "excludes=a"], "no option excludes; did you mean exclude?"),
         (["--model", "m", "-o", "types.age=text"], "-o types.age: "),
+        (["--model", "m", "-o", "types=5"], "-o types=5: write -o types.NAME=VALUE."),
+        (["--model", "m", "-o", "max_levels=x"], "-o max_levels: "),
+        (["--model", "m", "--set", "layers=2"], "layers is a field of a flow: name its family"),
+        (["--model", "m", "--set", "flow=1", "--set", "layers=2"], "flow has a value of its own"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -73,6 +80,7 @@ def test_wrong_options_of_a_training_are_told_before_anything_is_sent(table, url
 
 def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> None:
     options = ["-o", "types.age=ignored", "-o", 'exclude=["weight"]', "-o", "tags.team=space"]
+    options += ["-o", "name=5", "-o", "max_levels=7"]
     command = ["train", table, "--model", "once", "--no-wait", "--set", "tags.stage=trial"]
     first = run(*command, *options).stderr
     again = run(*command, *options).stderr
@@ -83,11 +91,14 @@ def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> Non
         [dataset] = client.datasets.list(tags={"team": "space"})
         columns = {column.name: column.type for column in client.datasets.get(dataset.id).columns}
         assert columns == {"height": "number", "weight": "ignored", "age": "ignored"}
+        assert dataset.name == "5"
         jobs = list(client.jobs.list(model_name="once"))
         assert [job.tags for job in jobs] == [{"stage": "trial"}] * 2
         assert {job.dataset_id for job in jobs} == {dataset.id}
         for job in jobs:
             client.jobs.cancel(job.id)
+        client.datasets.delete(dataset.id)
+    assert "uploaded 50 rows" in run(*command, *options).stderr
     with table.open("ab") as file:
         file.write(b"1,2,3\n")
     assert "uploaded 51 rows" in run(*command, *options).stderr
@@ -97,6 +108,62 @@ def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> Non
         "`densityd list datasets`"
         in run("train", "--dataset", "walk", "--model", "m", status=2).stderr
     )
+
+
+def test_a_training_has_the_options_of_the_command(table: Path, url: str) -> None:
+    with Client(url) as client:
+        known = client.datasets.upload(table)
+        command = "--model chosen --flow maf --column height --context-column age --missing any"
+        bounds = "--quality fast --max-seconds 99 --no-wait --json"
+        told = run("train", "--dataset", known.id, *command.split(), *bounds.split())
+        job = client.jobs.cancel(json.loads(told.stdout)["id"])
+    assert f"dataset of 50 rows x 3 columns: {known.id}\n" in told.stderr
+    asked = job.request
+    assert (asked["flow"]["flow"]["family"], asked["columns"]) == ("maf", ["height"])
+    assert (asked["context_columns"], asked["flow"]["missing"]) == (["age"], "any")
+    limits = [asked["optimisation"][name] for name in ("max_epochs", "max_seconds")]
+    assert limits == [125, 99]  # a quarter of the epochs
+
+
+def test_the_demo_shows_the_most_unusual_row_by_its_number_with_what_is_usual(asked):
+    reason = {"column": "mass", "value": 9, "difference": -3.0, "levels": None}
+    row = {"row": 7, "held_out": None, "rank": 0.1, "log_prob": -9.0, "digest": "x", "review": None}
+    row |= {"cells": {"mass": 9, "sex": None}}
+    row |= {"reasons": [reason | {"usual": {"low": 3, "high": 4}}]}
+    found = {"model": "m:1", "dataset_id": "ds_1", "job_id": None, "columns": ["mass", "sex"]}
+    found |= {"total_rows": 6, "kept_rows": 1, "held_out": None, "thresholds": [], "period": None}
+    drawn = b"".join(encode_table(pa.table({"mass": [3.5], "sex": ["f"]})).chunks())
+    dataset = a_json(DATASET, 201)
+    started, ended = a_json(JOB, 202), a_json(JOB)
+    replies = [Reply(body=b"mass,sex\n"), dataset, dataset, started, ended]
+    asked.replies = [*replies, a_json(found | {"rows": [row]}), Reply(body=drawn)]
+
+    told = run("demo", "--model", "shown").stdout
+
+    assert "The most unusual of 6 penguins is number 8:" in told
+    assert "mass    9        3 to 4\nsex     missing  as it is\n" in told
+    assert "Three rows that m:1 drew:\n\nmass  sex\n 3.5  f\n" in told
+    assert f"{asked.url}/#/models/shown\n" in told
+    lines = [one.line for one in asked.asked]
+    assert lines[0] == "GET /static/page/penguins.csv"
+    assert lines[5] == "GET /v1/models/m%3A1/unusual?limit=1"
+    request = json.loads(asked.asked[3].body)
+    assert (request["model_name"], request["missing"]) == ("shown", "any")
+    assert json.loads(asked.asked[6].body) == {"n": 3, "seed": 7}
+
+
+def test_each_field_of_a_refusal_is_told_once(asked: ScriptedServer) -> None:
+    wrong = [
+        {"detail": d, "pointer": f"/{p}"} for d, p in (("odd", "a"), ("Two.", "b"), ("x", "c"))
+    ]
+    problem = {"title": "Wrong", "status": 422, "detail": "Two.", "type": "/problems/validation"}
+    problem["errors"] = [*wrong, {"detail": "bare"}]
+    asked.replies = [a_json(problem, 422), a_json(problem | {"detail": "`c` is x."}, 422)]
+    page = f"  Wrong (status 422): {asked.url}/problems/validation"
+    fields = ["  a: odd", "  The field is b.", "  c: x", "  bare", page]
+    assert run("show", "m", status=1).stderr.splitlines() == ["densityd: Two.", *fields]
+    told = run("show", "m", status=1).stderr.splitlines()
+    assert told == ["densityd: `c` is x.", "  a: odd", "  b: Two.", "  bare", page]
 
 
 def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str) -> None:
@@ -122,6 +189,7 @@ def test_a_service_that_is_not_there_or_breaks_off_has_a_status_and_an_advice_of
 
 def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path, url: str) -> None:
     service.add(name="gone")
+    service.add(name="gone")
     with Client(url) as client:
         dataset = client.datasets.upload(table, name="mine").id
         job = client.jobs.sample("people:1", 5).id
@@ -137,6 +205,8 @@ def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path
     assert json.loads(run("show", dataset, "--json").stdout)["name"] == "mine"
     assert "sampling" in run("show", job).stdout
     assert "maf" in run("show", "people").stdout
+    [version] = json.loads(run("show", "people", "--json").stdout)["versions"]
+    assert version["family"] == "maf"
     assert "sha256" in run("show", "people:1").stdout
     assert "a number" in run("show", "people:newest", status=1).stderr
     assert "it continues" in run("wait", job, "--timeout", 0, status=1).stderr
@@ -147,6 +217,7 @@ def test_what_there_is_is_listed_shown_and_deleted(service: Service, table: Path
     assert "not-found" in run("show", job, status=1).stderr
     run("delete", dataset, "--yes")
     assert "Delete version gone:1?" in run("delete", "gone:1", status=1, says="").stderr
+    run("delete", "gone:1", says="y\n")
     assert "its 1 versions" in run("delete", "gone", says="y\n").stderr
     assert "alias" in run("delete", "people@production", "--yes", status=2).stderr
 
@@ -165,10 +236,34 @@ def test_unusual_rows_are_printed_and_written(service, table, url, tmp_path):
     assert "unusual-unavailable" in run("unusual", "people", status=1).stderr
 
 
+def test_options_of_a_command_are_sent(asked: ScriptedServer, table: Path) -> None:
+    asked.replies = [Reply(body=b"bytes")]
+    assert run("unusual", "m", "--max-rank", 0.05, "--dataset", "ds_1").stdout == "bytes"
+    run("impute", "m", table, "--fill", "draw", "--level", 0.9, "--seed", 1)
+    run("impute", "m", table)
+    run("score", "m", table, "--extra", "ignore")
+    run("sample", "m", "-n", 2_000_000, "--no-job", "-o", table)
+    assert [one.line for one in asked.asked] == [
+        "GET /v1/models/m/unusual?limit=20&dataset_id=ds_1&max_rank=0.05",
+        "POST /v1/models/m/impute?fill=draw&seed=1&level=0.9",
+        "POST /v1/models/m/impute?fill=mean&seed=0",
+        "POST /v1/models/m/log_prob?extra=ignore",
+        "POST /v1/models/m/sample?space=data",
+    ]
+    for options, told in [
+        (["--include-rows", table], "--include-rows needs --dataset."),
+        (["--evidence", "--dataset", "ds_1"], "--evidence is of a FILE."),
+        (["--dataset", "ds_1", "-o", "x.json"], "a job writes .csv, .npy or .parquet."),
+    ]:
+        assert told in run("score", "m", *options, status=2).stderr
+
+
 def test_a_version_is_promoted_exported_and_imported(tmp_path, monkeypatch):
     assert run("alias", "ranked", "best", 1, "--reason", "it is quiet").stdout == "ranked:1\n"
     assert run("alias", "ranked", "best").stdout == "ranked:1\n"
     assert "it is quiet" in run("alias", "ranked").stdout
+    assert json.loads(run("alias", "ranked", "best", "--json").stdout)["version"] == 1
+    assert json.loads(run("alias", "ranked", "--json").stdout)[0]["reason"] == "it is quiet"
     assert "best -> 1" in run("list", "models").stdout
     monkeypatch.chdir(tmp_path)
     assert run("export", "ranked@best").stdout == "ranked-1.safetensors\n"
@@ -191,6 +286,9 @@ def test_any_request_can_be_sent(table: Path, tmp_path: Path) -> None:
     body = json.dumps({"types": {"age": "ignored"}})
     changed = json.loads(run("call", "PATCH", f"/v1/datasets/{made['id']}", body).stdout)
     assert [column["type"] for column in changed["columns"]][2] == "ignored"
+    path = f"/v1/datasets/{made['id']}"
+    piped = CliRunner().invoke(app, ["call", "PATCH", path, "-"], input='{"description": "d"}')
+    assert json.loads(piped.stdout)["description"] == "d"
     rows = run("call", "GET", f"/v1/datasets/{made['id']}/rows", "-o", "limit=2").stdout
     assert len(json.loads(rows)["rows"]) == 2
     run("call", "GET", "/openapi.json", "--output", tmp_path / "api.json")
@@ -250,6 +348,14 @@ def test_an_explanation_is_a_column_of_reasons(asked, table, tmp_path):
     assert asked.asked[0].line == "POST /v1/models/m/score?explain=true"
     run("score", "m", table, "--explain", "-o", tmp_path / "ALERTS.CSV")
     assert (tmp_path / "ALERTS.CSV").read_text() == told.stdout
+    scores["log_prob"] = [-40.0, -1.0]
+    content = a_json(scores | {"explanation": difference, "difference": difference})
+    warned = '[{"detail": "a line was no row"}, {"detail": "nor another"}]'
+    asked.replies = [replace(content, headers={"X-Body-Warnings": warned})]
+    told = run("score", "m", table, "--explain").stderr
+    assert told == "warning: a line was no row\nwarning: nor another\n"
+    asked.replies = [replace(content, headers={"X-Body-Warnings": "a text"})]
+    assert run("score", "m", table, "--explain").stderr == "warning: a text\n"
 
 
 @pytest.mark.parametrize(
@@ -289,8 +395,12 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
             ["sample", "m", "-n", 2_000_000, "--seed", 3],
             {"n": 2_000_000, "seed": 3, "context": None},
         ),
+        (
+            ["sample", "m", "-n", 5, "--context", "a=1", "--job"],
+            {"n": 5, "seed": None, "context": {"a": 1}},
+        ),
     ],
-    ids=["score", "sample"],
+    ids=["score", "sample", "few"],
 )
 def test_much_is_done_by_a_job_whose_file_is_downloaded(asked, tmp_path, command, request_body):
     running = {**BULK, "state": "running", "result": None}
@@ -325,9 +435,11 @@ def test_a_result_is_downloaded_in_the_format_that_the_name_tells(asked, monkeyp
 def test_a_job_is_shown_with_the_time_left_and_then_with_its_file(asked: ScriptedServer) -> None:
     progress = {"rows": 5, "total_rows": 20, "fraction": 0.25, "eta_seconds": 95.0}
     running = {**JOB, "kind": "scoring", "state": "running", "progress": progress}
-    asked.replies = [a_json(running), a_json(BULK)]
+    unknown = running | {"progress": progress | {"eta_seconds": None}}
+    asked.replies = [a_json(running), a_json(unknown), a_json(BULK)]
 
     assert "25 %, about 1 min 35 s left" in run("show", "job_1").stdout
+    assert "25 %\n" in run("show", "job_1").stdout
     shown = run("show", "job_1").stdout
 
     assert "left" not in shown
@@ -336,9 +448,16 @@ def test_a_job_is_shown_with_the_time_left_and_then_with_its_file(asked: Scripte
 
 def test_a_model_is_told_with_its_likelihood(asked: ScriptedServer) -> None:
     metrics = {"test_log_likelihood": -16.5234, "test_standard_error": 0.095}
-    asked.replies = [a_json({**JOB, "metrics": metrics})]
-    told = run("wait", "job_1").stdout
-    assert told == "m:1  test log-likelihood -16.523 +- 0.190 nats per row\n"
+    job = a_json({**JOB, "metrics": metrics | {"summary": ["It is as good as others."]}})
+    asked.replies = [job, job, a_json(JOB), a_json(DATASET)]
+    told = run("wait", "job_1")
+    assert told.stdout == "m:1  test log-likelihood -16.523 +- 0.190 nats per row\n"
+    assert told.stderr == f"{told.stdout}It is as good as others.\n"
+    as_json = run("wait", "job_1", "--json")
+    assert json.loads(as_json.stdout)["id"] == "job_1"
+    assert as_json.stderr == told.stderr
+    assert run("wait", "job_1").stdout == "m:1\n"
+    assert "WARNING" not in run("show", "ds_1").stdout  # it has none
 
 
 def test_what_the_service_says_cannot_steer_the_terminal(asked: ScriptedServer) -> None:
@@ -379,6 +498,23 @@ def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> N
     words = "epoch 12, validation log-likelihood 2.900 nats, about 1 min 35 s left"
     assert describe_progress(job) == words
     assert "left" not in describe_progress(Job.read({**JOB, "progress": progress}))
+    counts = {"iteration": 1, "max_iterations": 2, "rows": 3, "total_rows": 4}
+    counts |= {"stage": 5, "stages": 6, "children_ended": 7, "children": 8}
+    at: dict[str, object] = {"fraction": 0.25, "eta_seconds": None, **counts}
+    told = describe_progress(Job.read({**JOB, "progress": at, "metrics": {"elbo": -1}}))
+    children = "stage 5 of 6, 7 of 8 children ended"
+    assert told == f"iteration 1 of 2, {children}, 3 of 4 rows, ELBO -1.000 nats"
+    shown = io.StringIO()
+    trial = {"stage": 1, "trial": 2, "family": "maf", "epochs": 30, "state": "succeeded"}
+    reached = {"seconds": 4.25, "robust_validation_log_likelihood": -1.5}
+    running = {"stage": 2, "trial": 3, "family": "nsf", "state": "running"}
+    with ProgressBar(Console(file=shown, width=200)) as bar:
+        for trials in ([trial | reached], [trial | reached, trial | {"trial": 9}, running]):
+            bar(Job.read({**JOB, "metrics": {"trials": trials}}))
+    assert shown.getvalue().splitlines() == [
+        "stage 1  trial  2  maf          30 epochs     4.2 s    -1.500 nats  succeeded",
+        "stage 1  trial  9  maf          30 epochs                           succeeded",
+    ]
     for terminal in (True, False):
         shown = io.StringIO()
         console = Console(file=shown, force_terminal=terminal, width=200, color_system=None)
