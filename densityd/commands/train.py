@@ -167,10 +167,9 @@ def upload(client: "Client", file: Path, parameters: Mapping[str, Any]) -> "Data
     key: str | None = f"upload-{hashlib.sha256(request.encode()).hexdigest()}"
     try:
         uploaded = client.datasets.upload(file, idempotency_key=key, **parameters)
-        client.datasets.get(uploaded.id)
     except ApiError as error:
-        # It was deleted since, or the key has served another request.
-        if error.status != 404 and not error.type.endswith("/idempotency-key-reused"):
+        # Of another version of the service, the same request may be another one.
+        if not error.type.endswith("/idempotency-key-reused"):
             raise
         uploaded = client.datasets.upload(file, **parameters)
     tell_dataset(uploaded, "uploaded before:" if uploaded.replayed else "uploaded")

@@ -127,15 +127,28 @@ def test_a_training_has_the_options_of_the_command(table: Path, url: str) -> Non
 
 def test_the_demo_shows_the_most_unusual_row_by_its_number_with_what_is_usual(asked):
     reason = {"column": "mass", "value": 9, "difference": -3.0, "levels": None}
-    row = {"row": 7, "held_out": None, "rank": 0.1, "log_prob": -9.0, "digest": "x", "review": None}
+    row: dict[str, object] = {
+        "row": 7,
+        "held_out": None,
+        "rank": 0.1,
+        "log_prob": -9.0,
+        "digest": "x",
+        "review": None,
+    }
     row |= {"cells": {"mass": 9, "sex": None}}
     row |= {"reasons": [reason | {"usual": {"low": 3, "high": 4}}]}
-    found = {"model": "m:1", "dataset_id": "ds_1", "job_id": None, "columns": ["mass", "sex"]}
+    found: dict[str, object] = {
+        "model": "m:1",
+        "dataset_id": "ds_1",
+        "job_id": None,
+        "columns": ["mass", "sex"],
+    }
     found |= {"total_rows": 6, "kept_rows": 1, "held_out": None, "thresholds": [], "period": None}
     drawn = b"".join(encode_table(pa.table({"mass": [3.5], "sex": ["f"]})).chunks())
+    reused = a_json({"type": "/problems/idempotency-key-reused", "title": "R", "status": 422}, 422)
     dataset = a_json(DATASET, 201)
     started, ended = a_json(JOB, 202), a_json(JOB)
-    replies = [Reply(body=b"mass,sex\n"), dataset, dataset, started, ended]
+    replies = [Reply(body=b"mass,sex\n"), reused, dataset, started, ended]
     asked.replies = [*replies, a_json(found | {"rows": [row]}), Reply(body=drawn)]
 
     told = run("demo", "--model", "shown").stdout
@@ -145,6 +158,8 @@ def test_the_demo_shows_the_most_unusual_row_by_its_number_with_what_is_usual(as
     assert "Three rows that m:1 drew:\n\nmass  sex\n 3.5  f\n" in told
     assert f"{asked.url}/#/models/shown\n" in told
     lines = [one.line for one in asked.asked]
+    keys = [one.headers["idempotency-key"] for one in asked.asked[1:3]]
+    assert [key.startswith("upload-") for key in keys] == [True, False]
     assert lines[0] == "GET /static/page/penguins.csv"
     assert lines[5] == "GET /v1/models/m%3A1/unusual?limit=1"
     request = json.loads(asked.asked[3].body)
@@ -250,11 +265,12 @@ def test_options_of_a_command_are_sent(asked: ScriptedServer, table: Path) -> No
         "POST /v1/models/m/log_prob?extra=ignore",
         "POST /v1/models/m/sample?space=data",
     ]
-    for options, told in [
+    refusals: list[tuple[list[object], str]] = [
         (["--include-rows", table], "--include-rows needs --dataset."),
         (["--evidence", "--dataset", "ds_1"], "--evidence is of a FILE."),
         (["--dataset", "ds_1", "-o", "x.json"], "a job writes .csv, .npy or .parquet."),
-    ]:
+    ]
+    for options, told in refusals:
         assert told in run("score", "m", *options, status=2).stderr
 
 
@@ -352,8 +368,10 @@ def test_an_explanation_is_a_column_of_reasons(asked, table, tmp_path):
     content = a_json(scores | {"explanation": difference, "difference": difference})
     warned = '[{"detail": "a line was no row"}, {"detail": "nor another"}]'
     asked.replies = [replace(content, headers={"X-Body-Warnings": warned})]
-    told = run("score", "m", table, "--explain").stderr
-    assert told == "warning: a line was no row\nwarning: nor another\n"
+    assert (
+        run("score", "m", table, "--explain").stderr
+        == "warning: a line was no row\nwarning: nor another\n"
+    )
     asked.replies = [replace(content, headers={"X-Body-Warnings": "a text"})]
     assert run("score", "m", table, "--explain").stderr == "warning: a text\n"
 
