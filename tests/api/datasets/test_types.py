@@ -48,6 +48,9 @@ class TestTypes:
         assert (price["thousands"], price["na_values"]) == ("", [])
         assert (seen["date_only"], seen["step_s"]) == (False, 1800)
         assert all({*Column.__dataclass_fields__} <= column.keys() for column in (price, seen))
+        table = "price;n\n" + "".join(f"1.{i},5;{i}\n" for i in range(100, 140))
+        price = upload(client, table, decimal=",", thousands=".").json()["columns"][0]
+        assert (price["thousands"], price["max"]) == (".", 1139.5)
 
     def test_rows_come_back_as_the_file_has_them(self, client):
         location = upload(client, MIXED).headers["location"] + "/rows"
@@ -62,6 +65,11 @@ class TestTypes:
         assert numbers[60, [0, 2]].tolist() == [0.0, 1.5]
         text = client.get(location, headers={"Accept": "text/csv"}).text
         assert list(csv.reader(io.StringIO(text)))[61][:3] == ["61", "n\n60", "M"]
+        state = client.app.state
+        cells = state.registry.dataset("default", location.split("/")[-2]).cells
+        path = state.blobs.path(cells["key"])
+        path.write_bytes(path.read_bytes()[:-1])
+        assert_refused(client.get(location), 503, "artifact-corrupt")
 
     def test_options_state_types_and_leave_columns_out(self, client):
         dataset = upload(

@@ -152,6 +152,7 @@ def client(shared_client: TestClient) -> TestClient:
     for name, types in (("cars", TYPES), ("long", long)):
         registered_mixed(shared_client, name, types=types)
     registered(*stores(shared_client), name="given", context_columns=("day", "hour"))
+    registered(*stores(shared_client), name="wide", columns=[f"c{place}" for place in range(25)])
     return shared_client
 
 
@@ -307,6 +308,7 @@ def test_rows_without_a_density_are_null(client):
         ("people", [BINARY | {"data": [1, 2, 3]}], "both `data` and"),
         ("people", [tensor_of([1, 2, 3], shape=[1, 3]) | {"name": "row"}], "one tensor `rows`"),
         ("people", [tensor_of([1, 2, 3])] * 2, "the same name"),
+        ("wide", [tensor_of([1, 2, 3]) | {"name": "row"}], "`c18`, `c19` and 5 more."),
         ("people", [tensor_of([1, 2, 3]) | {"shap": 1}], "did you mean `shape`"),
         ("people", [*map(whole, COLUMNS[1:], (1, 2)), ROW_OF_2], "the shape [2] or [2, 1]"),
         (

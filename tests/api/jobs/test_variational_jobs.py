@@ -296,6 +296,20 @@ def test_rows_and_parameters_of_the_evidence_are_checked(client, database, blobs
     assert together == alone, "each has the noise of its own seed"
     assert alone[0] != alone[1]
     assert [one["row"] for one in found["row_errors"]] == [1]
+    large = LatentSpec(likelihood="bernoulli", hidden=[1200, 1200])
+    flow = build(large, 2, context_dim=2, seed=0).eval()
+    registered(
+        database,
+        blobs,
+        name="large",
+        spec=large,
+        columns=["z1", "z2"],
+        context_columns=("a", "b"),
+        flow=flow,
+    )
+    refused = ask(client, "large", "evidence?samples=1000", {"rows": [[1, 0]]})
+    told = assert_refused(refused, 422, "evidence-unavailable")["detail"]
+    assert "would take 1,000 passes over a large model" in told
     wide = ask(client, "bits", "evidence", {"rows": [[1, 0, 0, 1]]})
     assert_refused(wide, 422, "dimension-mismatch")
     for query in ("samples=0", "samples=1001", "seed=9223372036854775808"):

@@ -17,10 +17,11 @@ from models_store.drift import ALARM, ColumnBins, count_ranks, distance, drift_o
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.records import Version
+from models_store.requests.training import ASKED
 from tests.api.conftest import assert_refused
 from tests.api.mixed_model import mixed_flow, mixed_rows, registered_mixed
 from tests.api.serving import COLUMNS, a_flow, bearer, keyed, registered, stores, uploaded
-from tests.store.makers import a_version, claimed
+from tests.store.makers import a_version, claimed, finished, submitted
 
 RNG = np.random.default_rng(0)
 SPREAD = np.array([10.0, 12.0, 15.0])
@@ -261,6 +262,14 @@ def test_a_version_is_trained_anew_by_the_request_that_made_it(client):
     assert (
         client.post("/v1/models/pairs:1/retrain", json=body, headers=key).json()["id"] == job["id"]
     )
+
+    sweep = {**asked, "ranges": {"optimisation.weight_decay": {"values": [0.0, 0.1]}}}
+    del sweep["optimisation"]
+    submitted(state.jobs, model_name="swept", request={ASKED: sweep}, priority=100)
+    finished(work, claimed(work))
+    job = client.post("/v1/models/swept/retrain", json=body).json()
+    assert (job["role"], job["model"]["name"]) == ("parent", "swept")
+    assert (job["request"]["dataset_id"], job["tags"]) == (newer, {"a": "b"})
 
     registered(state.database, state.blobs)
     assert_refused(client.post("/v1/models/people/retrain", json=body), 409, "retrain-unavailable")

@@ -287,10 +287,13 @@ def test_a_malformed_range_is_a_problem(client):
 
 def test_a_range_beyond_the_end_is_told_how_long_the_file_is(client):
     path = "/v1/models/people/versions/1/checkpoint"
-    size = len(client.get(path).content)
-    response = client.get(path, headers={"Range": f"bytes={size}-"})
-    assert_refused(response, 416, "range")
-    assert response.headers["content-range"] == f"bytes */{size}"
+    whole = client.get(path).content
+    for range_ in (f"bytes={len(whole)}-", "bytes=-0"):
+        response = client.get(path, headers={"Range": range_})
+        assert_refused(response, 416, "range")
+        assert response.headers["content-range"] == f"bytes */{len(whole)}"
+    last = client.get(path, headers={"Range": "bytes=-9"})
+    assert (last.status_code, last.content) == (206, whole[-9:])
     assert client.get(path, headers={"Range": "bytes=0-9"}).status_code == 206
 
 

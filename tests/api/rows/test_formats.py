@@ -1,6 +1,8 @@
 """Every format of a request with every format of an answer, and what damage does to a request."""
 
+import csv
 import gzip
+import io
 import json
 from typing import Any
 
@@ -13,6 +15,7 @@ from starlette.testclient import TestClient
 
 from app.problems.problem import Problem
 from app.rows.shape import Floats, RowsShape
+from tabular.columns import Column
 from tabular.formats import TableFormat
 from tests.api.conftest import assert_refused, slug
 from tests.api.serving import COLUMNS, MEAN, STD, registered, stores
@@ -246,6 +249,22 @@ def test_infinite_results_are_themselves_in_csv(client):
     body = write(TableFormat.NPY, COLUMNS, rows)
     text = ask(client, "log_prob", body, TableFormat.NPY, TableFormat.CSV).text
     assert text.splitlines()[1] in {"-inf", "nan"}
+
+
+def test_numbers_are_written_with_the_marks_of_the_table_in_csv_alone(client):
+    types = [Column(name=name, decimal=",").to_dict() for name in COLUMNS]
+    registered(*stores(client), name="german", types=types)
+    path, body = "/v1/models/german/sample", {"n": 3, "seed": 1}
+    rows = client.post(path, json=body).json()["rows"]
+    text = client.post(path, json=body, headers={"Accept": "text/csv"}).text
+    found = list(csv.reader(io.StringIO(text)))[1:]
+    assert [[float(cell.replace(",", ".")) for cell in row] for row in found] == rows
+    assert all("," in cell for row in found for cell in row)
+    scores = [
+        client.post(f"/v1/models/{ref}/log_prob?space=model", json={"rows": [[0.1, 0.2, 0.3]]})
+        for ref in ("german", "people")
+    ]
+    assert scores[0].json()["log_prob"] == scores[1].json()["log_prob"]
 
 
 COLUMN_FAULTS = {
