@@ -16,10 +16,13 @@ from flows import (
     LatentSpec,
     MadeSpec,
     MafSpec,
+    MixedColumn,
     MixedSpec,
+    PreprocessingSpec,
     RealNvpSpec,
     SpecError,
     build,
+    check_dim,
     count_parameters,
     spec_from_dict,
     spec_to_dict,
@@ -102,6 +105,108 @@ def test_specs_that_say_nothing_sensible_are_refused(fields, code):
     with pytest.raises(SpecError) as caught:
         spec_from_dict(fields)
     assert caught.value.code == code
+
+
+MAF, MIXED = {"family": "maf"}, {"family": "mixed"}
+BOUNDED = {"low": 0.0, "high": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("members", "weights", "words"),
+    [
+        ([], [], "members must list 1 to 64 flows"),
+        ([MAF] * 65, [1 / 65] * 65, "64 members at most"),
+        ([1], [1.0], "members"),
+        ([MAF | {"encoder": {}}], [1.0], "without encoders"),
+        ([{"family": "made", "conditional": "bernoulli"}], [1.0], "flows of values"),
+        ([MIXED, MAF], [0.5, 0.5], "the same columns"),
+        ([MIXED, MIXED | {"columns": [{"levels": 2}]}], [0.5, 0.5], "the same columns"),
+        ([MIXED, MIXED | {"context": [{"levels": 2}]}], [0.5, 0.5], "the same columns"),
+        ([MAF, MAF], [1.0], "a number above 0 for each"),
+        ([MAF, MAF], [1.0, 0.0], "a number above 0 for each"),
+        ([MAF, MAF], [0.5, 0.6], "weights must sum to 1"),
+    ],
+)
+def test_ensembles_that_are_none_are_refused(members, weights, words):
+    with pytest.raises(SpecError, match=words) as caught:
+        spec_from_dict({"family": "ensemble", "members": members, "weights": weights})
+    assert caught.value.code == "spec-invalid"
+    whole = {"family": "ensemble", "members": [MAF] * 64, "weights": [1 / 64] * 64}
+    spec_from_dict(whole)
+    with pytest.raises(SpecError, match="no encoder"):
+        spec_from_dict(whole | {"encoder": {}})
+    with pytest.raises(SpecError, match="residual blocks"):
+        spec_from_dict(MAF | {"residual": True})
+
+
+@pytest.mark.parametrize(
+    ("fields", "right", "words"),
+    [
+        ({"levels": -1}, {"levels": 0}, "levels must be a whole number"),
+        ({"levels": 2**24 + 1}, {"levels": 2**24}, "to 16,777,216"),
+        ({"levels": True}, {"levels": 1}, "levels must be a whole number"),
+        ({"missing": 1}, {"missing": True}, "missing must be true or false"),
+        ({"transform": "sqrt"}, {"transform": "asinh"}, "transform must be one of none, "),
+        ({"spikes": [math.inf]}, {"spikes": [1]}, "must be finite numbers"),
+        ({"levels": 1, "values": [True]}, {"levels": 1, "values": [1]}, "must be finite"),
+        ({"low": math.nan}, {"low": 0.0}, "must be finite numbers"),
+        ({"high": math.inf}, {"high": 1.0}, "must be finite numbers"),
+        ({"step": math.nan}, {"step": 1.0}, "must be finite numbers"),
+        ({"noise": math.nan}, {"noise": 1.0}, "must be finite numbers"),
+        ({"levels": 2, "values": [1, 1]}, {"levels": 2, "values": [1, 2]}, "values must differ"),
+        ({"spikes": [0.0, 0.0]}, {"spikes": [0.0, 1.0]}, "spikes must differ"),
+        ({"levels": 3, "values": [1, 2]}, {"levels": 2, "values": [1, 2]}, "as many as levels"),
+        ({"levels": 2, "spikes": [0.0]}, {"levels": 0, "spikes": [0.0]}, "neither spikes nor"),
+        ({"levels": 2, "step": 1.0}, {"step": 1.0}, "neither spikes nor"),
+        ({"levels": 2, "noise": 1.0}, {"noise": 1.0}, "neither spikes nor"),
+        ({"levels": 2, "transform": "log"}, {"transform": "log"}, "neither spikes nor"),
+        ({"step": -1.0}, {"step": 0.0}, "must be at least 0"),
+        ({"noise": -1.0}, {"noise": 0.0}, "must be at least 0"),
+        ({"place": -1}, {"place": 0}, "must be at least 0"),
+        ({"repeated": -1}, {"repeated": 512}, "must be at least 0"),
+        ({"repeated": 513}, {"repeated": 0}, "repeated must be at most 512"),
+        ({"unseen": -0.1}, {"unseen": 0.0}, "unseen must be at least 0"),
+        ({"unseen": 1.0}, {"unseen": 0.99}, "and below 1"),
+        ({"low": 1.0, "high": 1.0}, BOUNDED, "low must be below high"),
+        ({"transform": "logit", "low": 0.0}, {"transform": "logit"} | BOUNDED, "low and high"),
+        ({"transform": "circular", "high": 1}, {"transform": "circular"} | BOUNDED, "low and high"),
+    ],
+)
+def test_columns_that_are_none_are_refused_and_those_at_the_bounds_are_not(
+    unchecked, fields, right, words
+):
+    with pytest.raises(ValueError, match=words):
+        unchecked(MixedColumn, **fields)
+    unchecked(MixedColumn, **right)
+
+
+def test_mixed_densities_that_cannot_be_are_refused(unchecked):
+    two, levels = [MixedColumn()] * 2, [MixedColumn(levels=2)]
+    for fields, words in (
+        ({"columns": [1]}, "kinds of columns"),
+        ({"context": [1]}, "kinds"),
+        ({"flow": 1}, "of another"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            unchecked(MixedSpec, **fields)
+    for spec, dim, context_dim, code in [
+        (MixedSpec(columns=two), 3, 0, "dimension-unsupported"),
+        (MixedSpec(columns=two, context=levels), 2, 2, "dimension-unsupported"),
+        (MixedSpec(columns=two, flow=None), 2, 0, "flow-unsuitable"),
+    ]:
+        with pytest.raises(SpecError) as caught:
+            check_dim(spec, dim, context_dim)
+        assert caught.value.code == code
+    check_dim(MixedSpec(columns=levels, context=two, flow=None), 1, 2)
+    ensemble = EnsembleSpec(members=[MafSpec()], weights=[1.0])
+    binary = MadeSpec(conditional="bernoulli")
+    for flow in (MixedSpec(columns=two), ensemble, binary):
+        with pytest.raises(SpecError, match="noise to rows"):
+            flow.for_targets()
+    for wrong in ({"levels": 0}, {"logit": 0.0}, {"logit": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            PreprocessingSpec(**wrong)
+    PreprocessingSpec(levels=1, logit=0.49)
 
 
 WRONG: dict[str, list[object]] = {

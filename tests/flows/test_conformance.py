@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from flows import (
+    EnsembleSpec,
     Flow,
     FlowError,
+    MafSpec,
     Space,
     SpecError,
     build,
@@ -199,6 +201,22 @@ def test_an_ensemble_is_the_mixture_of_its_members():
     compiled = compile_flow(flow)
     drawn = compiled.sample(6_000, seed=0, space="model")
     check_samples(flow, torch.from_numpy(drawn).double())
+    table = np.concatenate([rows.numpy(), [[np.nan, 0.0]]])
+    for ask in (lambda: flow.inverse(rows), lambda: compiled.inverse(table)):
+        with pytest.raises(FlowError, match="no noise"):
+            ask()
+    with pytest.raises(FlowError, match="parts"):
+        flow.log_prob_parts(rows)
+    nothing = np.append(np.zeros(len(rows)), np.nan)  # discrete
+    expected = np.column_stack([nothing, compiled.log_prob(table)])
+    np.testing.assert_array_equal(compiled.log_prob_parts(table), expected)
+    assert compiled.explaining_passes == 0
+    spec = EnsembleSpec(members=[MafSpec(layers=1, hidden=[8])] * 2, weights=[0.5, 0.5])
+    conditional, context = build(spec, 2, context_dim=1, seed=0), example_rows(40, 1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = conditional.sample(40, generator=generator, context=context).numpy()
+    found = compile_flow(conditional).sample(40, seed=0, context=context.numpy())
+    np.testing.assert_allclose(found, drawn, rtol=2e-4, atol=2e-3)
 
 
 @pytest.mark.parametrize("differs", ["preprocessing", "context"])
