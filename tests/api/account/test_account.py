@@ -1,7 +1,8 @@
 """The caller, its usage, its keys and its webhooks over HTTP."""
 
 import asyncio
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -22,13 +23,20 @@ def door(settings):
         yield client, keys
 
 
+OPEN = {"max_open_requests": 11, "max_open_streams": 12, "max_open_uploads": 13}
+
+
+@pytest.mark.parametrize("setting_values", [OPEN | {"rate_limit": 3.5}])
 def test_a_caller_sees_who_it_is(door):
     client, keys = door
     new = keys.create("people", Scope.READ, rate=5.0, label="nightly")
     me = client.get("/v1/me", headers=bearer(new.token)).json()
     assert (me["project"], me["scope"]) == ("people", "read")
     assert (me["key"]["id"], me["key"]["label"]) == (new.key.id, "nightly")
-    assert me["limits"]["requests_per_second"] == 5.0
+    limits = [me["limits"][name] for name in ("open_requests", "event_streams", "uploads")]
+    assert [me["limits"]["requests_per_second"], *limits] == [5.0, 11, 12, 13]
+    usual = client.get("/v1/me", headers=bearer(keys.create("people", Scope.READ))).json()
+    assert usual["limits"]["requests_per_second"] == 3.5
     version = client.get("/v1/version", headers=bearer(new.token)).json()
     assert version["api"] == "v1"
 
@@ -52,6 +60,8 @@ def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
     made = client.post("/v1/keys", headers=admin, json={"label": "a", "expires_days": 1})
     assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
     token = made.json()["token"]
+    times = [datetime.fromisoformat(made.json()[f"{name}_at"]) for name in ("created", "expires")]
+    assert times[1] - times[0] == timedelta(days=1)
     assert client.get("/v1/me", headers=bearer(token)).json()["scope"] == "read"
     url = f"/v1/keys/{made.json()['id']}"
     listed = client.get("/v1/keys", headers=admin).json()["items"]
@@ -63,7 +73,8 @@ def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
     assert (after["label"], after["scope"]) == ("a", "read")
     assert client.get("/v1/me", headers=bearer(after["token"])).status_code == 200
     assert client.get(url, headers=admin).json()["state"] == "usable"
-    assert client.post(f"{url}/rotate", headers=admin, json={}).status_code == 201
+    again = client.post(f"{url}/rotate", headers=admin, json={})
+    assert (again.status_code, again.headers["cache-control"]) == (201, "no-store")
     assert client.get(url, headers=admin).json()["state"] == "revoked"
     assert_refused(client.post(f"{url}/rotate", headers=admin, json={}), 409, "conflict")
     assert client.delete(url, headers=admin).json()["state"] == "revoked"
@@ -175,8 +186,10 @@ def test_the_last_use_of_a_key_is_noted(door):
 
 
 def test_a_webhook_is_made_shown_changed_and_deleted(client):
-    made = client.post("/v1/webhooks", json=HOOK | {"events": ["job.failed"] * 2})
+    asked = HOOK | {"events": ["job.failed"] * 2, "description": "alarm"}
+    made = client.post("/v1/webhooks", json=asked)
     assert (made.status_code, made.json()["events"]) == (201, ["job.failed"])
+    assert made.json()["description"] == "alarm"
     url, secret = made.headers["Location"], made.json()["secret"]
     assert secret.startswith("whsec_")
     shown = client.get(url).json()
@@ -186,6 +199,10 @@ def test_a_webhook_is_made_shown_changed_and_deleted(client):
     delivery = client.post(f"{url}/test")
     assert delivery.status_code == 202
     assert client.get(f"{url}/deliveries").json()["items"] == [delivery.json()]
+    client.post(f"{url}/test")
+    newer = client.get(f"{url}/deliveries?limit=1")
+    [rest] = re.findall(r"<(.*)>", newer.headers["Link"])
+    assert client.get(rest).json()["items"] == [delivery.json()]
     assert client.delete(url).status_code == 204
     assert_refused(client.get(url), 404, "not-found")
 
@@ -212,6 +229,8 @@ def test_a_project_is_made_limited_and_listed_and_gets_its_first_key(door):
         refused = client.put(f"/v1/projects/{name}", headers=admin, json={})
         assert_refused(refused, 404, "not-found")
     assert_refused(client.get("/v1/projects/fraud", headers=admin), 404, "not-found")
+    refused = client.post("/v1/projects/fraud/keys", headers=admin, json={})
+    assert_refused(refused, 404, "not-found")
     limits = {"max_bytes": 10_000, "max_queued_jobs": 5}
     made = client.put("/v1/projects/fraud", headers=admin, json=limits)
     assert made.json() == limits | {"name": "fraud", "stored_bytes": 0, "keys": 0}

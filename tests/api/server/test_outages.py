@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app import remembered
-from app.auth.callers import ANYBODY, Callers
+from app.auth.callers import ANYBODY, Callers, check_again
+from app.auth.identity import Proxy
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.warming import preloaded
 from app.main import create_app
@@ -124,6 +126,28 @@ async def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(
     clock.now += 0.15
     with pytest.raises(Problem):  # the database speaks again, and is believed
         await callers.identify([header])
+    callers.close()
+
+
+async def test_a_request_that_lasts_ends_with_its_key_and_not_with_the_database(outage, clock):
+    made = outage.keys.create("default", Scope.READ)
+    proxy = Proxy("10.0.0.0/8")
+    callers = Callers(outage, anonymous=False, known_for_s=0.05, proxy=proxy)
+    app = SimpleNamespace(state=SimpleNamespace(callers=callers))
+    keyed = {"app": app, "headers": [(b"authorization", f"Bearer {made.token}".encode())]}
+    person = [(b"x-forwarded-user", b"ada"), (b"x-forwarded-groups", b"densityd:a:read")]
+    for project in (b"a", b"other"):  # what its scope was when it began
+        headers = [*person, (b"x-project", project)]
+        await check_again({"app": app, "client": ("10.1.2.3", 5), "headers": headers})
+    await check_again(keyed)
+    outage.away = True
+    clock.now += 10
+    await check_again(keyed)
+    outage.away = False
+    outage.keys.revoke(made.key.id)
+    with pytest.raises(Problem, match="was revoked or has expired") as refused:
+        await check_again(keyed)
+    assert refused.value.headers["WWW-Authenticate"] == 'Bearer realm="densityd"'
     callers.close()
 
 
