@@ -54,9 +54,18 @@ def test_it_reaches_the_likelihood_of_scikit_learn_and_finds_the_number_of_clust
     peer = GaussianMixture(3, random_state=0).fit(train.numpy())
     found = compile_flow(flow).log_prob(held_out.numpy()).mean()
     assert found == pytest.approx(peer.score(held_out.numpy()), abs=0.01)
-    assert int((flow.transform.get_parameter("logits") > -5e3).sum()) == 3
+    assert clusters_of(flow) == 3
     assert reports[-1].stop_reason == "converged"
     assert reports[-1].best_validation_log_likelihood == pytest.approx(found, abs=1e-3)
+    near = draw(600, 2, seed=3)  # by half the likelihood it would be one cluster
+    near[:200, 0] += 3
+    peers = (GaussianMixture(count, random_state=0).fit(near.numpy()) for count in (1, 2, 3))
+    criteria = [peer.bic(near.numpy()) for peer in peers]
+    assert clusters_of(fitted(GaussianMixtureSpec(), near, near)[0]) == 1 + np.argmin(criteria)
+
+
+def clusters_of(flow: Flow) -> int:
+    return int((flow.transform.get_parameter("logits") > -5e3).sum())
 
 
 def test_the_likelihood_of_the_training_rows_never_falls_while_a_number_is_fitted():
