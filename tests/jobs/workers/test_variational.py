@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
@@ -13,7 +14,7 @@ from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
 from tests.jobs.workers.place import FLOW, LIMITS, Place, attempt_fields, epochs, ref, result, run
 from workers.errors import TrainingError
-from workers.protocol import Interrupted, VariationalTask
+from workers.protocol import Interrupted, Tick, VariationalTask
 from workers.trainer.variational import samples_of
 
 ITERATIONS = 60
@@ -55,8 +56,10 @@ def regression(dataset: Dataset, kind: str = "linear", **fields: Any) -> dict[st
 
 
 def test_a_fit_tells_each_report_and_ends_with_a_judged_model(place: Place) -> None:
-    messages = run(task_of(place, {"potential": "U1"}))
+    messages = run(task_of(place, {"potential": "U1"}, tick_s=0.0))
 
+    ticks = [message.progress["iteration"] for message in messages if isinstance(message, Tick)]
+    assert ticks == [*range(1, ITERATIONS + 1)]
     told = [message.metrics["iteration"] for message in epochs(messages)]
     assert told == [20, 40, 60]
     assert epochs(messages)[0].checkpoint is not None
@@ -100,6 +103,30 @@ def test_a_logistic_regression_starts_where_its_mass_is(place: Place) -> None:
     assert trained.version["preprocessing"]["standardise"] is True
     assert trained.metrics["effective_sample_size"] > 0.1 * trained.metrics["samples"]
     assert trained.version["target"]["posterior"]["columns"] == ["x1", "x3"]
+
+
+def log_density(rows: NDArray[np.float64], covariance: NDArray[np.float64]) -> float:
+    """Mean log density of rows under a Gaussian around zero."""
+    squares = np.einsum("ij,ij->i", rows, np.linalg.solve(covariance, rows.T).T)
+    normaliser = np.linalg.slogdet(2 * np.pi * covariance)[1]
+    return float(np.mean(-0.5 * (squares + normaliser)))
+
+
+def test_a_linear_regression_and_known_loadings_tell_their_exact_evidence(place: Place) -> None:
+    table = np.random.default_rng(0).normal(size=(50, 3))
+    table[:, 1] += 2 * table[:, 0] + 1
+    dataset = place.add_table(table.astype(np.float32))
+    linear = regression(dataset, noise_scale=0.5, prior_scale=2.0)
+    design = np.column_stack([np.ones(50), table[:, [0, 2]]])
+    evidence = log_density(table[:, 1][None], 4.0 * design @ design.T + 0.25 * np.eye(50))
+    loadings, offset = np.array([[1.0], [2.0], [0.5]]), [0.0, 1.0, 0.0]
+    known = {"likelihood": "gaussian", "loadings": loadings.tolist(), "offset": offset}
+    latent = {"dataset_id": dataset.id, "held_out": 0.0, "noise_scale": 0.8} | known
+    a_row = log_density(table - offset, loadings @ loadings.T + 0.64 * np.eye(3))
+    for target, exact in ((linear, evidence), ({"latent": latent}, a_row)):
+        task = task_of(place, target, dataset=dataset, request={"flow": {"family": "gaussian"}})
+        metrics = result(run(task)).metrics
+        assert metrics["exact_log_evidence"] == pytest.approx(exact, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
