@@ -192,8 +192,6 @@ def _weights(scores: Float[Tensor, "members rows"]) -> Float[Tensor, " members"]
     equal = torch.full((len(scores),), 1 / len(scores), dtype=torch.float64)
     # A row that no member gives a density tells nothing of them.
     told = scores[:, scores.isfinite().any(dim=0)].nan_to_num(nan=-torch.inf)
-    if told.shape[1] == 0:
-        return equal
     weights = equal
     for _ in range(_ITERATIONS):
         weights = torch.softmax(told + weights.log()[:, None], dim=0).mean(dim=1)

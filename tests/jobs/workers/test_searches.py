@@ -28,7 +28,7 @@ from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch, SweepRequest
 from models_store.requests.training import TrainingRequest
 from tabular.columns import Column
-from tests.jobs.workers.place import LIMITS, PROJECT, Place, run
+from tests.jobs.workers.place import LIMITS, PROJECT, Place, result, run
 from tests.store.makers import claimed
 from workers.protocol import EnsembleTask, Interrupted, Note, Tick, Trained
 from workers.trainer.ensembles import assemble, choose
@@ -79,6 +79,14 @@ def test_an_ensemble_tells_that_it_is_formed_and_ends_when_it_is_asked(place: Pl
     assert ticks[-1]["rows"] == ticks[-1]["total_rows"]
     assert ticks[-1]["fraction"] == 1.0
     assert isinstance(messages[-1], Trained)
+
+    twice = task.request | {"members": task.request["members"][:1] * 2}
+    messages = run(task.model_copy(update={"request": twice}))
+    [note] = [message.text for message in messages if isinstance(message, Note)]
+    assert note.startswith("The best flow alone")
+    assert result(messages).version["flow"] == twice["members"][0]["flow"]
+    last = [message.progress for message in messages if isinstance(message, Tick)][-1]
+    assert last["rows"] == last["total_rows"] < ticks[-1]["total_rows"]
 
     for ends in (Tick, Note):  # while members are scored, and after the choice
         messages = []
@@ -206,6 +214,7 @@ def test_rows_without_a_density_do_not_spoil_an_ensemble(bad: float) -> None:
     scores[:, 0] = bad
     scores[0, 1:25] = bad
     scores[1, 25:] = -3.0
+    assert choose(torch.full_like(scores, bad), 30.0).weights == [1.0]
     choice = choose(scores, 30.0)
     assert all(math.isfinite(weight) for weight in choice.weights)
 

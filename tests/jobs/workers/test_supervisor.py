@@ -1,12 +1,14 @@
 """A supervisor and its real trainers, against a real database: one job at a time."""
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import text, update
@@ -21,7 +23,9 @@ from tests.jobs.workers.place import ENDLESS, Place, Running, result, run
 from tests.store.makers import claimed
 from tests.support.waiting import is_alive, wait_until
 from workers.protocol import EpochDone, Failed, Started, Task
+from workers.supervisor.fitness import Fitness
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.trainers import Trainers
 from workers.supervisor.writes import Writes
 
 Supervise = Callable[..., Running]
@@ -391,6 +395,75 @@ class ShortTrainers(InlineTrainers):
 
     def start(self, task: Task) -> ShortTrainer:  # type: ignore[override]  # taken for a process
         return ShortTrainer(task, self._told)
+
+
+class NoProcesses(Trainers):
+    """A system that has no room for another process."""
+
+    def fork(self, task: Task) -> NoReturn:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+class Faulty(InlineTrainers):
+    """A fault of the supervisor itself."""
+
+    def start(self, task: Task) -> NoReturn:
+        raise ValueError("unforeseen")
+
+
+@pytest.mark.parametrize(
+    ("trainers", "told", "unfit"),
+    [
+        (NoProcesses, "no training process could be started ([Errno 11]", True),
+        (Faulty, "the worker met a fault of its own", False),
+    ],
+)
+def test_a_job_for_which_no_trainer_starts_goes_back_to_the_queue(place, trainers, told, unfit):
+    job_id = place.submit(place.add_dataset())
+    supervisor = Supervisor(place.database, place.settings, worker="w", trainers=trainers())
+    assert supervisor.run_next()
+    job = place.job(job_id)
+    assert (supervisor.unfit is not None) == unfit
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+    assert told in place.messages(job_id)[-1]
+
+
+class SilentTrainer(ShortTrainer):
+    """A trainer that ends without a word."""
+
+    def _run(self) -> None:
+        self._messages.put(None)
+
+
+class SilentTrainers(InlineTrainers):
+    """Such trainers."""
+
+    def start(self, task: Task) -> SilentTrainer:  # type: ignore[override]  # as above
+        return SilentTrainer(task, self._told)
+
+
+@pytest.mark.parametrize(
+    ("trainers", "reason"),
+    [
+        (NoProcesses, "No training process can be started: [Errno 11]"),
+        (ShortTrainers, "The self-test failed with diverged: It diverged."),
+        (SilentTrainers, "The self-test's process ended with status 0."),
+    ],
+)
+def test_a_worker_whose_self_test_does_not_pass_says_why(place, trainers, reason):
+    settings = place.with_settings(device="cuda:0")
+    fitness = Fitness(place.database, settings, stopping=Event(), trainers=trainers())
+    assert not fitness.check()
+    assert str(fitness.reason).startswith(reason)
+    assert not fitness.check(), "it waits before it tries again"
+
+
+def test_a_job_whose_dataset_is_gone_fails(place: Place) -> None:
+    job_id = place.submit(place.add_dataset())
+    with place.database.write() as session:
+        session.execute(text("DELETE FROM dataset"))
+    assert Supervisor(place.database, place.settings, worker="w").run_next()
+    assert "dataset_missing" in str(place.job(job_id).error)
 
 
 def test_what_comes_right_before_the_end_of_a_trainer_is_recorded(place: Place) -> None:

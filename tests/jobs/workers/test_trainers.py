@@ -139,7 +139,7 @@ ENDINGS: tuple[tuple[int, dict[str, Any], Ending], ...] = (
     (-signal.SIGKILL, {}, Ending.KILLED),
     (-signal.SIGKILL, {"started": False}, Ending.KILLED),
     (-signal.SIGHUP, {}, Ending.KILLED),
-    (-signal.SIGRTMIN, {}, Ending.KILLED),
+    (-signal.SIGRTMIN - 1, {}, Ending.KILLED),
     (-signal.SIGKILL, {"memory_ran_out": True}, Ending.OUT_OF_MEMORY),
     (-signal.SIGSEGV, {"memory_ran_out": True}, Ending.CRASHED),
     (-signal.SIGKILL, {"stalled_s": 900.0}, Ending.STALLED),
@@ -152,6 +152,7 @@ def test_an_exit_says_whose_failure_it_was() -> None:
         end = read(status, **changes)
         assert end is not None
         assert end.ending is ending, (status, changes)
+        assert ("memory had run out" in end.detail) == (ending is Ending.OUT_OF_MEMORY)
     assert read(-signal.SIGTERM) is None
 
 
@@ -194,6 +195,11 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
     assert (half == 0) == (kind in (TrainingTask, VariationalTask))
 
 
+def spoilt(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 def a_task(**fields: Any) -> TrainingTask:
     """A task with what is read of it alone."""
     return TrainingTask.model_construct(None, **fields)
@@ -219,17 +225,35 @@ def test_what_a_worker_lacks_is_the_fault_of_no_job(error, code):
     assert outcome.code == code
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_what_a_trainer_says_of_a_job_counts_while_its_store_is_there(place, there):
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("a fault of ours"), "internal", None),
+        (MemoryError(), "oom", "Training needs more memory than there is."),
+        (OSError(errno.ENOMEM, "no memory"), "oom", "Training needs more memory than there is."),
+    ],
+    ids=str,
+)
+def test_what_a_job_cannot_have_anywhere_is_told_of_it(error, code, told):
+    outcome = work.outcome_of(error, a_task(memory_bytes=None, kind="training"))
+    assert outcome == Failed(code=code, detail=told)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "code"),
+    [
+        (Path.exists, Failed, "dataset_corrupt"),
+        (Path.unlink, Unfit, "wrong_store"),
+        (spoilt, Unfit, "storage_unavailable"),
+    ],
+)
+def test_what_a_trainer_says_of_a_job_counts_while_its_store_is_there(place, spoil, kind, code):
     adopt(place.database, place.blobs)
-    if not there:
-        (place.blobs.root / STORE_ID).unlink()
+    spoil(place.blobs.root / STORE_ID)
     store = StoreAddress(url=str(place.blobs.root))
     task = a_task(store=store, store_id=known_identity(place.database))
     outcome = work.outcome_of(TrainingError("dataset_corrupt", "It is another file."), task)
-    assert (type(outcome), outcome.code) == (
-        (Failed, "dataset_corrupt") if there else (Unfit, "wrong_store")
-    )
+    assert (type(outcome), outcome.code) == (kind, code)
 
 
 def test_a_thread_for_which_the_job_left_no_memory_is_its_own_fault():

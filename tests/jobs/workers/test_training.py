@@ -28,7 +28,7 @@ from workers.errors import TrainingError, UnfitError
 from workers.protocol import CheckpointRef, EpochDone, Interrupted, Message, Note, Tick
 from workers.trainer.checkpoints import Checkpoints
 from workers.trainer.devices import training_device
-from workers.trainer.progress import Teller
+from workers.trainer.progress import Evaluation, Teller
 from workers.trainer.training import train
 
 BATCHES = 10  # of an epoch
@@ -153,6 +153,16 @@ def test_the_evaluation_tells_what_is_left_of_it(place: Place, undisturbed: Undi
     assert {one["epoch"] for one in ticks} == {EPOCHS}
     assert ticks[-1]["eta_seconds"] == 0.0
     assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
+
+
+def test_an_evaluation_tells_of_no_more_rows_than_there_are(place: Place) -> None:
+    told = list[Message]()
+    task = task_of(place, place.add_dataset(), tick_s=0.0)
+    evaluation = Evaluation(700, Teller(task, told.append, bool))
+    for _ in range(2):
+        evaluation.scored(512)
+    rows = [message.progress["rows"] for message in told if isinstance(message, Tick)]
+    assert rows == [512, 700]
 
 
 def test_an_evaluation_that_is_interrupted_is_repeated(place, undisturbed):

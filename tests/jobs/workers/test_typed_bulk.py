@@ -244,6 +244,14 @@ def test_samples_of_npy_are_numbers(place: Place) -> None:
     )
 
 
+def test_filled_cells_of_npy_have_the_decimals_of_their_column(place: Place) -> None:
+    task = imputation(place, "npy")
+    [at] = [at for at, one in enumerate(task.dataset.types) if one["name"] == "price"]
+    task.dataset.types[at]["decimals"] = 0
+    filled = np.load(file_of(place, run(task)), allow_pickle=False)[:, at]
+    assert (filled == np.rint(filled)).all()
+
+
 def test_gaps_are_filled_and_other_cells_stay(place: Place) -> None:
     given = [name for name in NAMES if name != "on"]
     messages = run(imputation(place, "parquet", given))
