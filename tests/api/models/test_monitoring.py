@@ -14,6 +14,7 @@ from app.main import create_app
 from flows import compile_flow, quantiles_of
 from models_store.database.schema import MonitoredRow
 from models_store.drift import ALARM, ColumnBins, count_ranks, distance, drift_of
+from models_store.errors import DatabaseBusyError
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.records import Version
@@ -132,15 +133,25 @@ def test_a_shift_of_one_column_is_found_named_exported_and_told_once_a_day(share
     assert [one["drifted_columns"] for one in found["buckets"]] == [["weight"], []]
 
 
+def busy() -> None:
+    raise DatabaseBusyError
+
+
 @pytest.mark.usefixtures("people")
-def test_metrics_tell_the_drift_of_the_versions_with_most_rows(shared_client):
+def test_metrics_tell_the_drift_of_the_versions_with_most_rows(shared_client, monkeypatch):
     state = shared_client.app.state
     quantiles = quantiles_of(compile_flow(a_flow()).log_prob(HELD_OUT)).tolist()
     registered(*stores(shared_client), name="few", held_out={"rows": 1_000, "quantiles": quantiles})
     score(shared_client, NEW[:20])
-    few = {"rows": NEW[:10].tolist()}
-    assert shared_client.post("/v1/models/few/score", json=few).is_success
+    few = {"rows": NEW[:9].tolist()}
+    for _ in range(2):  # what cannot be written is kept
+        assert shared_client.post("/v1/models/few/score", json=few).is_success
+        with monkeypatch.context() as patched:
+            patched.setattr(state.database, "write", busy)
+            with pytest.raises(DatabaseBusyError):
+                shared_client.portal.call(state.monitor.flush)
     shared_client.portal.call(state.monitor.flush)
+    assert shared_client.get("/v1/models/few/monitoring").json()["rows"] == 18
     metrics = state.metrics.ranks
     own = Monitor(state.monitoring, state.registry, state.blobs, metrics, most_shown=1)
     shared_client.portal.call(own.look)
