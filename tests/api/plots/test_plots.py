@@ -230,6 +230,9 @@ def test_a_picture_is_drawn_once(shared_client, monkeypatch):
     first = picture(shared_client, "pairs", format="svg")
     assert first.headers["content-type"] == "image/svg+xml"
     assert re.search(rb"<svg\b", first.content)
+    dark = picture(shared_client, "marginals", format="svg", theme="dark").content.lower()
+    assert [b"#000000" in drawn for drawn in (first.content, dark)] == [True, False]
+    assert b"#e69f00" in dark
 
     monkeypatch.setattr(
         shared_client.app.state.plots, "timeout_s", 0.0
