@@ -18,6 +18,7 @@ from models_store.keys import Scope
 from tests.api.conftest import CSV, TABLE, assert_refused
 from tests.api.serving import bearer, keyed
 from tests.support.issuers import AUDIENCE, OwnIssuer
+from tests.support.waiting import Clock
 
 
 @pytest.fixture
@@ -64,8 +65,9 @@ def test_somebody_in_several_projects_names_one(client, issuer):
     assert (named["project"], named["scope"]) == ("b", "write")
     refused = client.get("/v1/me", headers={**headers, "X-Project": "fraud"})
     assert_refused(refused, 403, "forbidden")
-    nobody = client.get("/v1/me", headers=bearer(issuer.token(groups=["staff", 3])))
-    assert_refused(nobody, 403, "forbidden")
+    for groups in (["staff", 3], None):
+        nobody = client.get("/v1/me", headers=bearer(issuer.token(groups=groups)))
+        assert_refused(nobody, 403, "forbidden")
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -108,6 +110,30 @@ def test_keys_work_while_the_issuer_is_away_and_its_known_keys_do_too(signing_in
         assert client.get("/v1/me", headers=bearer(issuer.token())).status_code == 200
         issuer.is_away = True
         assert client.get("/v1/me", headers=bearer(issuer.token(sub="bob"))).status_code == 200
+
+
+def test_keys_are_read_each_hour_and_when_a_token_names_another(client, issuer, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("app.auth.identity.time", clock)
+
+    def status(token: str) -> int:
+        return int(client.get("/v1/me", headers=bearer(token)).status_code)
+
+    assert status(issuer.token()) == 200
+    looks = issuer.looks
+    clock.now += 60
+    assert status(issuer.token(exp=time.time() - 3)) == 200  # clocks differ by some seconds
+    assert issuer.looks == looks
+    issuer.rotate("second")
+    assert status(issuer.token()) == 200
+    issuer.rotate("third")
+    assert status(issuer.token()) == 401
+    clock.now += 11
+    assert status(issuer.token()) == 200
+    old = issuer.token(sub="eve")
+    issuer.rotate("fourth")
+    clock.now += 3601
+    assert status(old) == 401
 
 
 def test_the_page_knows_how_to_sign_in_at_an_issuer_that_says_so(client, issuer, settings):
@@ -164,6 +190,8 @@ def test_a_trusted_proxy_says_who_is_signed_in(proxied):
         for groups in ("", "staff"):
             named = {**PERSON, "X-Forwarded-Groups": groups}
             assert_refused(client.get("/v1/me", headers=named), 403, "forbidden")
+        twice = [*PERSON.items(), ("X-Forwarded-User", "eve")]
+        assert_refused(client.get("/v1/me", headers=twice), 401, "unauthorized")
         # Whoever sends a key is its bearer.
         both = {**PERSON, "Authorization": "Bearer key_x"}
         assert_refused(client.get("/v1/me", headers=both), 401, "unauthorized")
