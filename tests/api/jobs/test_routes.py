@@ -9,7 +9,7 @@ from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.api.conftest import assert_refused
 from tests.api.serving import registered
-from tests.store.makers import LEASE_S, PROJECT, added, claimed, finished
+from tests.store.makers import CRASHED, LEASE_S, PROJECT, added, claimed, finished
 
 COLUMNS = [
     {"name": f"x{i}", "dtype": "float64", "mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0}
@@ -87,10 +87,13 @@ class TestWithBroker:
 
     def test_a_message_wakes_a_worker_that_takes_such_a_job(self, client, dataset_id, redis_url):
         server = redis.Redis.from_url(redis_url)
-        start(client, dataset_id)
+        job_id = start(client, dataset_id).json()["id"]
         start(client, dataset_id, resources={"accelerator": "required"})
         for queue in ("cpu", "gpu"):
             assert json.loads(server.lrange(queue, 0, 0)[0])["headers"]["task"] == "densityd.work"
+        for action in ("cancel", "resume"):
+            assert client.post(f"/v1/jobs/{job_id}/{action}").is_success
+        assert (server.llen("cpu"), server.llen("gpu")) == (2, 1)
         server.close()
 
     def test_an_end_between_the_commit_and_the_message_loses_and_doubles_nothing(
@@ -197,6 +200,7 @@ def test_a_running_job_shows_its_progress_and_a_failed_one_says_why(client, data
     assert (job["state"], job["attempt"]) == ("running", 1)
     assert {name: job[name] for name in told} == told
     assert job["started_at"] is not None
+    assert (job["queue"], job["next_attempt_at"]) == (None, None)
     work.fail(claim.id, claim.attempt, code="diverged", detail="The likelihood was NaN.")
     answer = client.get(f"/v1/jobs/{job_id}").json()
     assert answer["state"] == "failed"
@@ -214,6 +218,7 @@ def test_cancelling_is_idempotent_until_the_job_has_ended_otherwise(client, data
     assert asked.json()["cancel_requested"]
     work.cancelled(first.id, first.attempt)
     assert client.post(f"/v1/jobs/{running}/cancel").status_code == 200
+    assert client.get(f"/v1/jobs/{running}").json()["cancel_requested"] is False
     work.fail(waiting, 1, code="oom", detail="Too large.")
     assert_refused(client.post(f"/v1/jobs/{waiting}/cancel"), 409, "job-final")
     assert_refused(client.post(f"/v1/jobs/job_{'0' * 32}/cancel"), 404, "not-found")
@@ -225,7 +230,10 @@ def test_only_a_cancelled_or_failed_job_can_be_resumed(client, dataset_id, work)
     client.post(f"/v1/jobs/{job_id}/cancel")
     response = client.post(f"/v1/jobs/{job_id}/resume")
     assert (response.status_code, response.json()["state"]) == (202, "queued")
-    assert claimed(work).id == job_id
+    job = claimed(work)
+    assert job.id == job_id
+    assert work.release(job.id, job.attempt, failed=CRASHED) == "queued"
+    assert client.get(f"/v1/jobs/{job_id}").json()["next_attempt_at"] > job.created_at.isoformat()
 
 
 def test_a_succeeded_job_names_its_version(client, database, blobs):
