@@ -326,6 +326,7 @@ def test_members_and_frames_may_follow_each_other(coding):
     assert read([packed], content_encoding=f"x-{coding}")[0] == b"a" * 1000 + b"b"
     single = [packed[i : i + 1] for i in range(len(packed))]
     assert read(single, content_encoding=coding)[0] == b"a" * 1000 + b"b"
+    assert slug_of([PACK[coding](random_text(1000))], 100, content_encoding=coding) == "limit-body"
 
 
 def test_other_and_stacked_encodings_are_refused_and_none_by_another_name_is_accepted():
