@@ -19,7 +19,7 @@ from models_store.errors import (
     StoreError,
 )
 from models_store.files.blobs import next_table_key
-from models_store.job_states import Idempotency, Job, JobKind, JobState
+from models_store.job_states import Idempotency, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, NewKey, Scope
@@ -31,6 +31,7 @@ from tests.store.makers import (
     PROJECT,
     a_dataset,
     a_job,
+    a_search,
     a_version,
     added,
     claimed,
@@ -130,6 +131,23 @@ def test_cancel_against_finish_ends_in_exactly_one_of_them(jobs, work, registry)
             assert isinstance(finished, CancelledInsteadError)
     models = registry.models(PROJECT, limit=1).items
     assert sum(model.latest_version for model in models) == outcomes[JobState.SUCCEEDED]
+
+
+def test_a_child_is_claimed_or_cancelled_with_its_parent(jobs: Jobs, work: JobWork) -> None:
+    for _ in range(8):
+        parent = submitted(jobs, role=JobRole.PARENT, request=a_search(trials=4))
+        running = [claimed(work)]
+        cancelled, *others = race(
+            partial(jobs.cancel, PROJECT, parent.id),
+            *[partial(work.claim, "w", lease_s=LEASE_S)] * 3,
+        )
+        assert isinstance(cancelled, Job)
+        running += [one for one in others if isinstance(one, Job)]
+        for child in running:
+            now = jobs.get(PROJECT, child.id)
+            assert (now.state, now.cancel_requested) == (JobState.RUNNING, True)
+            work.cancelled(child.id, child.attempt)
+        assert jobs.get(PROJECT, parent.id).state is JobState.CANCELLED
 
 
 def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):

@@ -54,6 +54,7 @@ RARE = Column(name="a", type="category", levels=("M", "S"), other=True)
             for cells in (["-999", "1"], [-999, 1], [-999.0, 1.0])
         ),
         (SIZES, ["S", " L ", "XL", "", None], [1.0, 2.0, UNSEEN, None, None]),
+        (SIZES, ["\u200bS", "\u00a0L\ufeff"], [1.0, 2.0]),
         (SIZES, [None, None], [None, None]),
         (CODES, ["01", "1", "07"], [0.0, 1.0, 2.0]),
         (CODES, [7, 1], [2.0, UNSEEN]),  # two levels are one

@@ -169,9 +169,13 @@ def test_named_datasets_leave_their_rows_to_training() -> None:
 
 
 def test_a_named_dataset_must_have_the_columns() -> None:
-    table, validation = dataset(), dataset(dim=2)
-    split = {"validation_dataset_id": validation.id}
-    assert refusal(table, split=split, held_out=HeldOut(validation)).slug == "unknown-column"
+    table, held_out = dataset(), HeldOut(dataset(dim=2))
+    split = {"validation_dataset_id": "ds_" + "1" * 32}
+    assert refusal(table, split=split, held_out=held_out).slug == "unknown-column"
+    with pytest.raises(RequestError, match="x3"):
+        accept_auto(request(table, split=split), table, limits=LIMITS, held_out=held_out)
+    with pytest.raises(RequestError, match="x3"):
+        accept_sweep(sweep_request(RATES, split=split), table, limits=LIMITS, held_out=held_out)
 
 
 def test_columns_must_exist_once_and_have_more_than_one_value() -> None:

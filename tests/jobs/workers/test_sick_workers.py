@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from models_store.consistency import compare
@@ -17,8 +18,9 @@ from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
 from models_store.jobs.live_workers import Workers
 from models_store.jobs.retries import QUOTA_STORAGE, AttemptEnd, Ending
-from tests.jobs.workers.place import ENDLESS, Place, Running
+from tests.jobs.workers.place import ENDLESS, Place, Running, is_at_work
 from tests.store.makers import put, submitted
+from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.leftovers import sweep
@@ -121,6 +123,37 @@ def test_a_worker_tells_at_once_that_it_takes_no_jobs(place, monkeypatch):
     service.close()
     assert told[:2] == [[], [None]]
     assert "nothing is mounted there" in str(told[2])
+
+
+class Idle:
+    """A pool that does nothing."""
+
+    def apply_async(self, look: Callable[[], None]) -> None:
+        """Forget what it is asked for."""
+
+
+def test_a_worker_that_has_not_looked_at_its_store_yet_deletes_nothing(place: Place) -> None:
+    place.jobs.cancel("default", submitted(place.jobs).id)
+    service = WorkerService(place.database, place.with_settings(device="cpu", keep_jobs_s=0))
+    service.start(Idle())
+    wait_until(lambda: is_at_work(place))
+    service.close()
+    assert len(place.jobs.list("default", limit=9).items) == 1
+
+
+def test_the_port_of_a_worker_tells_whether_it_takes_jobs(place: Place) -> None:
+    port = free_port()
+    settings = place.with_settings(device="cpu", worker_port=port, worker_concurrency=2)
+    service, other = (WorkerService(place.database, settings) for _ in range(2))
+    for one in (service, other):  # the second works without one
+        one.start(Idle())
+    for takes_jobs in (1.0, 0.0):
+        told = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+        assert {f"densityd_worker_takes_jobs {takes_jobs}", "densityd_worker_slots 2.0"} <= {*told}
+        (place.blobs.root / STORE_ID).unlink(missing_ok=True)
+        service.run_jobs()
+    service.close()
+    other.close()
 
 
 def test_a_worker_whose_store_comes_back_takes_jobs_again(place, get_sick):

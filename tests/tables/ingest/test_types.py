@@ -60,6 +60,7 @@ KINDS: dict[str, tuple[Any, str, float | None]] = {
     "words": (lambda i: ("größer", "x,y", 'q"q', "🙂")[i % 4], "category", None),
     "codes": (lambda i: f"0{i % 7}", "category", None),
     "versions": (lambda i: ("1.9", "1.10")[i % 2], "category", None),
+    "long versions": (lambda i: ("1.10", "1.200")[i % 2], "category", None),
     "ids": (lambda i: f"u{i}-{i * 7}", "ignored", None),
 }
 
