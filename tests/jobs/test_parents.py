@@ -117,6 +117,17 @@ def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(j
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
+def test_a_parent_whose_children_fail_for_several_reasons_names_them(jobs, work):
+    parent = a_parent(jobs, trials=2)
+    for code in ("oom", "diverged"):
+        child = claimed(work)
+        work.fail(child.id, child.attempt, code=code, detail=None)
+    assert jobs.get(PROJECT, parent.id).error == {
+        "code": "children_failed",
+        "detail": "All of its children failed: diverged, oom.",
+    }
+
+
 def test_failures_of_earlier_stages_are_not_tried_again_when_a_parent_is_resumed(jobs, work):
     parent = a_parent(jobs, trials=3, stages=((1, 1.0), (3, 0.25), (1, 1.0)), max_seconds=60.0)
     failing = [claimed(work)]

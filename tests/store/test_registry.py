@@ -116,6 +116,9 @@ def test_a_reference_to_nothing_is_not_found(registry: Registry) -> None:
     for ref in BAD_REFS:
         with pytest.raises(NotFoundError):
             registry.resolve(PROJECT, ref)
+    for number in (0, 2**70):
+        with pytest.raises(NotFoundError):
+            registry.version(PROJECT, "shuttle", number)
     with pytest.raises(
         NotFoundError, match=r"No such alias: latest\. The model has no alias\. `NAME:2` is"
     ):
@@ -175,6 +178,8 @@ def test_a_bad_name_finds_nothing_and_makes_nothing(registry: Registry, aliases:
     for bad in BAD_NAMES:
         with pytest.raises(NotFoundError):
             registry.model(PROJECT, bad)
+        with pytest.raises(NotFoundError):
+            registry.dataset(PROJECT, f"ds_{bad}")
         with pytest.raises(NotFoundError):
             aliases.get(PROJECT, "shuttle", bad)
         with pytest.raises(ValueError, match="alias"):

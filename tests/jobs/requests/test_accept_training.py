@@ -351,6 +351,7 @@ def test_whole_specs_of_several_families_are_a_range() -> None:
         ({"flow.depth": {"values": [1]}}, {}, "`flow.depth` cannot be 1"),
         ({"optimisation.max_epochs": {"values": ["many" * 999]}}, {}, "..."),
         ({"flow.layers": {"low": 3, "high": 3}}, {}, "high must be above low"),
+        ({"flow.layers": {"low": 0, "high": 3, "scale": "log"}}, {}, "a low above 0"),
         (LAYERS, {"flow": None}, "family"),
         ({**LAYERS, "flow": {"values": [MAF]}}, {}, "not both"),
         ({f"flow.{'a' * n}": {"values": [1] * 64} for n in range(1, 6)}, {}, "256 values"),

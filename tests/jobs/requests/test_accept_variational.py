@@ -176,6 +176,7 @@ def test_the_response_of_a_logistic_regression_is_0_or_1() -> None:
         ({"potential": "U1", "log_density": "z1", "dim": 1}, "target"),
         (BELL | {"window": {"lower": [0.0], "upper": [1.0]}}, "a formula"),
         (BELL | {"window": {"lower": [0.0, 1.0], "upper": [1.0, 1.0]}}, "window"),
+        (BELL | {"window": {"lower": [0.0, 0.0], "upper": [1.0]}}, "window"),
         (regression(table_of(), "cubic"), "posterior"),
         (regression(table_of(), "logistic", noise_scale=1.0), "noise_scale"),
     ],
@@ -186,6 +187,7 @@ def test_what_is_no_target_is_refused_where_it_is_wrong(target: Any, where: str)
         request(target)
     [error] = caught.value.errors()[:1]
     assert where in map(str, error["loc"])
+    assert "zip" not in error["msg"]
 
 
 def test_what_takes_too_much_memory_is_refused() -> None:
