@@ -1,5 +1,7 @@
 """The estimator as scikit-learn and PyOD use one."""
 
+import copy
+
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
@@ -35,6 +37,9 @@ def test_scores_samples_and_outliers_of_a_fit() -> None:
     np.testing.assert_array_equal(
         density.sample(5, random_state=1), density.sample(5, random_state=1)
     )
+    copied = copy.deepcopy(density)  # as it goes to other processes
+    assert "_compiled" not in vars(copied)
+    np.testing.assert_array_equal(copied.score_samples(ROWS), density.score_samples(ROWS))
     # As PyOD tells of the training rows.
     np.testing.assert_array_equal(density.decision_scores_, -density.score_samples(ROWS))
     other = DensityEstimator(flow=SMALL, optimisation=QUICK | {"seed": 9}, random_state=0)

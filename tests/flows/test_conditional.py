@@ -377,6 +377,8 @@ def test_levels_alone_have_their_probabilities():
 def test_usual_levels_are_at_least_a_tenth_as_likely_as_the_likeliest():
     shares = np.log([0.6, 0.04, 0.36])
     seen = np.array([-1.0, 0.5, 2.0])  # of which the first two are no levels
+    many = Candidates.of(np.repeat(np.arange(70.0), np.arange(70)), range(70), is_discrete=True)
+    assert many.atoms.tolist() == list(range(69, 5, -1))  # the 64 that are most frequent
     levels = Candidates.of(seen, [0.0, 1.0, 2.0], is_discrete=True)
     [[cell]] = judge_cells(lambda rows: shares[rows[:, 0].astype(int)], np.ones((1, 1)), [levels])
     assert cell[0] == shares[1] - shares[0]

@@ -35,9 +35,10 @@ def test_a_version_is_logged_registered_and_loaded(service):
     told = {"test_log_likelihood": -3.5, "best_epoch": 7, "still_rising": True, "trials": []}
     service.add(name="logged", held_out=HELD_OUT, metrics=told)
     with Client(service.url) as client, mlflow.start_run() as run:
-        densityd.mlflow.log_model(client, "logged", registered_model_name="people")
+        info = densityd.mlflow.log_model(client, "logged", registered_model_name="people")
         expected = client.score("logged", ROWS)
 
+    assert info.run_id == run.info.run_id
     found = mlflow.get_run(run.info.run_id)
     assert found.data.params["version"] == "logged:1"
     assert found.data.metrics == {"test_log_likelihood": -3.5, "best_epoch": 7}

@@ -19,6 +19,7 @@ from models_store.database.ids import new_id
 from models_store.files.blobs import STAGING, Blobs, model_key
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.live_workers import Workers
 from tests.api.serving import registered
 from tests.store.makers import submitted
 from workers.settings import WorkerSettings
@@ -63,10 +64,32 @@ def test_a_damaged_database_is_a_problem(data_dir: Path) -> None:
     assert not report.healthy
 
 
-def test_a_broker_that_is_named_but_silent_is_a_problem(data_dir, monkeypatch):
+def test_a_broker_that_is_named_but_silent_is_a_problem(data_dir, monkeypatch, redis_url):
     monkeypatch.setenv("DENSITYD_BROKER_URL", f"unix://{data_dir}/no.sock")
 
     assert finding("broker").verdict == "problem"
+    monkeypatch.setenv("DENSITYD_BROKER_URL", redis_url)
+    assert finding("broker").verdict == "ok"
+
+
+def test_a_store_of_another_database_is_a_problem_and_not_looked_into(database, blobs):
+    registered(database, blobs)
+    assert finding("identity").verdict == "ok"
+    blobs.mark("0" * 32)
+    found = verdicts(examined())
+    assert found["identity"] == "problem"
+    assert "files" not in found
+
+
+def test_a_worker_that_takes_no_jobs_is_a_problem(database: Database, blobs: Blobs) -> None:
+    registered(database, blobs)
+    assert finding("workers").verdict == "note"
+    Workers(database).beat("fit")
+    assert finding("workers").verdict == "ok"
+    Workers(database).beat("unfit", unfit="It has no store.")
+    found = finding("workers")
+    assert (found.verdict, found.detail) == ("problem", "1 of 2 take no jobs:")
+    assert list(found.items) == ["unfit: It has no store."]
 
 
 def test_files_that_crashes_left_are_counted(data_dir: Path) -> None:
