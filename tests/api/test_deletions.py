@@ -55,6 +55,7 @@ def test_a_version_that_another_process_deleted_is_not_found(client, blobs, regi
 
 
 def test_a_deleted_model_is_gone(client, settings):
+    assert scored(client, "people").status_code == 200
     assert client.delete("/v1/models/people").status_code == 204
     assert client.delete("/v1/models/people").status_code == 404
     assert client.get("/v1/models/people").status_code == 404
@@ -70,7 +71,9 @@ def test_what_is_needed_is_refused_with_its_reason(client):
         refused = client.delete(path)
         assert_refused(refused, 409, "version-in-use")
         assert "staging" in refused.json()["detail"]
+    assert scored(client, "people@staging").status_code == 200
     client.delete("/v1/models/people/aliases/staging")
+    assert scored(client, "people@staging").status_code == 404
     job = sampling(client, "people:1").json()["id"]
     refused = client.delete("/v1/models/people/versions/1")
     assert_refused(refused, 409, "version-in-use")

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import redis
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from models_store.jobs.leases import JobWork
@@ -46,6 +47,8 @@ def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_i
     assert isinstance(job["request"]["optimisation"]["batch_size"], int)
     assert isinstance(job["request"]["optimisation"]["seed"], int)
     assert client.get(response.headers["location"]).json() == job
+    assert job["queue"] == {"position": 1, "starts_in_seconds": None}
+    assert start(client, dataset_id).json()["queue"]["position"] == 2
 
 
 def test_datasets_of_a_training_that_waits_cannot_be_deleted(client, registry, dataset_id):
@@ -78,6 +81,12 @@ def test_an_estimate_tells_the_time_of_a_training_and_starts_none(client, datase
     later = estimate().json()
     assert later["trainings"] == 1
     assert later["seconds"] < usual["seconds"]
+    start(client, dataset_id)
+    claimed(work)
+    with client.app.state.database.write() as session:
+        session.execute(text("UPDATE job SET run_seconds = 12.345 WHERE state = 'succeeded'"))
+    queue = start(client, dataset_id).json()["queue"]
+    assert queue == {"position": 1, "starts_in_seconds": 12.3}
 
 
 class TestWithBroker:
@@ -230,6 +239,7 @@ def test_only_a_cancelled_or_failed_job_can_be_resumed(client, dataset_id, work)
     client.post(f"/v1/jobs/{job_id}/cancel")
     response = client.post(f"/v1/jobs/{job_id}/resume")
     assert (response.status_code, response.json()["state"]) == (202, "queued")
+    assert response.json()["queue"]["position"] == 1
     job = claimed(work)
     assert job.id == job_id
     assert work.release(job.id, job.attempt, failed=CRASHED) == "queued"
