@@ -1,6 +1,7 @@
 """Steps: their options, rows, optimisers, averages of weights, and what they take for zero."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -11,11 +12,15 @@ from torch.nn.utils import parameters_to_vector
 
 from flows import (
     FitOptions,
+    GaussianMixtureSpec,
     MadeSpec,
     MafSpec,
+    MixedColumn,
+    MixedSpec,
     NsfSpec,
     PlanarSpec,
     Potential,
+    RealNvpSpec,
     StepFactor,
     StepSchedule,
     VariationalOptions,
@@ -24,7 +29,12 @@ from flows import (
     fit,
     fit_variational,
 )
-from flows.defaults import default_flow
+from flows.defaults import (
+    candidate_flows,
+    default_epochs,
+    default_flow,
+    default_learning_rate,
+)
 from flows.training.denormals import denormals_as_zero
 from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import Optimiser
@@ -97,6 +107,67 @@ def test_splines_of_five_columns_of_many_rows_follow_affine_layers(rows, columns
     flow = default_flow(rows, columns)
     assert isinstance(flow, NsfSpec)
     assert bool(flow.affine_layers) is affine
+
+
+AFFINE = NsfSpec(affine_layers=3)
+SPIKED = MixedSpec(columns=[MixedColumn(spikes=[0.0])], flow=AFFINE)
+
+
+@pytest.mark.parametrize(
+    ("flow", "dim", "rows", "steps", "epochs"),
+    [
+        (GaussianMixtureSpec(), 3, 10_000, 100, 1000),
+        (MafSpec(), 3, 9_999, 100, 80),
+        (MafSpec(), 3, 10_000, 100, 160),
+        (MadeSpec(), 3, 10_000, 100, 160),
+        (NsfSpec(), 3, 10_000, 100, 80),
+        (AFFINE, 3, 9_999, 100, 80),
+        (AFFINE, 3, 10_000, 100, 140),
+        (SPIKED, 1, 10_000, 100, 140),
+        (replace(SPIKED, columns=[MixedColumn()]), 1, 10_000, 100, 40),
+        (replace(SPIKED, flow=MafSpec()), 1, 10_000, 100, 40),
+        (RealNvpSpec(), 3, 10_000, 100, 40),
+        (RealNvpSpec(), 3, 10_000, 1, 1000),  # few steps
+        (RealNvpSpec(), 20, 10_000, 10, 400),
+        (RealNvpSpec(), 100, 10_000, 10, 1000),
+        (RealNvpSpec(), 3, 10_000, 10_000, 20),
+        (MafSpec(), 3, 10_000, 1_250, 80),
+    ],
+)
+def test_default_epochs_suit_the_flow_and_the_table(flow, dim, rows, steps, epochs):
+    assert default_epochs(flow, dim, rows=rows, steps=steps) == epochs
+
+
+def test_default_rates_are_inverse_to_the_width_and_flows_grow_with_the_table():
+    narrow, wide = MafSpec(hidden=[8]), MafSpec(hidden=[64])
+    rates = [
+        default_learning_rate(flow, 3) for flow in (narrow, wide, replace(AFFINE, hidden=[64]))
+    ]
+    assert rates == [0.16 / 32, 0.16 / 64, 0.32 / 64]
+    assert default_learning_rate(wide, 128) == 0.16 / 64
+    assert default_learning_rate(wide, 129) == 1e-4
+    assert default_learning_rate(SPIKED, 1) == 3e-3
+    sizes = (9_999, 10_000, 99_999, 100_000)
+    hidden = [getattr(default_flow(rows, 3), "hidden", None) for rows in sizes]
+    assert hidden == [[width] * 2 for width in (32, 64, 64, 128)]
+
+
+@pytest.mark.parametrize(
+    ("effort", "columns", "tried"),
+    [
+        (0, 8, "gaussian_mixture maf nsf"),
+        (1, 8, "gaussian_mixture maf nsf maf"),
+        (2, 8, "gaussian_mixture maf nsf maf nsf realnvp naf maf nsf"),
+        (2, 9, "gaussian_mixture maf nsf maf nsf realnvp maf nsf"),
+    ],
+)
+def test_a_search_tries_more_flows_with_more_effort(effort, columns, tried):
+    flows = list(candidate_flows(MafSpec(hidden=[48, 8]), columns, effort=effort))
+    assert [flow.family for flow in flows] == tried.split()
+    hidden = [getattr(flow, "hidden", None) for flow in flows]
+    assert hidden[1:3] == [[48, 48]] * 2
+    if effort == 2:
+        assert hidden[-2:] == [[96, 96]] * 2
 
 
 @pytest.mark.gpu
