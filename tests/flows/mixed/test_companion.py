@@ -129,6 +129,14 @@ def test_a_conditional_density_is_as_uncertain_as_what_it_is_given() -> None:
     assert (questions().log_prob(rows, [0, 2]).standard_error == 0).all()
     assert (found.standard_error == given.standard_error).all()
     assert (given.standard_error > 0).all()
+    # A companion of other rows proposes what is hardly ever so.
+    misled = build(SPEC, 3, seed=1)
+    misled.load_state_dict(trained().state_dict())
+    others = example_rows() * torch.tensor([1, 1, 30])
+    misled.companion = fit_companion(misled.eval(), others[:500], others[500:], seed=0)
+    asks = Questions(compile_flow(misled))
+    assert (asks.log_prob(rows, [0, 2]).uncertain == 0).all()
+    assert (asks.log_prob(rows, [2], [0]).uncertain == 1).all()
 
 
 @pytest.mark.parametrize("high", [1.5, math.inf])

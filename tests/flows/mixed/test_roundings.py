@@ -62,6 +62,8 @@ def test_a_rare_value_of_many_digits_does_not_matter():
 def test_values_without_a_grid_stay():
     exact = noise() * 7
     assert torch.equal(rounded(exact, exact), exact)
+    data = torch.where(noise() < 0.6, exact.mul(10).round() / 10, exact)
+    assert share_on(rounded(7 * noise() + 0.0012, data), 0.1) == pytest.approx(0.6, abs=0.02)
 
 
 def test_no_value_is_rounded_to_a_spike():

@@ -73,6 +73,8 @@ def test_the_likelihood_of_the_training_rows_never_falls_while_a_number_is_fitte
     reached = [report.train_log_likelihood for report in reports[:-1]]
     assert len(reached) > 3
     assert all(after > before - 1e-4 for before, after in itertools.pairwise(reached))
+    best = reports[reports[-1].best_epoch - 1].robust_validation_log_likelihood
+    assert reports[-1].best_robust_validation_log_likelihood == pytest.approx(best)
 
 
 def test_constant_and_repeated_columns_and_few_rows_have_a_density():
