@@ -107,6 +107,7 @@ def test_cells_that_are_not_all_alike_are_text(kind):
     [
         (["f", "y"], "boolean", ("f", "y")),
         (["1.0", "0"], "boolean", (0, 1)),
+        (["x" * 128, "y" * 129], "category", ("x" * 128,)),
         (["x" * 129, "y" * 129], "category", ()),
     ],
 )
