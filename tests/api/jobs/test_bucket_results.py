@@ -22,7 +22,6 @@ from tests.api.serving import registered
 from tests.store.makers import LEASE_S, submitted
 from tests.support.bucket_servers import S3Server
 
-pytestmark = pytest.mark.cluster
 CONTENT = os.urandom(3 * 2**20 + 17)
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
 
