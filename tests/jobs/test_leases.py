@@ -54,6 +54,7 @@ def test_a_claim_sets_attempt_and_lease_by_the_databases_clock(jobs, work, datab
     assert job.lease_expires_at is not None
     assert timedelta(seconds=300) < job.lease_expires_at - now <= timedelta(seconds=900)
     assert (job.state, job.attempt) == (JobState.RUNNING, 1)
+    assert job.started_at is not None
     assert job == jobs.get(PROJECT, job.id)
     assert jobs.events(PROJECT, job.id)[-1].data == {"state": "running", "attempt": 1}
 

@@ -12,7 +12,7 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.errors import CancelledInsteadError, ConflictError, LimitError, NotFoundError
-from models_store.job_states import EventKind, Job, JobKind, JobRole, JobState
+from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import MOST_OPEN
@@ -244,7 +244,7 @@ def test_a_step_that_fails_is_tried_again_and_keeps_nobody_waiting(database, job
     alone = submitted(jobs)
     assert claimed(work).id == alone.id
     assert work.claim("worker", lease_s=LEASE_S) is None
-    assert f"the next step of {broken.id} failed" in caplog.text
+    assert caplog.text.count(f"the next step of {broken.id} failed") == 1, "it waits meanwhile"
     waits = jobs.get(PROJECT, broken.id)
     assert waits.state is JobState.RUNNING
     assert waits.not_before is not None
@@ -273,10 +273,14 @@ def test_a_parent_whose_step_fails_each_time_fails(database, jobs, work):
 
 
 def test_children_keep_the_place_of_their_parent_in_the_queue(jobs: Jobs, work: JobWork) -> None:
-    parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
-    later = submitted(jobs)
+    needs = {"priority": 7, "accelerator": Accelerator.PREFERRED, "memory_bytes": 2**30}
+    search = a_search(trials=2, stages=((2, 1.0),))
+    parent = submitted(jobs, role=JobRole.PARENT, request=search, **needs)
+    later = submitted(jobs, **needs)
+    assert work.claim("small", lease_s=LEASE_S, memory_bytes=2**29) is None
     children = [claimed(work) for _ in range(2)]
-    assert {child.parent_id for child in children} == {parent.id}
+    told = {(child.parent_id, child.priority, child.accelerator) for child in children}
+    assert told == {(parent.id, 7, Accelerator.PREFERRED)}
     assert claimed(work).id == later.id
 
 
