@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from app.models import exports
 from models_store.files.blobs import Blobs
 from tests.api.conftest import JSON, assert_refused, files_of
+from tests.support.waiting import Clock
 
 ROWS = json.dumps({"rows": [[170, 70, 40]]})
 
@@ -54,14 +55,15 @@ def test_a_version_that_another_process_deleted_is_not_found(client, blobs, regi
     assert_refused(scored(client, "people:2"), 404, "not-found")
 
 
-def test_a_deleted_model_is_gone(client, settings):
+def test_a_deleted_model_is_gone(client, settings, monkeypatch):
+    monkeypatch.setattr("app.remembered.time", Clock())
     assert scored(client, "people").status_code == 200
     assert client.delete("/v1/models/people").status_code == 204
+    assert scored(client, "people").status_code == 404
     assert client.delete("/v1/models/people").status_code == 404
     assert client.get("/v1/models/people").status_code == 404
     assert client.get("/v1/models/people/versions").status_code == 404
     assert client.get("/v1/models").json()["items"] == []
-    assert scored(client, "people").status_code == 404
     assert files_of(settings) == []
 
 

@@ -242,7 +242,7 @@ def test_other_projects_see_nothing_and_bad_times_are_named(settings):
         assert client.get(at, headers=theirs).status_code == 404
         make(client, **theirs)
         assert client.get(at, headers=theirs).json()["rows"] == 0
-        times = {"since": "2026-12-02T00:00:00Z", "until": "2026-12-01T00:00:00Z"}
+        times = {"since": "2026-12-01T00:00:00Z", "until": "2026-12-01T00:00:00Z"}
         refused = client.get(at, headers=mine, params=times)
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["parameter"] == "until"
