@@ -189,7 +189,7 @@ def test_a_file_that_is_sent_in_parts_has_the_scores_of_the_whole(
 
 
 def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(service, tmp_path):
-    cutting = Client(Settings(service.url, rows_per_request=2))
+    cutting = Client(Settings(service.url, rows_per_request=1))
     file = tmp_path / "rows.csv"
     record = b'170,70,40,"two\r\nlines"\r\n'
     file.write_bytes(b"height,weight,age,note\r\n" + 5 * record)
@@ -197,8 +197,8 @@ def test_the_records_of_csv_are_not_cut_and_an_error_says_in_which_part_it_is(se
     cutting.log_prob("people", file, to=text, extra="ignore")
     assert text.getvalue().count(b"\n") == 6
 
-    file.write_bytes(b"height,weight,age\n170,70,40\n170,70,40\n170,tall,40\n")
-    with pytest.raises(ApiError, match="after 2 rows"):
+    file.write_bytes(b"height,weight,age\n170,70,40\n170,tall,40\n")
+    with pytest.raises(ApiError, match="after 1 rows"):
         cutting.log_prob("people", file, to=io.BytesIO())
     for suffix in (".npy", ".arrows", ".parquet"):
         (tmp_path / f"rows{suffix}").write_bytes(b"no table")
@@ -527,13 +527,18 @@ def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
 
 
 def test_the_reasons_of_a_row_begin_with_the_least_usual(scripted: ScriptedServer) -> None:
-    differences = [{"shop": -1.0, "amount": -9.0}, {"shop": -3.0, "amount": 0.5}]
+    differences = [
+        {"shop": -1.0, "amount": -9.0},
+        {"shop": -3.0, "amount": 0.5, "a": -2.0, "b": -4.0, "c": -1.5},
+    ]
     scripted.replies = [a_json({**ANSWER, "difference": differences})]
     with Client(scripted.url) as client:
         found = client.explain("m", FRAME)
 
     assert list(found.reasons(0)) == ["amount", "shop"]
-    assert list(found.reasons(1)) == ["shop", "amount"]
+    assert list(found.reasons(1)) == ["b", "shop", "a", "c", "amount"]
+    assert found.describe(0) == "amount -9.0; shop -1.0"
+    assert found.describe(1) == "b -4.0; shop -3.0; a -2.0"
 
 
 def test_each_column_is_given_those_before_it(scripted: ScriptedServer) -> None:

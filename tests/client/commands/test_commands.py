@@ -169,16 +169,18 @@ def test_the_demo_shows_the_most_unusual_row_by_its_number_with_what_is_usual(as
 
 def test_each_field_of_a_refusal_is_told_once(asked: ScriptedServer) -> None:
     wrong = [
-        {"detail": d, "pointer": f"/{p}"} for d, p in (("odd", "a"), ("Two.", "b"), ("x", "c"))
+        {"detail": "odd", "pointer": "/a/~01"},
+        {"detail": "Two.", "parameter": "b"},
+        {"detail": "x", "column": "c"},
     ]
     problem = {"title": "Wrong", "status": 422, "detail": "Two.", "type": "/problems/validation"}
     problem["errors"] = [*wrong, {"detail": "bare"}]
     asked.replies = [a_json(problem, 422), a_json(problem | {"detail": "`c` is x."}, 422)]
     page = f"  Wrong (status 422): {asked.url}/problems/validation"
-    fields = ["  a: odd", "  The field is b.", "  c: x", "  bare", page]
+    fields = ["  a.~1: odd", "  The field is b.", "  c: x", "  bare", page]
     assert run("show", "m", status=1).stderr.splitlines() == ["densityd: Two.", *fields]
     told = run("show", "m", status=1).stderr.splitlines()
-    assert told == ["densityd: `c` is x.", "  a: odd", "  b: Two.", "  bare", page]
+    assert told == ["densityd: `c` is x.", "  a.~1: odd", "  b: Two.", "  bare", page]
 
 
 def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str) -> None:
