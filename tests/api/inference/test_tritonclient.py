@@ -106,7 +106,7 @@ def test_samples_of_a_seed(triton):
     found = triton.infer("people:sample", given, model_version="1")
     rows = found.as_numpy("rows")
     assert rows.shape == (5, 3)
-    again = triton.infer("people:sample", given)
+    again = triton.infer("people:1:sample", given)
     np.testing.assert_array_equal(rows, again.as_numpy("rows"))
 
 

@@ -84,10 +84,13 @@ def found(column: Tensor) -> tuple[float, float, float]:
     return noise.steps.item(), noise.widths.item(), noise.spikes.item()
 
 
-def spiky(every: int) -> Tensor:
-    column = normal()
+def spiky(every: int, column: Tensor | None = None) -> Tensor:
+    column = normal() if column is None else column
     column[::every] = 0.0
     return column
+
+
+COUNTS = spiky(3, integers(1, 100))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,8 @@ def spiky(every: int) -> Tensor:
         # Samples are not rounded to it.
         pytest.param(integers(0, 100) * 0.1 + 0.03, 0.0, 0.1, 0.0, id="a grid away from 0"),
         pytest.param(spiky(3), 0.0, 0.5 * float(spiky(3).std(correction=0)), 1 / 3, id="a spike"),
+        pytest.param(COUNTS, 1.0, 0.5 * float(COUNTS.std(correction=0)), 1 / 3, id="counts and 0"),
+        pytest.param(spiky(3, integers(1, 4)), 1.0, 1.0, 0.0, id="a step wider than a spike"),
         pytest.param(spiky(30), 0.0, 0.0, 0.0, id="a rare repeated value is no spike"),
     ],
 )
