@@ -196,6 +196,7 @@ def test_names_that_cannot_stay_are_mended_with_a_warning(cells):
     names, _, warnings = cells(b"a,a,,b\n1,2,3,4\n5,6,7,8\n")
     assert (names, "renamed" in warnings) == (["a", "a_2", "x3", "b"], True)
     assert cells(b"a,a,a_2,b\n1,2,3,4\n5,6,7,8\n")[0] == ["a", "a_3", "a_2", "b"]
+    assert cells(b",b,x1\n1,2,3\n5,6,7\n")[0] == ["x1_2", "b", "x1"]
     joined = "👩\u200d🔬"  # one emoji of two
     names, _, warnings = cells(f"{joined},b\u202e\n1,2\n3,4\n".encode())
     assert names == [joined, "b"]

@@ -18,12 +18,13 @@ from models_store.errors import BlobDiskError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model, load_state, save_state
 from models_store.files.store_address import StoreAddress
+from models_store.job_states import JobKind
 from models_store.records import Dataset
 from models_store.requests.training import AcceptedSplit, AcceptedTraining
 from models_store.splits import split_rows
 from tabular.columns import Column
 from tests.jobs.workers.place import EPOCHS, Place, epochs, ref, result, run, task_of
-from tests.store.makers import split_of
+from tests.store.makers import claimed, split_of
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import CheckpointRef, EpochDone, Interrupted, Message, Note, Tick
 from workers.trainer.checkpoints import Checkpoints
@@ -258,17 +259,17 @@ def test_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> Non
 
 
 def test_datasets_of_their_own_are_used_whole_for_validation_and_test(place: Place) -> None:
-    dataset, other = place.add_dataset(), place.add_dataset(rows=77, seed=5)
-    task = task_of(place, dataset)
-    split = task.request["split"] | {"train": 1.0, "validation": 0.0, "test": 0.0}
-    changes = {"request": task.request | {"split": split}, "test_dataset": ref(other)}
-    task = task.model_copy(update=changes | {"validation_dataset": ref(other)})
+    dataset, validation, test = (place.add_dataset(rows=rows) for rows in (600, 77, 55))
+    fractions = {"train": 1.0, "validation": 0.0, "test": 0.0}
+    others = {"validation_dataset_id": validation.id, "test_dataset_id": test.id}
+    split = split_of(**fractions, **others)
+    accepted = AcceptedTraining.model_validate(task_of(place, dataset).request)
+    place.start(JobKind.TRAINING, accepted.model_copy(update={"split": split}))
 
-    metrics = result(run(task)).metrics
+    metrics = result(run(place.assigned(claimed(place.work)))).metrics
 
-    assert metrics["train_rows"] == 600
-    assert metrics["validation_rows"] == metrics["test_rows"] == 77
-    assert metrics["validation_log_likelihood"] == metrics["test_log_likelihood"]
+    rows = [metrics[f"{part}_rows"] for part in ("train", "validation", "test")]
+    assert rows == [600, 77, 55]
 
 
 def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) -> None:
