@@ -122,6 +122,7 @@ def test_what_is_wrong_with_a_text_is_told_with_its_place(refuse: Refuse) -> Non
 
 def test_more_values_than_allowed_are_refused_before_they_are_objects() -> None:
     assert parse_json(b'["{\\\\", "[\\"[["]', max_lists=1) == ["{\\", '["[[']
+    assert parse_json(b'["' + b"[" * 70_000 + b'"]', max_lists=1)
     with pytest.raises(JsonError, match="at most 3"):
         parse_json(b"[[],[],[]]", max_lists=3)
 

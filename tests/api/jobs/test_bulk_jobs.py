@@ -379,8 +379,11 @@ def test_a_job_scores_them_alike(client, supervisor, typed):
 def test_a_job_fills_gaps_as_the_route_does(client, supervisor, typed):
     wanted = {"fill": "median", "level": 0.8, "seed": 5}
     body = {"model": "table", "dataset_id": typed["id"], "output": "csv", **wanted}
+    columns = client.get("/v1/models/table/versions/1").json()["columns"]
+    body["given"] = columns[::-1]
     job = client.post("/v1/jobs/imputation", json=body).json()
     assert (job["role"], job["request"]["part_rows"]) == ("parent", 250)
+    assert job["request"]["given"] == columns
     while client.get(f"/v1/jobs/{job['id']}").json()["state"] in ("queued", "running"):
         supervisor.run_next()
     job = client.get(f"/v1/jobs/{job['id']}").json()

@@ -129,6 +129,19 @@ def test_a_linear_regression_and_known_loadings_tell_their_exact_evidence(place:
         assert metrics["exact_log_evidence"] == pytest.approx(exact, rel=1e-5)
 
 
+def test_latent_variables_are_judged_by_rows_that_they_were_not_fitted_to(place: Place) -> None:
+    table = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    found = []
+    for moved in (0, 5):
+        table[np.random.default_rng(1).permutation(50)[:10]] += moved  # the optimisation's seed
+        dataset = place.add_table(table)
+        latent = {"dataset_id": dataset.id, "likelihood": "gaussian", "dim": 2, "held_out": 0.2}
+        found.append(result(run(task_of(place, {"latent": latent}, dataset=dataset))))
+    assert len({one.version["checkpoint_sha256"] for one in found}) == 1
+    assert [one.metrics["judged_rows"] for one in found] == [10, 10]
+    assert found[0].metrics["log_evidence"] > found[1].metrics["log_evidence"] + 1
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the model of a fit of the banana that nobody disturbed."""
