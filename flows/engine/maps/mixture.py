@@ -123,8 +123,8 @@ def forward(f: Feature) -> tuple[Vector, Vector]:
             z = (x - side * centre) * exp(-log_scale)
             z_factor, z_power, z_square = tail_terms(z)
             height = (square - z_square - power + log_weight).at_most(_MOST_POWER)
-            tail = z_factor * exp((z_power + height).at_most(_MOST_POWER))
-            whole = exp((most + log_weight).at_most(_MOST_POWER)) - tail
+            tail = z_factor * exp(z_power + height)
+            whole = exp(most + log_weight) - tail
             slope = exp((height - log_scale - HALF_LOG_TWO_PI).at_most(_MOST_POWER))
             return [total + whole.where(z > 0.0, tail), density + slope]
 
