@@ -74,13 +74,44 @@ def test_columns_of_thousands_of_levels_have_few_bins_in_pairs():
     assert len(meshes) == 2
     assert all(mesh.size <= 64**2 for mesh in meshes)
     assert [round(float(mesh.sum()), 6) for mesh in meshes] == [1, 1]  # no row is lost
+    places = list(range(0, levels, 2500))
+    assert figure.axes[0].get_xticks().tolist() == places
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()][1] == "level 2500"
+
+
+def test_pairs_are_counted_as_shares_of_all_rows():
+    scale = typed(labels=["a", "b"], numbers=[0, 1])
+    rows = np.array([[0, 0], [0, 1], [1, 1], [np.nan, 1]])
+    for axes in drawn("pairs", rows, [scale] * 2).axes:
+        mesh = axes.collections[0]
+        assert mesh.get_array().filled(0).tolist() == [[0.25, 0], [0.25, 0.25]]
+        assert mesh.norm.vmax == 0.25
+
+
+def test_values_are_counted_beside_their_spikes_and_gaps():
+    rows = np.array([0, 0, 1, 2, 3, -999, -999, np.nan])[:, None]
+    [axes] = drawn("marginals", rows, [typed(spikes=[-999])]).axes
+    values, edges, _ = axes.patches[0].get_data()
+    assert values.tolist() == [0.25, 0.125, 0.125, 0.125]
+    assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
+    shares = "data 25.0%, samples 25.0%", "data 12.5%, samples 12.5%"
+    assert axes.get_xlabel() == f"c0\n= -999: {shares[0]}\nmissing: {shares[1]}"
+
+
+def test_noise_far_outside_is_counted():
+    numbers = {"noise": np.array([[9.0], [-10.0], [0.0]]), "normal": np.arange(-1, 2)}
+    axes = draw(PlotKind.NOISE, {"names": np.array(["a"]), **numbers}).axes[0]
+    assert (axes.get_title(), axes.get_xlim()) == ("a (2 outside)", (-8, 8))
+    assert axes.lines[1].get_ydata().tolist() == [-10, 0, 9]
 
 
 def test_dates_beyond_all_years_are_left_out():
     day = 86_400.0
     rows = np.array([[1e15, 0.0], [-1e300, day], [day, 2 * day], [2 * day, 3 * day]])
+    rows = np.append(rows, [[9999 * day, day]], axis=0)
     for kind in ("marginals", "pairs"):
-        drawn(kind, rows, [typed(is_date=True)] * 2)
+        figure = drawn(kind, rows, [typed(is_date=True, spikes=[9999 * day])] * 2)
+        assert figure.axes[0].get_xlim() == (1, 2)
 
 
 def test_bars_count_the_levels_by_their_numbers_and_the_missing_cells():
@@ -90,6 +121,14 @@ def test_bars_count_the_levels_by_their_numbers_and_the_missing_cells():
     heights = [bar.get_height() for bar in axes.containers[0]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "a", "missing"]
     assert heights == pytest.approx([0.2, 0.4, 0.2])
+
+
+def test_the_most_frequent_levels_have_bars():
+    levels = list(range(12))
+    rows = np.repeat(levels, np.add(levels, 1))[:, None]
+    scale = typed(labels=[str(level) for level in levels], numbers=levels)
+    [axes] = drawn("marginals", rows, [scale]).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == scale["labels"][2:]
 
 
 def numbers_of(kind: PlotKind) -> dict[str, np.ndarray]:
@@ -132,10 +171,12 @@ def test_a_learning_curve_marks_the_epoch_that_was_kept():
     labels = [text.get_text() for text in legend.get_texts()]
     assert "validation rows, far ones bounded (chooses the epoch)" in labels
     assert "kept: epoch 2, 3.000 nats" in labels
+    assert [list(line.get_xdata()) for line in axes.lines[-2:]] == [[2, 2], [2]]
 
 
 def test_the_kept_epoch_is_known_of_a_curve_that_leaves_it_out():
-    curve = {"at": np.array([1.0, 5.0, 9.0]), DECIDES: np.array([-3.0, np.nan, -2.0])}
+    told = [-3.0, np.nan, -7.0, -2.0]
+    curve = {"at": np.array([1.0, 5.0, 9.0, 9.0]), DECIDES: np.array(told)}
     for metrics, kept in (
         ({"best_epoch": 9, DECIDES_BEST: -4.0}, (9.0, -2.0)),
         ({"best_epoch": 1, DECIDES_BEST: -4.0}, (1.0, -3.0)),
