@@ -285,8 +285,8 @@ def test_a_version_is_promoted_exported_and_imported(tmp_path, monkeypatch):
     assert "best -> 1" in run("list", "models").stdout
     monkeypatch.chdir(tmp_path)
     assert run("export", "ranked@best").stdout == "ranked-1.safetensors\n"
-    assert run("export", "ranked@best", "-o", "r.onnx").stdout == "r.onnx\n"
-    onnx.checker.check_model("r.onnx")
+    assert run("export", "ranked@best", "-o", "r.ONNX").stdout == "r.ONNX\n"
+    onnx.checker.check_model("r.ONNX")
     assert ".safetensors or .onnx" in run("export", "ranked", "-o", "r.bin", status=2).stderr
     assert run("import", "ranked-1.safetensors", "--model", "copied").stdout == "copied:1\n"
     with Client() as client:
