@@ -53,6 +53,12 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
 ):
     monkeypatch.setattr("models_store.database.announcements.MAX_WAITING", 3)
     monkeypatch.setattr("models_store.webhooks.deliveries.MAX_KEPT", 2)
+    other = webhooks.create(PROJECT, URL, events=["job.failed"])
+    for _ in range(2):
+        webhooks.test(PROJECT, other.id)
+    [due] = deliveries.take(8, {}, lease_s=60)
+    deliveries.end(due.id, due.attempt, Outcome(status=200))
+    deliveries.take(8, {}, lease_s=60)
     for _ in range(3):
         webhooks.test(PROJECT, webhook.id)
     with pytest.raises(ConflictError):
@@ -66,6 +72,7 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
         deliveries.end(due.id, due.attempt, Outcome(status=200))
     kept = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
     assert [one.id for one in kept] == [one.id for one in made[:2]]
+    assert len(webhooks.deliveries(PROJECT, other.id, limit=10).items) == 2
 
 
 def test_every_end_of_a_job_is_written_with_it(database, webhooks, webhook):
@@ -113,11 +120,15 @@ def test_a_delivery_is_taken_once_and_again_after_its_lease(
     assert waits(database) == 2
 
 
-def test_slow_receivers_of_a_project_keep_two_places(webhooks, deliveries):
-    for project, number in ((PROJECT, 4), ("other", 1)):
+def test_slow_receivers_of_a_project_keep_two_places(database, webhooks, deliveries):
+    for project, number in (("other", 1), (PROJECT, 5)):
         for _ in range(number):
             made = webhooks.create(project, URL, events=ALL)
             webhooks.test(project, made.id)
+    with database.write() as session:
+        longest = WebhookDeliveryRow.webhook_id == made.id
+        session.execute(update(WebhookDeliveryRow).where(longest).values(due_at=db_now(-60)))
+    assert [due.webhook_id for due in deliveries.take(1, {}, lease_s=60)] == [made.id]
     taken = deliveries.take(8, {}, lease_s=60)
     assert sorted(due.project for due in taken) == sorted([PROJECT, PROJECT, "other"])
     assert deliveries.take(5, {PROJECT: 2, "other": 1}, lease_s=60) == []
@@ -152,11 +163,24 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
     assert webhooks.get(PROJECT, webhook.id).disabled_at is None
 
 
-def test_a_receiver_that_is_gone_is_left_at_once(webhooks, deliveries, webhook):
+def test_a_receiver_that_is_gone_is_left_at_once(database, webhooks, webhook):
+    deliveries = Deliveries(database, pauses_s=(0,))
+    webhooks.test(PROJECT, webhook.id)
+    for outcome in (Outcome(status=500, error="It failed."), Outcome(status=200)):
+        [due] = deliveries.take(8, {}, lease_s=60)
+        deliveries.end(due.id, due.attempt, outcome)
+    assert webhooks.get(PROJECT, webhook.id).disabled_at is None, "its last attempt succeeded"
     webhooks.test(PROJECT, webhook.id)
     [due] = deliveries.take(8, {}, lease_s=60)
+    other = webhooks.create(PROJECT, URL, events=ALL)
+    webhooks.test(PROJECT, other.id)
     deliveries.end(due.id, 1, Outcome(status=410, error="The receiver answered 410."))
     assert webhooks.get(PROJECT, webhook.id).disabled_at is not None
+    deliveries.end(due.id, 1, Outcome(status=200))
+    gone, done = webhooks.deliveries(PROJECT, webhook.id, limit=9).items
+    assert (gone.delivered, gone.status, done.error) == (False, 410, None)
+    assert webhooks.get(PROJECT, other.id).disabled_at is None
+    assert waits(database) == 1
 
 
 def test_projects_see_their_own_and_deletions_leave_nothing(database, webhooks, webhook):
