@@ -403,6 +403,8 @@ def test_a_model_has_so_many_reviews_and_its_successor_none(
     monkeypatch.setattr("models_store.reviews.MAX_REVIEWS", 2)
     trained(jobs, work)
     reviews, digests = Reviews(database), ["0" * 64, "1" * 64]
+    trained(jobs, work, model_name="other")
+    reviews.set(PROJECT, "other", digests[0], "confirmed")
     for digest in digests:
         reviews.set(PROJECT, NAME, digest, "confirmed")
     with pytest.raises(LimitError):
@@ -413,3 +415,4 @@ def test_a_model_has_so_many_reviews_and_its_successor_none(
     registry.delete_model(PROJECT, NAME)
     trained(jobs, work)
     assert reviews.of(PROJECT, NAME, digests) == {}
+    assert reviews.of(PROJECT, "other", digests) == {digests[0]: "confirmed"}

@@ -124,9 +124,10 @@ def test_the_first_key_is_made_once_and_does_not_come_back(database, tmp_path):
 def test_a_rotated_key_ends_with_its_grace_unless_it_would_expire_before(
     database, keys, days, grace_s, ends_s
 ):
-    old = keys.create("p", Scope.READ, expires_days=days, rate=5.0)
+    old = keys.create("p", Scope.WRITE, expires_days=days, rate=5.0, label="nightly")
     new = keys.rotate("p", old.key.id, grace_s=grace_s)
     assert (new.key.expires_at, new.key.rate) == (old.key.expires_at, 5.0)
+    assert (new.key.scope, new.key.label) == (Scope.WRITE, "nightly")
     assert keys.bearer(old.token) is not None
     with database.write() as session:  # as if so much time had passed, and a minute more
         moved = ApiKeyRow.expires_at - text("interval '1 second' * :passed")

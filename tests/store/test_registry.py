@@ -146,27 +146,32 @@ def test_an_alias_moves_only_from_the_revision_that_was_seen(aliases: Aliases) -
 
 @pytest.mark.usefixtures("model")
 def test_the_history_of_aliases_has_each_change_once_with_its_reason(
-    registry, aliases, monkeypatch
+    registry, aliases, jobs, work, monkeypatch
 ):
+    trained(jobs, work, name="other")
+    aliases.set(PROJECT, "other", "best", version=1)
+
     def history() -> list[tuple[str, int | None, str | None]]:
         page = aliases.changes(PROJECT, "shuttle", limit=10)
         return [(one.alias, one.version, one.reason) for one in page.items]
 
     for version, reason in ((1, None), (1, None), (2, "fewer"), (2, "fewer alarms")):
         aliases.set(PROJECT, "shuttle", "production", version=version, reason=reason)
-    aliases.set(PROJECT, "shuttle", "best", version=2)
+    aliases.set(PROJECT, "shuttle", "best", version=2, reason="fewer alarms")
     aliases.delete(PROJECT, "shuttle", "production")
     changes = [
         ("production", None, None),
-        ("best", 2, None),
+        ("best", 2, "fewer alarms"),
         ("production", 2, "fewer alarms"),
         ("production", 2, "fewer"),
         ("production", 1, None),
     ]
     assert history() == changes
     monkeypatch.setattr("models_store.aliases.MAX_CHANGES", 2)
+    aliases.set(PROJECT, "other", "best", version=1, reason="again")
     aliases.set(PROJECT, "shuttle", "best", version=1)
     assert history() == [("best", 1, None), changes[0]]
+    assert len(aliases.changes(PROJECT, "other", limit=10).items) == 2
     aliases.delete(PROJECT, "shuttle", "best")
     registry.delete_model(PROJECT, "shuttle")
     with pytest.raises(NotFoundError):

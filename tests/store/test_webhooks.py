@@ -121,14 +121,13 @@ def test_a_delivery_is_taken_once_and_again_after_its_lease(
 
 
 def test_slow_receivers_of_a_project_keep_two_places(database, webhooks, deliveries):
-    for project, number in (("other", 1), (PROJECT, 5)):
-        for _ in range(number):
-            made = webhooks.create(project, URL, events=ALL)
-            webhooks.test(project, made.id)
+    hooks = [webhooks.create(project, URL, events=ALL) for project in ("other", *[PROJECT] * 5)]
+    for hook in hooks:
+        webhooks.test(hook.project, hook.id)
     with database.write() as session:
-        longest = WebhookDeliveryRow.webhook_id == made.id
+        longest = WebhookDeliveryRow.webhook_id == hooks[-1].id
         session.execute(update(WebhookDeliveryRow).where(longest).values(due_at=db_now(-60)))
-    assert [due.webhook_id for due in deliveries.take(1, {}, lease_s=60)] == [made.id]
+    assert [due.webhook_id for due in deliveries.take(1, {}, lease_s=60)] == [hooks[-1].id]
     taken = deliveries.take(8, {}, lease_s=60)
     assert sorted(due.project for due in taken) == sorted([PROJECT, PROJECT, "other"])
     assert deliveries.take(5, {PROJECT: 2, "other": 1}, lease_s=60) == []
