@@ -278,6 +278,7 @@ def test_datasets_weights_and_results_count_against_the_quota(database, registry
         registry.add_dataset(a_dataset(bytes=11), max_bytes=before + 10)
     with pytest.raises(LimitError):
         jobs.submit(a_job(), max_bytes=before - 1)
+    jobs.submit(a_job(), max_bytes=before)
     with pytest.raises(LimitError):
         registry.add_version(PROJECT, "m", a_version(job), max_bytes=before)
     assert bytes_stored(database) == before

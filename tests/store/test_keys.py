@@ -82,6 +82,7 @@ def test_a_project_has_a_plain_name_and_days_and_rates_are_above_0(keys):
     for wrong in ({"expires_days": 0}, {"expires_days": 1e9}, {"rate": 0}, {"rate": float("nan")}):
         with pytest.raises(ValueError, match="above 0"):
             keys.create("p", Scope.READ, **wrong)
+    assert keys.create("p", Scope.READ, expires_days=1e6, rate=1e6).key.rate == 1e6
 
 
 def test_the_secret_is_nowhere_in_the_database(keys, database):
