@@ -11,6 +11,7 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
 from models_store.errors import ConflictError, NotFoundError, RequestError
+from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.webhooks.addresses import check_url, is_public
@@ -180,6 +181,14 @@ def test_a_receiver_that_is_gone_is_left_at_once(database, webhooks, webhook):
     assert (gone.delivered, gone.status, done.error) == (False, 410, None)
     assert webhooks.get(PROJECT, other.id).disabled_at is None
     assert waits(database) == 1
+    told = {figure.name: figure.values for figure in JobFigures(database).read()}
+    assert told["webhook_deliveries"] == {("failing",): 0, ("given_up",): 1}
+    assert told["webhooks_disabled"] == {(): 1}
+    with database.write() as session:
+        old = WebhookDeliveryRow.id == done.id
+        session.execute(update(WebhookDeliveryRow).where(old).values(ended_at=db_now(-7 * 86_400)))
+    deliveries.forget()
+    assert [one.id for one in webhooks.deliveries(PROJECT, webhook.id, limit=9).items] == [gone.id]
 
 
 def test_projects_see_their_own_and_deletions_leave_nothing(database, webhooks, webhook):
