@@ -254,6 +254,7 @@ def test_a_preview_tells_what_mends_a_table_and_stores_nothing(client, settings)
             if remedy["option"] in {"drop_rows", "merge_levels"}:
                 options[remedy["option"]] = json.dumps(remedy["value"])
     mended = preview(client, MESSY, **options).json()
+    assert mended["last_rows"][-1][0] == "08.03.2025"
     assert [column["type"] for column in mended["columns"]] == ["datetime", "category", "number"]
     assert mended["columns"][1]["merged"]
     assert_nothing_was_left(client, settings)

@@ -392,9 +392,11 @@ def test_a_job_fills_gaps_as_the_route_does(client, supervisor, typed):
     children = client.get("/v1/jobs", params={"parent_id": job["id"]}).json()["items"]
     assert {child["result"] for child in children} == {None}
     found = list(csv.DictReader(io.StringIO(client.get(job["result"]["url"]).text)))
-    query = "&".join(f"{name}={value}" for name, value in wanted.items())
     answer = client.post(
-        f"/v1/models/table/impute?{query}", content=BODY, headers={**CSV, "Accept": "text/csv"}
+        "/v1/models/table/impute",
+        params={**wanted, "given": columns[::-1]},
+        content=BODY,
+        headers={**CSV, "Accept": "text/csv"},
     )
     expected = list(csv.DictReader(io.StringIO(answer.text)))
     rows = list(csv.DictReader(io.StringIO(BODY.decode())))
