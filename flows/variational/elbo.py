@@ -198,7 +198,7 @@ class _Trainer:
         self._learns = any(one.requires_grad for one in weights)  # the target, too, by its ELBO
         self._options = options
         self._optimiser = make_optimiser(
-            [one for one in flow.parameters() if one.requires_grad],
+            flow.parameters(),
             options.optimiser,
             learning_rate=options.learning_rate,
         )

@@ -325,6 +325,22 @@ def test_other_numbers_are_unseen_and_gaps_are_a_level_where_there_were_some():
     assert back.nan_to_num(99).tolist() == [[99, 99, -1], [0, 1, 0.2]]
 
 
+def test_levels_whose_numbers_are_near_each_other_begin_alike():
+    values = (torch.arange(20.0) * 7 % 20).tolist()
+    columns = [MixedColumn(levels=20, values=values), MixedColumn(levels=2), MixedColumn()]
+    rows = (
+        torch.arange(400.0).double()[:, None]
+        // torch.tensor([1, 20, 1])
+        % torch.tensor([20, 2, 400])
+    )
+    for inner in (MafSpec(layers=1, hidden=[16], batch_norm=None), SPEC.flow):
+        flow = build(MixedSpec(columns=columns, flow=inner, hidden=[16], rows=400), 3, seed=0)
+        fit_encoding(flow, rows)
+        with torch.no_grad():
+            parts = flow.eval().log_prob_parts(rows[:20])
+        assert (parts.diff(dim=0).square().mean(dim=0) < 0.3 * 2 * parts.var(dim=0)).all(), parts
+
+
 def test_weights_from_before_samples_were_rounded_are_read() -> None:
     spec = MixedSpec(flow=MafSpec(layers=1, hidden=[4]), hidden=[4])
     flow, earlier = build(spec, 2, seed=0), build(spec, 2, seed=1)
