@@ -80,7 +80,7 @@ def test_wrong_options_of_a_training_are_told_before_anything_is_sent(table, url
 
 def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> None:
     options = ["-o", "types.age=ignored", "-o", 'exclude=["weight"]', "-o", "tags.team=space"]
-    options += ["-o", "name=5", "-o", "max_levels=7"]
+    options += ["-o", "name=5", "-o", "max_levels=7", "-o", "types.height=category"]
     command = ["train", table, "--model", "once", "--no-wait", "--set", "tags.stage=trial"]
     first = run(*command, *options).stderr
     again = run(*command, *options).stderr
@@ -90,7 +90,7 @@ def test_a_table_is_uploaded_once_with_its_options(table: Path, url: str) -> Non
     with Client(url) as client:
         [dataset] = client.datasets.list(tags={"team": "space"})
         columns = {column.name: column.type for column in client.datasets.get(dataset.id).columns}
-        assert columns == {"height": "number", "weight": "ignored", "age": "ignored"}
+        assert columns == {"height": "category", "weight": "ignored", "age": "ignored"}
         assert dataset.name == "5"
         jobs = list(client.jobs.list(model_name="once"))
         assert [job.tags for job in jobs] == [{"stage": "trial"}] * 2

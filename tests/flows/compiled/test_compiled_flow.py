@@ -23,7 +23,7 @@ from flows import (
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec
 from flows.bijections.compose import Chain
-from flows.ensemble import mix
+from flows.ensemble import mix, mix_parts
 from flows.preprocess import Preprocessing, Standardise
 from tests.flows.cases import CASES, Case, draw, enlarged, example_rows, find, trained_flow
 
@@ -192,8 +192,14 @@ def test_a_far_row_has_quantile_0_and_a_row_that_lacks_a_value_none():
 
 def test_a_row_beyond_one_member_of_an_ensemble_is_scored_by_the_others():
     scores = torch.tensor([[math.nan, math.nan], [0.0, math.nan]])
-    found = mix(scores, torch.tensor([0.25, 0.75])).tolist()
+    weights = torch.tensor([0.25, 0.75])
+    found = mix(scores, weights).tolist()
     assert found == pytest.approx([math.log(0.75), math.nan], nan_ok=True)
+    # P(d) and p(x | d) of the mixture, whose product is its density.
+    shares = torch.tensor([[[0.2, 3.0]], [[0.6, 5.0]]])
+    exact = [0.25 * 0.2 + 0.75 * 0.6, 0.25 * 0.2 * 3 + 0.75 * 0.6 * 5]
+    [parts] = mix_parts(shares.log(), weights).exp().tolist()
+    assert parts == pytest.approx([exact[0], exact[1] / exact[0]])
 
 
 LOGIT = build(

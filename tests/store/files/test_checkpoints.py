@@ -8,7 +8,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from flows import FitState, Flow, FlowSpec, MadeSpec, MafSpec, RealNvpSpec, build
+from flows import (
+    FitState,
+    Flow,
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    MixedColumn,
+    MixedSpec,
+    RealNvpSpec,
+    build,
+    fit_encoding,
+)
+from flows.mixed.companion_fitting import fit_companion
 from models_store.errors import BlobCorruptError, CheckpointMismatchError, ModelFileError
 from models_store.exports.exported_files import RECORD_KEY, read_record
 from models_store.files.blobs import Blobs, StoredBlob
@@ -59,6 +71,24 @@ def test_a_loaded_model_gives_the_same_densities(blobs):
             expected = make(spec, standardise=standardise).log_prob(x)
             assert torch.equal(loaded.log_prob(x), expected), spec
             assert not loaded.training
+
+
+def test_a_companion_is_loaded_as_it_was_calibrated(blobs):
+    columns = [MixedColumn(), MixedColumn(levels=2)]
+    spec = MixedSpec(columns=columns, flow=SPECS[0], hidden=[8], rows=100)
+    rows = torch.rand(100, 2, generator=torch.Generator().manual_seed(0)).double()
+    rows[:, 1] = rows[:, 1].round()
+    flow = build(spec, 2, seed=0).eval()
+    fit_encoding(flow, rows)
+    flow.companion = fit_companion(flow, rows[:60], rows[60:], seed=0)
+    for value in flow.companion.calibration().values():
+        value += 0.25
+    told = {"standardise": False, "dequantise": None, "logit": None}
+    stored = save_model(blobs, KEY, flow, spec=spec, columns=["a", "b"], preprocessing=told)
+    loaded = load_model(blobs, KEY, stored.sha256)
+    assert loaded.companion is not None
+    wanted = flow.companion.calibration()
+    assert all(torch.equal(v, wanted[k]) for k, v in loaded.companion.calibration().items())
 
 
 def test_the_noise_of_discrete_columns_is_loaded_of_older_models_too(blobs):
