@@ -325,7 +325,12 @@ class TestForms:
     def test_options_come_in_a_form_before_the_file(self, client):
         fields = {"types": '{"zip": "integer"}', "exclude": ["born", "note"], "name": "things"}
         files = {"file": ("t.csv", MIXED, "text/csv")}
-        dataset = client.post("/v1/datasets", data=fields, files=files).json()
+        query = {"name": "other", "exclude": "zip", "max_levels": 3}
+        dataset = client.post("/v1/datasets", params=query, data=fields, files=files).json()
+        assert (dataset["options"]["max_levels"], dataset["options"]["exclude"]) == (
+            3,
+            fields["exclude"],
+        )
         kinds = {column["name"]: column["type"] for column in dataset["columns"]}
         assert (dataset["name"], kinds["zip"], kinds["born"]) == ("things", "integer", "ignored")
 

@@ -132,6 +132,9 @@ class TestRetyping:
         ]
         assert client.get(location).json() == dataset
         assert len(files_of(settings)) == 2, "the old files are gone"
+        again = self.change(client, location, size="ignored").json()
+        stated = {"zip": "integer", "name": "category", "size": "ignored"}
+        assert again["options"] == {"types": stated}
 
     def test_the_reasons_of_other_columns_are_those_of_the_file(self, client):
         first = upload(client, MIXED.replace(b'"1,5"', b"n.d."), missing="drop")
