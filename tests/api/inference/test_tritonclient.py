@@ -228,11 +228,12 @@ def test_numbers_may_be_texts(client):
 
 
 def test_outputs_are_those_that_are_wanted(client):
-    asked = {"outputs": [{"name": "log_det", "parameters": {"binary_data": True}}]}
+    asked: dict[str, Any] = {"outputs": [{"name": "log_det", "parameters": {"binary_data": True}}]}
     answer = infer(client, "people:inverse", tensor_of([171.5, 68.2, 30.0]), **asked)
     head = json.loads(answer.content[: int(answer.headers[HEADER])])
     assert [output["name"] for output in head["outputs"]] == ["log_det"]
     asked["outputs"][0]["parameters"] = {"binary_data": "no"}
+    asked["parameters"] = {"binary_data_output": True}  # of outputs that do not say otherwise
     answer = infer(client, "people:inverse", tensor_of([171.5, 68.2, 30.0]), **asked)
     assert answer.json()["outputs"][0]["data"]
     asked["outputs"][0]["parameters"] = {"binary_data": True}

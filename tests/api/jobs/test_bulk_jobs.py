@@ -93,7 +93,7 @@ def test_a_repeated_request_gets_the_first_job_though_the_alias_has_moved(client
     client.put(alias, content='{"version": 1}', headers=JSON)
     first = start(client, "sampling", key="k", model="people@a", n=5)
     client.delete(alias)
-    again = start(client, "sampling", key="k", model="people@a", n=5)
+    again = start(client, "sampling", key="k", model="people@a", n=5, context=None)
     assert again.status_code == 202
     assert again.headers["idempotent-replayed"] == "true"
     assert again.json() == first.json()
