@@ -248,8 +248,11 @@ def test_years_of_two_digits_are_the_newest_that_give_no_date_in_the_future():
 def test_row_numbers_are_told_from_years_and_from_columns_without_names():
     assert column_of([str(1950 + i) for i in range(ROWS)]).column.type == "integer"
     for first in (0, 1):
-        counted = read(two_columns("n", [str(first + i) for i in range(ROWS)]))[0].columns[0]
+        numbered = two_columns("n", [str(first + i) for i in range(ROWS)])
+        counted = read(numbered)[0].columns[0]
         assert (counted.column.type, counted.reason) == ("ignored", "It counts the rows.")
+        stated = read(numbered, types={"n": "integer"})[0].columns[0]
+        assert stated.column.type == "integer"
     for name, step in (("", 3), ("user_id", 7919)):
         numbers = [str(1000 + i * step % 5000) for i in range(ROWS)]
         assert read(two_columns(name, numbers))[0].columns[0].column.type == "ignored"
