@@ -273,17 +273,11 @@ def test_a_model_without_latent_variables_has_no_evidence(client, database, blob
 
 
 def test_rows_and_parameters_of_the_evidence_are_checked(client, database, blobs):
-    spec = LatentSpec(likelihood="bernoulli", hidden=[4])
-    flow = build(spec, 2, context_dim=2, seed=0).eval()
-    registered(
-        database,
-        blobs,
-        name="bits",
-        spec=spec,
-        columns=["z1", "z2"],
-        context_columns=("a", "b"),
-        flow=flow,
-    )
+    for name, hidden in (("bits", [4]), ("large", [1200, 1200])):
+        spec = LatentSpec(likelihood="bernoulli", hidden=hidden)
+        flow = build(spec, 2, context_dim=2, seed=0).eval()
+        columns: dict[str, Any] = {"columns": ["z1", "z2"], "context_columns": ("a", "b")}
+        registered(database, blobs, name=name, spec=spec, flow=flow, **columns)
     found = ask(client, "bits", "evidence", {"rows": [[1, 0], [0.5, 1]]}).json()
     assert found["log_evidence"][1] is None
     paths = [f"evidence?seed={seed}" for seed in (1, 2)]
@@ -296,17 +290,6 @@ def test_rows_and_parameters_of_the_evidence_are_checked(client, database, blobs
     assert together == alone, "each has the noise of its own seed"
     assert alone[0] != alone[1]
     assert [one["row"] for one in found["row_errors"]] == [1]
-    large = LatentSpec(likelihood="bernoulli", hidden=[1200, 1200])
-    flow = build(large, 2, context_dim=2, seed=0).eval()
-    registered(
-        database,
-        blobs,
-        name="large",
-        spec=large,
-        columns=["z1", "z2"],
-        context_columns=("a", "b"),
-        flow=flow,
-    )
     refused = ask(client, "large", "evidence?samples=1000", {"rows": [[1, 0]]})
     told = assert_refused(refused, 422, "evidence-unavailable")["detail"]
     assert "would take 1,000 passes over a large model" in told
