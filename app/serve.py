@@ -29,7 +29,9 @@ from models_store.settings import first_error
 from tabular.parent_death import die_with
 
 _CONNECTIONS = 2_000  # open ones of a process; further requests get 503
-_KEEP_ALIVE_S = 5
+# A proxy keeps connections for up to a minute: one that were closed here first might get a request at
+# that moment, which no proxy sends again.
+_KEEP_ALIVE_S = {False: 5, True: 75}
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0002
@@ -76,7 +78,7 @@ def main() -> None:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_CONNECTIONS,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=_KEEP_ALIVE_S[settings.behind_proxy],
             timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number
         )
 

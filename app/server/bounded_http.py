@@ -31,13 +31,13 @@ class _Parser(httptools.HttpRequestParser):
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's HTTP/1.1 with bounds on heads and on silent bodies, and without upgrades."""
 
-    head_timeout_s, body_timeout_s = 10.0, 30.0
+    head_timeout_s, body_timeout_s, linger_s = 10.0, 30.0, 1.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - those of uvicorn
         super().__init__(*args, **kwargs)
         self.parser = _Parser(self)
         self._head_bytes = 0
-        self._in_body = self._in_head = False
+        self._in_body = self._in_head = self._lingers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Wait for a first head."""
@@ -70,6 +70,15 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
             if self.cycle.response_complete:  # before its body had come
                 self._await_head()
+
+    def shutdown(self) -> None:
+        """Close an idle connection; one that is new a little later, as a request may be on its way."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None and not self._lingers:
+            self._lingers = True
+            self.loop.call_later(self.linger_s, self.shutdown)
+        else:
+            super().shutdown()
 
     def parse_without_upgrade(self, rest: bytes) -> None:
         """Parse the head that came once more, and what follows it."""

@@ -33,20 +33,36 @@ class Impatient(BoundedProtocol):
     head_timeout_s, body_timeout_s = 0.4, 0.4
 
 
-@pytest.fixture
-def impatient(settings: ApiSettings) -> Iterator[int]:
-    """The port of a server with short time-outs."""
-    port = free_port()
+class Lingering(BoundedProtocol):
+    """The protocol with more time for a first request at the end than a test needs."""
+
+    linger_s = 60.0
+
+
+@contextmanager
+def running(settings: ApiSettings, protocol: type[BoundedProtocol]) -> Iterator[uvicorn.Server]:
     config = uvicorn.Config(
-        create_app(settings), port=port, http=Impatient, loop="uvloop", ws="none", log_config=None
+        create_app(settings),
+        port=free_port(),
+        http=protocol,
+        loop="uvloop",
+        ws="none",
+        log_config=None,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
-    yield port
+    yield server
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def impatient(settings: ApiSettings) -> Iterator[int]:
+    """The port of a server with short time-outs."""
+    with running(settings, Impatient) as server:
+        yield server.config.port
 
 
 @contextmanager
@@ -80,6 +96,27 @@ def to_the_end(connection: socket.socket) -> bytes:
         while piece := connection.recv(1 << 16):
             pieces.append(piece)
     return b"".join(pieces)
+
+
+def stop(server: uvicorn.Server) -> None:
+    """Let a server stop, and wait until it listens no more."""
+    server.should_exit = True
+    wait_until(lambda: not server.servers[0].sockets)
+
+
+def test_a_first_request_that_a_stop_overtakes_is_answered(settings):
+    with running(settings, Lingering) as server, connected(server.config.port) as connection:
+        wait_until(lambda: server.server_state.connections)
+        stop(server)
+        connection.sendall(head("GET", "/livez"))
+        assert up_to(connection, LIVE).startswith(b"HTTP/1.1 200 ")
+
+
+def test_silent_connections_do_not_keep_a_server_from_stopping(settings):
+    with running(settings, BoundedProtocol) as server, connected(server.config.port) as silent:
+        wait_until(lambda: server.server_state.connections)
+        stop(server)
+        assert to_the_end(silent) == b""
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET /livez HTTP/1.1\r\nHost:", b"GET /l"])
