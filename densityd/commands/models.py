@@ -96,6 +96,8 @@ def alias(
     """
     if delete and (version is not None or label is None):
         raise typer.BadParameter("--delete goes with ALIAS, without VERSION.")
+    if reason is not None and version is None:
+        raise typer.BadParameter("--reason goes with VERSION.")
     with service(url) as client:
         if label is None:
             changes = list(client.models.alias_changes(name))

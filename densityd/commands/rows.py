@@ -83,8 +83,13 @@ def score(
         ),
     ] = False,
     samples: Annotated[
-        int, typer.Option(min=1, help="Samples of each row's latent variables; with --evidence.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Samples of each row's latent variables; with --evidence.",
+            show_default="100",
+        ),
+    ] = None,
     extra: Annotated[
         Literal["error", "ignore"] | None,
         typer.Option(help="Refuse or ignore columns that the model does not have."),
@@ -118,10 +123,18 @@ def score(
         raise typer.BadParameter("--include-rows needs --dataset.")
     if dataset is not None and wanted in ("conditionals", "evidence"):
         raise typer.BadParameter(f"--{wanted} is of a FILE.")
+    if dataset is not None and extra is not None:
+        raise typer.BadParameter(
+            "--extra is of a FILE: a job leaves columns out that the model does not have."
+        )
+    if samples is not None and wanted != "evidence":
+        raise typer.BadParameter("--samples needs --evidence.")
     with service(url) as client:
         if file is not None:
             with _input(file) as path:
-                _score_file(client, model, path, output, wanted, extra=extra, samples=samples)
+                _score_file(
+                    client, model, path, output, wanted, extra=extra, samples=samples or 100
+                )
             return
         job = client.jobs.score(
             model,

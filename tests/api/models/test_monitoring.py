@@ -86,12 +86,13 @@ def test_the_ranks_of_scored_rows_are_counted_by_tenths_hours_and_days(shared_cl
     assert found["ranks"] == (tenths + again).tolist()
     assert found["unusual"] == (ranks <= 0.01).sum() + (ranks[:300] <= 0.01).sum()
     assert found["expected"] == pytest.approx([0.1] * 10, abs=0.002)
-    assert [bucket["rows"] for bucket in found["buckets"]] == [620]
-    assert found["buckets"][0]["start"].endswith("T00:00:00Z")
-    (hour,) = watched(shared_client, bucket="hour")["buckets"]
-    assert hour["ranks"] == found["ranks"]
+    days = found["buckets"]
+    assert sum(day["rows"] for day in days) == 620
+    assert all(day["start"].endswith("T00:00:00Z") for day in days)
+    hours = watched(shared_client, bucket="hour")["buckets"]  # two, if one began just now
+    assert np.sum([hour["ranks"] for hour in hours], axis=0).tolist() == found["ranks"]
     for bound, rows in (("since", 620), ("until", 0)):
-        assert watched(shared_client, **{bound: hour["start"]})["rows"] == rows
+        assert watched(shared_client, **{bound: hours[0]["start"]})["rows"] == rows
     assert not found["drift"]["drifted"]
 
 

@@ -270,6 +270,8 @@ def test_options_of_a_command_are_sent(asked: ScriptedServer, table: Path) -> No
     refusals: list[tuple[list[object], str]] = [
         (["--include-rows", table], "--include-rows needs --dataset."),
         (["--evidence", "--dataset", "ds_1"], "--evidence is of a FILE."),
+        (["--extra", "error", "--dataset", "ds_1"], "--extra is of a FILE"),
+        (["--samples", 9, table], "--samples needs --evidence."),
         (["--dataset", "ds_1", "-o", "x.json"], "a job writes .csv, .npy or .parquet."),
     ]
     for options, told in refusals:
@@ -279,6 +281,10 @@ def test_options_of_a_command_are_sent(asked: ScriptedServer, table: Path) -> No
 def test_a_version_is_promoted_exported_and_imported(tmp_path, monkeypatch):
     assert run("alias", "ranked", "best", 1, "--reason", "it is quiet").stdout == "ranked:1\n"
     assert run("alias", "ranked", "best").stdout == "ranked:1\n"
+    assert (
+        "--reason goes with VERSION."
+        in run("alias", "ranked", "best", "--reason", "x", status=2).stderr
+    )
     assert "it is quiet" in run("alias", "ranked").stdout
     assert json.loads(run("alias", "ranked", "best", "--json").stdout)["version"] == 1
     assert json.loads(run("alias", "ranked", "--json").stdout)[0]["reason"] == "it is quiet"
