@@ -106,7 +106,6 @@ def forward(f: Feature) -> tuple[Vector, Vector]:
     u = -abs(f.x)
     factor, power, square = tail_terms(u)
     power = power + log(factor)  # log Phi(u) is power - square
-    most = (square - power).at_most(_MOST_POWER)
 
     def around(k: object, low: Vector, high: Vector, mean: Vector) -> list[Vector]:
         log_weight, centre, log_scale = mixture.component(k)
@@ -122,9 +121,11 @@ def forward(f: Feature) -> tuple[Vector, Vector]:
             log_weight, centre, log_scale = mixture.component(k)
             z = (x - side * centre) * exp(-log_scale)
             z_factor, z_power, z_square = tail_terms(z)
-            height = (square - z_square - power + log_weight).at_most(_MOST_POWER)
+            most = (square - power + log_weight).at_most(_MOST_POWER)  # of what the component adds
+            height = square - z_square - power + log_weight
+            height = (most - z_square).where(z > 0.0, height.at_most(_MOST_POWER))
             tail = z_factor * exp(z_power + height)
-            whole = exp(most + log_weight) - tail
+            whole = exp(most) - tail
             slope = exp((height - log_scale - HALF_LOG_TWO_PI).at_most(_MOST_POWER))
             return [total + whole.where(z > 0.0, tail), density + slope]
 
