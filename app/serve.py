@@ -29,8 +29,8 @@ from models_store.settings import first_error
 from tabular.parent_death import die_with
 
 _CONNECTIONS = 2_000  # open ones of a process; further requests get 503
-# A proxy keeps connections for up to a minute: one that were closed here first might get a request at
-# that moment, which no proxy sends again.
+# With a proxy longer than its own minute: it sends a request again that meets a closing connection only
+# if that can do no harm, which it does not know of a POST.
 _KEEP_ALIVE_S = {False: 5, True: 75}
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.

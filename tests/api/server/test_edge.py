@@ -53,9 +53,11 @@ def running(settings: ApiSettings, protocol: type[BoundedProtocol]) -> Iterator[
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
-    yield server
-    server.should_exit = True
-    thread.join()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
