@@ -5,7 +5,7 @@ import inspect
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -183,19 +183,14 @@ class Threads:
 _account: ContextVar[tuple[Threads, str] | None] = ContextVar("account", default=None)
 
 
-@contextmanager
-def on_account_of(owner: str, threads: Threads) -> Iterator[None]:
-    """Have the calls of `in_thread` in this context count as those of a project.
+def charge_to(owner: str, threads: Threads) -> None:
+    """Have the calls of `in_thread` in this task count as those of a project.
 
     Args:
         owner: Project that the calls belong to.
         threads: Pool of threads that requests share.
     """
-    token = _account.set((threads, owner))
-    try:
-        yield
-    finally:
-        _account.reset(token)
+    _account.set((threads, owner))
 
 
 def owner_here() -> str:
@@ -254,7 +249,8 @@ class OpenBound:
     def __init__(self, what: str, each_key: int) -> None:
         self._what = what
         self._each_key = each_key
-        self._open: Counter[tuple[str, str]] = Counter()
+        self._of_projects: dict[str | None, int] = {}
+        self._of_keys: dict[str | None, int] = {}
 
     @contextmanager
     def hold(self, caller: Caller) -> Iterator[None]:
@@ -263,31 +259,42 @@ class OpenBound:
         Raises:
             Problem: `limit-open-requests`, when there are too many.
         """
-        shares = self._shares(caller)
-        for share, most in shares.items():
-            if self._open[share] >= most:
-                whose = "This key" if share[0] == "key" else "This project"
-                raise Problem(
-                    "limit-open-requests",
-                    f"{whose} has {most} {self._what} open, which is the most at once.",
-                    members={"limit": most},
-                )
-        self._open.update(shares.keys())
+        self.take(caller)
         try:
             yield
         finally:
-            for share in shares:
-                self._open[share] -= 1
-                if self._open[share] == 0:
-                    del self._open[share]
+            self.give_back(caller)
 
-    def _shares(self, caller: Caller) -> dict[tuple[str, str], int]:
-        if caller.key_id is None:
-            return {("project", caller.project): _ANYBODY * self._each_key}
-        return {
-            ("key", caller.key_id): self._each_key,
-            ("project", caller.project): _KEYS_A_PROJECT * self._each_key,
-        }
+    def take(self, caller: Caller) -> None:
+        """Count one more, until it is given back.
+
+        Raises:
+            Problem: `limit-open-requests`, when there are too many.
+        """
+        project, key = caller.project, caller.key_id
+        of_project, of_key = self._of_projects.get(project, 0), self._of_keys.get(key, 0)
+        if key is not None and of_key >= self._each_key:
+            raise self._refusal("This key", self._each_key)
+        most = self._each_key * (_ANYBODY if key is None else _KEYS_A_PROJECT)
+        if of_project >= most:
+            raise self._refusal("This project", most)
+        self._of_projects[project] = of_project + 1
+        self._of_keys[key] = of_key + 1
+
+    def give_back(self, caller: Caller) -> None:
+        """Count one fewer."""
+        for counts, name in (self._of_projects, caller.project), (self._of_keys, caller.key_id):
+            if counts[name] == 1:
+                del counts[name]
+            else:
+                counts[name] -= 1
+
+    def _refusal(self, whose: str, most: int) -> Problem:
+        return Problem(
+            "limit-open-requests",
+            f"{whose} has {most} {self._what} open, which is the most at once.",
+            members={"limit": most},
+        )
 
 
 class BodyMemory:
@@ -309,15 +316,6 @@ class BodyMemory:
         """Bytes of all bodies now."""
         return self._held.total()
 
-    @contextmanager
-    def share(self, project: str) -> Iterator["Share"]:
-        """Yield what a request of a project holds until the end of the context."""
-        share = Share(self, project)
-        try:
-            yield share
-        finally:
-            share.hold(0)
-
     def change(self, project: str, size: int) -> None:
         """Count `size` bytes more, or fewer where it is negative.
 
@@ -332,7 +330,7 @@ class BodyMemory:
 
 
 class Share:
-    """Bytes that one request holds.
+    """Bytes that one request holds, until the end of its context.
 
     Args:
         memory: Memory of all projects.
@@ -354,8 +352,8 @@ class Share:
         if more != 0:
             self._memory.change(self._project, more)
 
+    def __enter__(self) -> "Share":
+        return self
 
-def body_share(request: Request) -> AbstractContextManager[Share]:
-    """Return the memory that the body of a request takes, for the caller's project."""
-    memory: BodyMemory = request.app.state.body_memory
-    return memory.share(request.state.caller.project)
+    def __exit__(self, *_error: object) -> None:
+        self.hold(0)

@@ -11,14 +11,14 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute
 
 from app.account import routes as account
+from app.auth.admission import Admission, Policy
 from app.auth.callers import Callers
 from app.auth.identity import Issuer, Proxy
 from app.auth.loopback import is_loopback
-from app.auth.middleware import AccessMiddleware, Policy
 from app.auth.rates import Rates
 from app.auth.tallies import Tallies
 from app.datasets import routes as datasets, upload_routes as uploads
@@ -30,9 +30,9 @@ from app.engine.reference_rows import UsualTerms
 from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
 from app.http.head import HeadMiddleware
-from app.http.packed_bodies import PackedBodyMiddleware
 from app.http.unknown_parameters import known_parameters
 from app.inference import routes as inference
+from app.inference.infer import infer_newest
 from app.jobs import (
     result_routes as job_results,
     routes as jobs,
@@ -54,11 +54,12 @@ from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.root_path import RootPathMiddleware
 from app.scoring import routes as scores
+from app.scoring.short_way import ShortWay
 from app.server.broker import Broker
+from app.server.entrance import PACKING, Entrance
 from app.server.event_hub import EventHub
 from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
-from app.server.request_middleware import RequestMiddleware
 from app.server.startup import (
     ServerShutdown,
     Shutdown,
@@ -97,14 +98,6 @@ _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
 _THREADS = 8
 _THREADS_EACH = 2
-_PACKED_BYTES = 4096  # of a response: fewer are sent as they are
-# Floats hardly get smaller, and take time to.
-_BINARY = (
-    "application/octet-stream",
-    "application/vnd.apache.arrow.stream",
-    "application/vnd.apache.parquet",
-    "application/x-npy",
-)
 _OPEN_EXPORTS = 4  # of a key: each has a file on the disk until its caller has read it
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
@@ -176,28 +169,21 @@ def create_app(
     install_problem_handlers(app)
     policy = Policy(scores.router)
     install_openapi(app, policy, root_path=settings.root_path)
-    # The last one added is the outermost.
-    app.add_middleware(HeadMiddleware)
-    app.add_middleware(scores.ScoresFirst)
-    app.add_middleware(
-        GZipMiddleware,
-        minimum_size=_PACKED_BYTES,
-        compresslevel=1,
-        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, *_BINARY),
-    )
-    app.add_middleware(
-        PackedBodyMiddleware,
-        max_bytes=max(
-            settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, settings.max_body_bytes
-        ),
-    )
     rates = Rates(
         rate=settings.rate_limit, burst_s=settings.rate_burst_s, processes=settings.api_processes
     )
+    most_uploaded = settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
+    # The last one added is the outermost.
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(GZipMiddleware, **PACKING)
     app.add_middleware(
-        AccessMiddleware, policy=policy, rates=rates, local=not settings.allow_anonymous
+        Entrance,
+        scorers={**ShortWay().scorers, "/v2/models/{model}/infer": infer_newest},
+        admission=Admission(policy, rates, local=not settings.allow_anonymous),
+        metrics=metrics,
+        shutdown=shutdown,
+        max_packed_bytes=max(most_uploaded, settings.max_body_bytes),
     )
-    app.add_middleware(RequestMiddleware, metrics=metrics, shutdown=shutdown)
     if settings.cors_origins is not None:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **_CORS)
     if settings.root_path is not None:

@@ -35,6 +35,13 @@ class Remembered(Generic[_Value]):
         """True once a query has given a value."""
         return self._known is not None
 
+    def at_hand(self, fresh_s: float) -> _Value | None:
+        """Return a value that is so fresh that nobody need ask for it again yet; None if `get` has to look."""
+        known = self._known
+        if known is not None and time.monotonic() - known[0] < _AHEAD * fresh_s:
+            return known[1]
+        return None
+
     async def get(self, fresh_s: float) -> _Value:
         """Return the value, of a query that began at most so many seconds ago where that is possible.
 

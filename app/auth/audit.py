@@ -4,7 +4,7 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
-from app.limits import Caller
+from app.http.exchange import Exchange
 from models_store.database.changes import Change, auditing
 
 log = logging.getLogger("app.audit")
@@ -18,18 +18,19 @@ class AuditedApp:
     The line in the log also tells the status of the response, and what it created.
     """
 
-    def __init__(self, app: ASGIApp, caller: Caller) -> None:
+    def __init__(self, app: ASGIApp, exchange: Exchange) -> None:
         self._app = app
-        self._caller = caller
+        self._exchange = exchange
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        caller = self._exchange.caller
         change = Change(
-            project=self._caller.project,
-            key_id=self._caller.key_id,
+            project=self._exchange.project,
+            key_id=None if caller is None else caller.key_id,
             action=scope["method"],
             resource=scope["path"][:_MAX_PATH],
-            request_id=scope["state"]["request_id"],
+            request_id=self._exchange.request_id,
         )
 
         async def sending(message: Message) -> None:

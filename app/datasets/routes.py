@@ -16,8 +16,8 @@ from app.datasets.views import (
     RowsView,
 )
 from app.dependencies import ProjectDep, StateDep
-from app.http.accept import listed
 from app.http.examples import COLUMNS, DATASET_ID, TABLE
+from app.http.exchange import exchange_of
 from app.http.json_body import json_body, json_request
 from app.limits import FairRoute, in_thread
 from app.problems.problem import Problem, problem_responses
@@ -170,7 +170,7 @@ async def get_dataset_rows(
     npy holds numbers alone: those of the columns that are modelled, with the codes of levels.
     In CSV, a column name that a spreadsheet would read as a formula begins with `'`.
     """
-    codec = response_codec(listed(request.headers, "accept"))
+    codec = response_codec(exchange_of(request).listed(b"accept"))
     find = partial(state.registry.dataset, project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)
     return await respond_rows(find, state.blobs, codec=codec, rows=rows)

@@ -7,7 +7,7 @@ import numpy as np
 from starlette.responses import Response
 
 from app.limits import in_thread
-from app.rows.codecs import Codec
+from app.rows.codecs import ROWS_VARY, Codec
 from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError, BlobMissingError
@@ -47,7 +47,7 @@ async def respond_rows(
             return _OpenTable(changed, blobs, codec.format)
 
     table = await in_thread(opened)
-    return await codec.stream(table.layout(rows), table.chunks(rows), headers={})
+    return await codec.stream(table.layout(rows), table.chunks(rows), headers=ROWS_VARY)
 
 
 class _OpenTable:

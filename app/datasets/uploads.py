@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
+from app.http.exchange import exchange_of
 from app.http.json_body import body_chunks, declared_bytes, media_type_of, write_to_disk
 from app.http.upload_room import check_room, within_room
 from app.problems.problem import Problem
@@ -61,16 +62,17 @@ async def receive_upload(
         Problem: The type is unknown, the file is empty or too large, or the form is malformed.
         ClientDisconnect: The client disconnected before the end.
     """
-    check_room(min(declared_bytes(request), max_bytes), room)
-    if media_type_of(request) == MULTIPART_MEDIA_TYPE:
+    exchange = exchange_of(request)
+    check_room(min(declared_bytes(exchange), max_bytes), room)
+    if media_type_of(exchange) == MULTIPART_MEDIA_TYPE:
         most = max_bytes + MULTIPART_OVERHEAD_BYTES
-        body = within_room(body_chunks(request, limit=most), room + MULTIPART_OVERHEAD_BYTES)
+        body = within_room(body_chunks(exchange, limit=most), room + MULTIPART_OVERHEAD_BYTES)
         async with _form(request, body) as (file, fields):
             upload = Upload(*_part_format(file), _label(file.filename), fields)
             size = await write_to_disk(_pieces(file), destination)
     else:
         upload = Upload(*_raw_format(request.headers.get("content-type")), None, [])
-        body = within_room(body_chunks(request, limit=max_bytes), room)
+        body = within_room(body_chunks(exchange, limit=max_bytes), room)
         size = await write_to_disk(body, destination)
     if size == 0:
         raise Problem("dataset-empty", "The file has no bytes.", status=400)

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -61,40 +61,38 @@ class ResultShapeError(Exception):
 
 @dataclass(frozen=True)
 class Terms:
-    """Conditions under which a request is computed.
+    """Conditions under which requests for a function are computed.
 
     Args:
-        max_wait_s: Seconds after which it is refused if it has not begun; None: the engine's limit.
         admitted: True for a request that continues, which is never refused.
         most_rows: Number of rows that may be computed at a time.
         first_rows: That number while nobody knows how long they take.
+        small_rows: Most rows of a request that is computed together with others.
         least_rows: Number of rows of a turn, however long they take: of a function whose fixed costs are large.
     """
 
-    max_wait_s: float | None = None
     admitted: bool = False
     most_rows: int = _MOST_ROWS
     first_rows: int = _FIRST_ROWS
     least_rows: int = 1
+    small_rows: int = _SMALL_ROWS
 
-    @classmethod
-    def of(
-        cls,
-        flow: CompiledFlow,
-        *,
-        passes: int = 1,
-        max_wait_s: float | None = None,
-        least_rows: int = 1,
-    ) -> "Terms":
+    @staticmethod
+    def of(flow: CompiledFlow, *, passes: int = 1, least_rows: int = 1) -> "Terms":
         """Return the conditions of a function that computes `passes` rows of a flow for each row."""
-        fitting = _TURN_BYTES // max(1, passes * flow.row_bytes)
-        most = max(1, min(_MOST_ROWS, fitting))
-        first = turn_rows(_FIRST_ROWS, max(flow.operations)) // passes
-        first = max(1, min(most, max(first, least_rows)))
-        return cls(max_wait_s, most_rows=most, first_rows=first, least_rows=least_rows)
+        return _terms_of(flow.row_bytes, max(flow.operations), passes, least_rows)
 
 
-_USUAL = Terms()
+@lru_cache(1024)
+def _terms_of(row_bytes: int, operations: int, passes: int, least_rows: int) -> Terms:
+    most = max(1, min(_MOST_ROWS, _TURN_BYTES // max(1, passes * row_bytes)))
+    first = turn_rows(_FIRST_ROWS, operations) // passes
+    first = max(1, min(most, max(first, least_rows)))
+    small = min(_SMALL_ROWS, first)
+    return Terms(most_rows=most, first_rows=first, least_rows=least_rows, small_rows=small)
+
+
+_USUAL, _ADMITTED = Terms(), Terms(admitted=True)
 
 
 @dataclass(eq=False)
@@ -136,29 +134,45 @@ class Speed:
         self.rows_per_s = rows / max(seconds, 1e-6)
 
 
-@dataclass(eq=False)
 class Work:
     """Rows that a request waits for.
 
     Attributes:
         begun: True once its computation has begun.
         owner: Project that the time is charged to.
+        is_small: True if it is computed together with others for the same function.
     """
 
-    function: Function
-    rows: Array
-    results: Array
-    key: Hashable
-    speed: Speed
-    terms: Terms
-    position: int = 0
-    begun: bool = False
-    owner: str = field(default_factory=owner_here)
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    __slots__ = (
+        "begun",
+        "done",
+        "function",
+        "is_small",
+        "key",
+        "loop",
+        "owner",
+        "position",
+        "results",
+        "rows",
+        "speed",
+        "terms",
+    )
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        function: Function,
+        rows: Array,
+        results: Array,
+        key: Hashable,
+        speed: Speed,
+        terms: Terms,
+    ) -> None:
+        self.function, self.rows, self.results = function, rows, results
+        self.key, self.speed, self.terms = key, speed, terms
+        self.is_small = len(rows) <= terms.small_rows
+        self.position, self.begun, self.owner = 0, False, owner_here()
+        self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
-        self.is_small = len(self.rows) <= min(_SMALL_ROWS, self.terms.first_rows)
 
     def settle(self, error: Exception | None) -> None:
         """Wake the request, from its event loop."""
@@ -262,6 +276,7 @@ class Engine:
         *,
         key: Hashable = None,
         terms: Terms = _USUAL,
+        max_wait_s: float | None = None,
     ) -> None:
         """Fill `results` with the columns that `function` makes of `rows`, row by row.
 
@@ -273,7 +288,9 @@ class Engine:
             results: Array of shape (n, width) for the function's columns side by side.
             key: Key of the function; those with equal keys give a row the same numbers. None: there
                 is no other.
-            terms: Conditions of the request.
+            terms: Conditions of the function.
+            max_wait_s: Seconds after which the request is refused if it has not begun; None: the
+                engine's limit.
 
         Raises:
             OverloadedError: The queue is full, or the request waited too long.
@@ -292,11 +309,17 @@ class Engine:
             self._quick.append(work)
             await work.done
         else:
-            await self._finished(work)
+            await self._finished(work, max_wait_s)
         self.count(len(rows))
 
-    async def run(self, compute: Callable[[], object], *, terms: Terms = _USUAL) -> None:
-        """Call a function on the engine's thread, as one turn.
+    async def run(
+        self,
+        compute: Callable[[], object],
+        *,
+        admitted: bool = False,
+        max_wait_s: float | None = None,
+    ) -> None:
+        """Call a function on the engine's thread, as one turn; see `apply`.
 
         Raises:
             OverloadedError: The queue is full, or the request waited too long.
@@ -306,9 +329,10 @@ class Engine:
             compute()
             return (_NOTHING,)
 
-        await self._finished(Work(once, _NOTHING, _NOTHING, object(), Speed(), terms))
+        terms = _ADMITTED if admitted else _USUAL
+        await self._finished(Work(once, _NOTHING, _NOTHING, object(), Speed(), terms), max_wait_s)
 
-    async def _finished(self, work: Work) -> None:
+    async def _finished(self, work: Work, max_wait_s: float | None) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
         terms = work.terms
         with self._changed:
@@ -321,7 +345,7 @@ class Engine:
         timer = None
         if not terms.admitted:
             # Not left to the thread, which may be busy for longer, or dead.
-            wait_s = min(self._max_wait_s, terms.max_wait_s or self._max_wait_s)
+            wait_s = min(self._max_wait_s, max_wait_s or self._max_wait_s)
             timer = work.loop.call_later(wait_s, self._refuse, work)
         try:
             await work.done

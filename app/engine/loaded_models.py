@@ -29,11 +29,26 @@ _MAX_REFS = 1000  # of a project, whose versions may have megabytes of levels
 _CONCURRENT_LOADS = 2
 
 
-@dataclass(eq=False)
-class _Entry:
+@dataclass(eq=False, slots=True)
+class Held:
+    """Model in memory, or on its way there.
+
+    Attributes:
+        users: Number of requests that hold it.
+        size_bytes: Memory of its weights; 0 until it is loaded.
+    """
+
+    key: tuple[str, bool]
     load: "asyncio.Task[CompiledFlow]"
     users: int = 0
     size_bytes: int = 0
+
+    async def flow(self) -> CompiledFlow:
+        """Return the compiled flow, once it is loaded; raises as `LoadedModels.use`."""
+        if self.load.done():
+            return self.load.result()
+        # Shielded: the load continues for the others when one of those who wait leaves.
+        return await asyncio.shield(self.load)
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,8 @@ class LoadedModels:
         self._limits = limits
         self._references: dict[str, dict[str, Remembered[Version]]] = {}  # by project
         self._leaves_out: dict[str, bool] = {}
-        self._entries: OrderedDict[tuple[str, bool], _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, bool], Held] = OrderedDict()
+        self._size_bytes = 0
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
         self._loads = Threads("loads", _CONCURRENT_LOADS, each=1)
 
@@ -91,7 +107,7 @@ class LoadedModels:
     @property
     def size_bytes(self) -> int:
         """Memory of the loaded models in bytes."""
-        return sum(entry.size_bytes for entry in self._entries.values())
+        return self._size_bytes
 
     async def resolve(self, project: str, ref: str) -> Version:
         """Return the version that a reference stands for now, or did before the database was unavailable.
@@ -102,6 +118,8 @@ class LoadedModels:
         """
         references = self._references.setdefault(project, {})
         known = references.get(ref)
+        if known is not None and (version := known.at_hand(self._limits.resolved_for_s)):
+            return version
         if known is None:  # all who ask meanwhile share it
             query = partial(in_thread, self._resolve, project, ref)
             known = references[ref] = Remembered(query, stale_s=self._limits.stale_s)
@@ -150,25 +168,33 @@ class LoadedModels:
             BlobCorruptError: The file does not match its hash.
             CheckpointMismatchError: The file is that of another model.
         """
+        held = self.hold(version, conditionals=conditionals)
+        try:
+            yield await held.flow()
+        finally:
+            self.release(held)
+
+    def hold(self, version: Version, *, conditionals: bool = False) -> "Held":
+        """Return the model of a version, on its way or in memory, where it stays until it is released; see `use`."""
         key = version.checkpoint_key, conditionals
-        entry = self._entries.get(key)
-        if entry is None:
+        held = self._entries.get(key)
+        if held is None:
             load = asyncio.create_task(self._load(version, conditionals=conditionals))
-            entry = self._entries[key] = _Entry(load)
+            held = self._entries[key] = Held(key, load)
             # Whoever asked may have left by then, and nobody else may come to make room.
-            entry.load.add_done_callback(lambda _: self._evict())
+            load.add_done_callback(lambda _: self._evict())
         else:
             self._metrics.hits.inc()
-        entry.users += 1
-        try:
-            # Shielded: the load continues for the others when one of those who wait leaves.
-            yield await asyncio.shield(entry.load)
-        finally:
-            entry.users -= 1
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            if entry.users == 0:
-                self._evict()
+        held.users += 1
+        return held
+
+    def release(self, held: "Held") -> None:
+        """Let go of a model, which may make room for others then."""
+        held.users -= 1
+        if held.key in self._entries:
+            self._entries.move_to_end(held.key)
+        if held.users == 0 and self._size_bytes > self._limits.max_bytes:
+            self._evict()
 
     async def _load(self, version: Version, *, conditionals: bool) -> CompiledFlow:
         key = version.checkpoint_key, conditionals
@@ -181,6 +207,7 @@ class LoadedModels:
             self._metrics.load_failures.inc()
             raise
         self._entries[key].size_bytes = compiled.size_bytes
+        self._size_bytes += compiled.size_bytes
         seconds = time.monotonic() - began
         self._metrics.loads.inc()
         self._metrics.load_seconds.observe(seconds)
@@ -212,12 +239,11 @@ class LoadedModels:
             raise
 
     def _evict(self) -> None:
-        excess = self.size_bytes - self._limits.max_bytes
         for key, entry in list(self._entries.items()):
-            if excess <= 0:
+            if self._size_bytes <= self._limits.max_bytes:
                 return
             if entry.users == 0 and entry.load.done():
-                excess -= entry.size_bytes
+                self._size_bytes -= entry.size_bytes
                 del self._entries[key]
                 self._metrics.evictions.inc()
                 self._metrics.loaded.dec()

@@ -73,7 +73,7 @@ async def sampled_rows(
         drawn += len(piece)
 
     while drawn < count:
-        await engine.run(draw, terms=Terms(admitted=drawn > 0))
+        await engine.run(draw, admitted=drawn > 0)
     return rows
 
 

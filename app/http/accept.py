@@ -2,15 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from starlette.datastructures import Headers
-
 from app.problems.problem import Problem
-
-
-def listed(headers: Headers, name: str) -> str | None:
-    """Return a list header, its lines joined (RFC 9110, 5.3); None if there is none."""
-    lines = headers.getlist(name)
-    return ", ".join(lines) if lines else None
 
 
 def best_media_type(accept: str | None, offered: Sequence[str]) -> str:

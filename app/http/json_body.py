@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.http.packed_bodies import PACKED
-from app.limits import Share, body_share, in_thread
+from app.http.exchange import Exchange, exchange_of
+from app.limits import Share, in_thread
 from app.problems.problem import Problem
 from app.problems.validation import validation_problem
 from app.settings import ApiSettings
@@ -24,7 +24,7 @@ _INLINE_BYTES, _INLINE_LISTS = 32 * 1024, 1_000  # larger bodies are parsed in a
 MAX_CONTENT_TYPE = 1_000
 """Characters of a Content-Type that is parsed: that takes time which grows with their square."""
 _WRITE_BYTES = 128 * 1024
-_MAX_TOLD = 100  # characters of a media type
+_MAX_SHOWN = 100  # characters of a media type
 _MAX_FAULTS = 300  # a body may have thousands more, of a kilobyte each once they are listed
 
 # Words of a body for the faults of JSON that tables have, too.
@@ -71,16 +71,16 @@ def validate_json(model: type[_Model], body: bytes) -> _Model:
         raise validation_problem(error, document, model) from error
 
 
-async def read_json(request: Request, model: type[_Model]) -> _Model:
+async def read_json(exchange: Exchange, model: type[_Model]) -> _Model:
     """Read the JSON body of a request as `model`, off the event loop if it is large.
 
     Raises:
         Problem: The body is too large, is not JSON or does not fit.
     """
-    require_json(request)
-    settings: ApiSettings = request.app.state.settings
-    with body_share(request) as share:  # a large one waits for the thread
-        body = await read_body(request, limit=settings.max_json_bytes, share=share)
+    require_json(exchange)
+    settings: ApiSettings = exchange.state.settings
+    with body_share(exchange) as share:  # a large one waits for the thread
+        body = await read_body(exchange, limit=settings.max_json_bytes, share=share)
         if is_quick(body):
             return validate_json(model, body)
         return await in_thread(validate_json, model, body)
@@ -95,7 +95,7 @@ def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     """Return a dependency that reads the JSON body of a request as `model`."""
 
     async def read(request: Request) -> _Model:
-        return await read_json(request, model)
+        return await read_json(exchange_of(request), model)
 
     return read
 
@@ -123,28 +123,33 @@ def json_request(
     }
 
 
-def media_type_of(request: Request) -> str:
+def body_share(exchange: Exchange) -> Share:
+    """Return the memory that the body of a request takes, for the caller's project."""
+    return Share(exchange.state.body_memory, exchange.project)
+
+
+def media_type_of(exchange: Exchange) -> str:
     """Return the media type of a body in lower case, without parameters; "" if there is none."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return (exchange.text(b"content-type") or "").partition(";")[0].strip().lower()
 
 
-def require_json(request: Request) -> None:
+def require_json(exchange: Exchange) -> None:
     """Refuse a body whose media type is not JSON.
 
     Raises:
         Problem: 415.
     """
-    if not _JSON_TYPES.fullmatch(media_type_of(request)):
-        given = media_type_of(request)
-        told = f"is {given[:_MAX_TOLD]}" if given else "is missing"
+    given = media_type_of(exchange)
+    if not _JSON_TYPES.fullmatch(given):
+        fault = f"is {given[:_MAX_SHOWN]}" if given else "is missing"
         raise Problem(
             "media-type",
-            f"The body's Content-Type {told}; send `Content-Type: {JSON_MEDIA_TYPE}`.",
+            f"The body's Content-Type {fault}; send `Content-Type: {JSON_MEDIA_TYPE}`.",
             members={"supported": [JSON_MEDIA_TYPE]},
         )
 
 
-async def read_body(request: Request, *, limit: int, share: Share, advice: str = "") -> bytes:
+async def read_body(exchange: Exchange, *, limit: int, share: Share, advice: str = "") -> bytes:
     """Read the whole body, at most `limit` bytes of it.
 
     Args:
@@ -156,30 +161,32 @@ async def read_body(request: Request, *, limit: int, share: Share, advice: str =
         Problem: 413, before anything is read where the length is declared; `overloaded` when too
             many bodies are being read, or have come and wait.
     """
-    _check_declared(request, limit, advice)
-    message = await request.receive()
-    share.hold(0)  # of what has not come now, each part counts as it comes
+    if declared_bytes(exchange) > limit:
+        raise _too_large(exchange, limit, advice)
+    message = await exchange.receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
         if len(body) > _INLINE_BYTES:
             share.hold(len(body))
         return body  # it has come as a whole, as most do
-    came = bytearray()
-    async for chunk in _chunks(request, limit, message, advice):
-        came += chunk
-        share.hold(len(came))
-    return bytes(came)
+    chunks, size = [], 0
+    async for chunk in _chunks(exchange, limit, message, advice):
+        chunks.append(chunk)
+        size += len(chunk)
+        share.hold(size)
+    return b"".join(chunks)
 
 
-async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
+async def body_chunks(exchange: Exchange, *, limit: int) -> AsyncGenerator[bytes, None]:
     """Yield the body as it comes, at most `limit` bytes of it.
 
     Raises:
         Problem: 413, before anything is read where the length is declared.
         ClientDisconnect: The client has disconnected.
     """
-    _check_declared(request, limit)
-    async for chunk in _chunks(request, limit, await request.receive()):
+    if declared_bytes(exchange) > limit:
+        raise _too_large(exchange, limit, "")
+    async for chunk in _chunks(exchange, limit, await exchange.receive()):
         yield chunk
 
 
@@ -206,7 +213,7 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
 
 
 async def _chunks(
-    request: Request, limit: int, message: Message, advice: str = ""
+    exchange: Exchange, limit: int, message: Message, advice: str = ""
 ) -> AsyncGenerator[bytes, None]:
     """Yield the rest of a body, of which one message has come."""
     size = 0
@@ -214,26 +221,21 @@ async def _chunks(
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(request, limit, advice)
+            raise _too_large(exchange, limit, advice)
         if chunk:
             yield chunk
         if not message.get("more_body"):
             return
-        message = await request.receive()
+        message = await exchange.receive()
     raise ClientDisconnect
 
 
-def declared_bytes(request: Request) -> int:
+def declared_bytes(exchange: Exchange) -> int:
     """Return the length that a body says it has; 0 if it says none."""
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdecimal() else 0
+    length = exchange.head.get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
 
 
-def _check_declared(request: Request, limit: int, advice: str = "") -> None:
-    if declared_bytes(request) > limit:
-        raise _too_large(request, limit, advice)
-
-
-def _too_large(request: Request, limit: int, advice: str) -> Problem:
-    slug: Slug = "limit-decoded-bytes" if hasattr(request.state, PACKED) else "limit-body"
+def _too_large(exchange: Exchange, limit: int, advice: str) -> Problem:
+    slug: Slug = "limit-decoded-bytes" if exchange.is_packed else "limit-body"
     return Problem(slug, f"The body of this route is limited to {limit} bytes.{advice}")

@@ -1,19 +1,17 @@
 """Request bodies in gzip or Zstandard, decompressed piece by piece while routes read them."""
 
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from backports import zstd
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
+from app.http.exchange import Exchange
 from app.limits import in_thread
 from app.problems.problem import Problem
 
-PACKED = "packed_body"
-"""Key of a request's state that is true while its body is decompressed."""
 _PIECE_BYTES = 256 * 1024
 _INLINE_BYTES = 1024
 _GZIP = 16 + zlib.MAX_WBITS
@@ -32,43 +30,37 @@ def _unzstd() -> Any:  # noqa: ANN401 - beside that of zlib
 _CODINGS: dict[str, Callable[[], Any]] = {"zstd": _unzstd, "gzip": _gunzip}
 
 
-class PackedBodyMiddleware:
-    """Middleware that decompresses bodies; routes count what they read.
+def unpack(exchange: Exchange, *, max_bytes: int) -> None:
+    """Have the body of a request decompressed while it is read; routes count what they read.
 
     Args:
-        app: Application that reads the bodies.
         max_bytes: Most compressed bytes of a body of any route.
+
+    Raises:
+        Problem: `content-encoding`: it is not compressed in a way that is known here.
     """
+    coding = _coding(exchange.values(b"content-encoding"))
+    if coding is None:
+        return
+    scope = exchange.scope
+    framing = b"content-encoding", b"content-length"
+    scope["headers"] = [header for header in scope["headers"] if header[0] not in framing]
+    for name in framing:
+        exchange.head.pop(name, None)
+    exchange.is_packed = True
+    receive = exchange.receive
+    pieces = _unpacked(receive, coding, max_bytes)
+    ended = False
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
+    async def receive_unpacked() -> Message:
+        nonlocal ended
+        if ended:
+            return await receive()
+        piece = await anext(pieces, b"")
+        ended = not piece
+        return {"type": "http.request", "body": piece, "more_body": not ended}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        coding = None
-        if scope["type"] == "http" and any(
-            name == b"content-encoding" for name, _ in scope["headers"]
-        ):
-            coding = _coding(Headers(scope=scope))
-        if coding is None:
-            await self._app(scope, receive, send)
-            return
-        framing = b"content-encoding", b"content-length"
-        scope["headers"] = [header for header in scope["headers"] if header[0] not in framing]
-        scope["state"][PACKED] = True
-        pieces = _unpacked(receive, coding, self._max_bytes)
-        ended = False
-
-        async def receive_unpacked() -> Message:
-            nonlocal ended
-            if ended:
-                return await receive()
-            piece = await anext(pieces, b"")
-            ended = not piece
-            return {"type": "http.request", "body": piece, "more_body": not ended}
-
-        await self._app(scope, receive_unpacked, send)
+    exchange.receive = receive_unpacked
 
 
 async def _unpacked(receive: Receive, coding: str, max_bytes: int) -> AsyncIterator[bytes]:
@@ -138,12 +130,12 @@ class _Unpacker:
         return bytes(made)
 
 
-def _coding(headers: Headers) -> str | None:
-    """Return the coding of a body; None if it is not compressed."""
+def _coding(values: Sequence[bytes]) -> str | None:
+    """Return the coding that `Content-Encoding` headers name; None if the body is not compressed."""
     encodings = [
         coding.strip().lower()
-        for value in headers.getlist("content-encoding")
-        for coding in value.split(",")
+        for value in values
+        for coding in value.decode("latin-1").split(",")
         if coding.strip().lower() not in ("", "identity")
     ]
     if not encodings:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 _Result = TypeVar("_Result")
@@ -16,13 +16,13 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Result:
+async def unless_disconnected(receive: Receive, work: Awaitable[_Result]) -> _Result:
     """Return the result of `work`, which is cancelled when the caller leaves.
 
     Raises:
         ClientDisconnect: The caller has left.
     """
-    gone = asyncio.create_task(_disconnected(request.receive))
+    gone = asyncio.create_task(_disconnected(receive))
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
-from starlette.requests import Request
-from starlette.responses import Response
 
 from app.engine.held_out_rows import HeldOutRows
-from app.http.json_body import is_quick, read_body
+from app.http.exchange import Answer, Exchange
+from app.http.json_body import body_share, is_quick, read_body
 from app.inference.tensors import (
     HEADER_LENGTH,
     MAX_CELLS,
@@ -26,7 +25,7 @@ from app.inference.tensors import (
     tensor_response,
 )
 from app.inference.views import MAX_VALUES, InferRequest, TensorMetadata
-from app.limits import body_share, in_thread
+from app.limits import in_thread
 from app.problems.fields import shown
 from app.problems.problem import Problem
 from app.rows.codecs import CODECS
@@ -40,9 +39,8 @@ from app.scoring.functions import (
     noise_of,
     score_alone,
 )
-from app.scoring.request import ScoreRequest
+from app.scoring.request import ScoreRequest, shape_of
 from app.scoring.samples import Drawing
-from app.state import state_of
 from models_store.records import Version
 from models_store.requests.bulk import ContextRow
 from tabular.numbers import with_decimal_marks
@@ -90,6 +88,25 @@ def named_function(name: str) -> tuple[str, str]:
     return (ref, function) if function in _OUTPUTS else (name, "log_prob")
 
 
+async def served_of(exchange: Exchange, name: str, version: str | None = None) -> Served:
+    """Return the function of the version that the name of a model in the protocol stands for.
+
+    Args:
+        version: Number of the version, where the path has one.
+
+    Raises:
+        NotFoundError: There is no such model.
+    """
+    ref, function = named_function(name)
+    wanted = ref if version is None else f"{ref}:{version}"
+    return Served(name, await exchange.state.models.resolve(exchange.project, wanted), function)
+
+
+async def infer_newest(exchange: Exchange, name: str) -> Answer:
+    """Return the response to an inference request for a model by its name in the protocol; raises as `infer`."""
+    return await infer(exchange, await served_of(exchange, name))
+
+
 def input_tensors(version: Version, function: str) -> list[TensorMetadata]:
     """Return the tensors that a function of a model takes."""
     typed = types_of(version) is not None
@@ -113,29 +130,32 @@ def _tensor(name: str, shape: list[int], *, is_text: bool) -> TensorMetadata:
     return TensorMetadata(name=name, datatype="BYTES" if is_text else "FP64", shape=shape)
 
 
-async def infer(request: Request, served: Served) -> Response:
+async def infer(exchange: Exchange, served: Served) -> Answer:
     """Return the response to an inference request.
 
     Args:
-        request: Request, whose body is not read yet.
+        exchange: Request, whose body is not read yet.
 
     Raises:
         Problem: The request is not valid.
         OverloadedError: The engine has too much to do.
         StoreError: The model cannot be loaded.
     """
-    header_bytes = _header_bytes(request)
-    settings, version = state_of(request).settings, served.version
-    score = ScoreRequest(request, version, "data", CODECS[0], types=types_of(version))
+    header_bytes = _header_bytes(exchange)
+    state, version = exchange.state, served.version
+    settings = state.settings
+    columns = [*version.columns, *version.context_columns]
+    shape = shape_of(state, version, columns, types=types_of(version))
+    score = ScoreRequest(exchange, version, "data", CODECS[0], shape)
     most = settings.max_json_bytes if header_bytes is None else _MAX_BODY_BYTES
-    with body_share(request) as share:
-        body = await read_body(request, limit=min(most, settings.max_body_bytes), share=share)
+    with body_share(exchange) as share:
+        body = await read_body(exchange, limit=min(most, settings.max_body_bytes), share=share)
         if (header_bytes or 0) > settings.max_json_bytes:
             raise Problem("limit-body", f"The JSON may have {settings.max_json_bytes} bytes.")
         read = _read_samples if served.function == _SAMPLE else _read_rows
         prepare = partial(read, score, served.function, body, header_bytes)
         wanted, given = prepare() if is_quick(body) else await in_thread(prepare)
-        score = replace(score, max_wait_s=_max_wait_s(wanted))
+        score = score._replace(max_wait_s=_max_wait_s(wanted))
         if isinstance(given, Drawing):
             outputs = await _sampled(score, replace(given, score=score))
         else:
@@ -143,9 +163,9 @@ async def infer(request: Request, served: Served) -> Response:
         about = {"model_name": served.name, "model_version": str(version.version)}
         write = partial(tensor_response, wanted, outputs, about)
         few = sum(values.size for values in outputs.values()) <= _QUICK_VALUES
-        response = write() if few else await in_thread(write)
-        response.headers.update(score.headers)
-        return response
+        answer = write() if few else await in_thread(write)
+        answer.raw_headers.append((b"x-model", version.ref.encode()))
+        return answer
 
 
 def _read_rows(
@@ -223,8 +243,8 @@ def _texts(types: TypedRows, values: Floats) -> Tensor:
     return np.array(columns, object).T
 
 
-def _header_bytes(request: Request) -> int | None:
-    text = request.headers.get(HEADER_LENGTH)
+def _header_bytes(exchange: Exchange) -> int | None:
+    text = exchange.text(HEADER_LENGTH.lower().encode())
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 20):

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from app.dependencies import ProjectDep, StateDep
+from app.dependencies import StateDep
 from app.http.downloads import unless_deleted
 from app.http.examples import COLUMNS, MODEL, ROWS
+from app.http.exchange import exchange_of
 from app.http.json_body import JSON_MEDIA_TYPE, json_request
-from app.inference.infer import Served, infer, input_tensors, named_function, output_tensors
+from app.inference.infer import Served, infer, input_tensors, output_tensors, served_of
 from app.inference.tensors import BINARY_MEDIA_TYPE, HEADER_LENGTH
 from app.inference.views import (
     InferRequest,
@@ -119,11 +120,8 @@ _VERSION_PART: dict[str, Any] = {
 }
 
 
-async def _served(request: Request, model: Model, state: StateDep, project: ProjectDep) -> Served:
-    ref, function = named_function(model)
-    version = request.path_params.get("version")
-    wanted = ref if version is None else f"{ref}:{version}"
-    return Served(model, await state.models.resolve(project, wanted), function)
+async def _served(request: Request, model: Model) -> Served:
+    return await served_of(exchange_of(request), model, request.path_params.get("version"))
 
 
 @router.get("", operation_id="get_server_metadata", summary="Get the server's metadata")
@@ -235,4 +233,4 @@ async def infer_model(request: Request, served: Annotated[Served, Depends(_serve
     by its name; the inputs of `:sample` are `n` and, optionally, `seed`. Texts and dates are BYTES,
     written as in a CSV file; an empty text is a missing value.
     """
-    return await infer(request, served)
+    return await infer(exchange_of(request), served)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from starlette.responses import Response
 
+from app.http.exchange import Answer
 from app.http.json_body import JSON_MEDIA_TYPE, validate_json
 from app.inference.views import MAX_VALUES, Datatype, InferRequest, InputTensor
 from app.problems.fields import shown
@@ -125,7 +125,7 @@ def number_of(name: str, tensor: Tensor, *, most: int) -> int:
 
 def tensor_response(
     wanted: InferRequest, outputs: Mapping[str, Tensor], about: Mapping[str, str]
-) -> Response:
+) -> Answer:
     """Return the response to a request: JSON, and behind it the values that are to be bytes.
 
     Args:
@@ -157,9 +157,9 @@ def tensor_response(
     start = orjson.dumps(about if wanted.id is None else {**about, "id": wanted.id})[:-1]
     text = start + b',"outputs":[' + b",".join(heads) + b"]}"
     if not rest:
-        return Response(text, media_type=JSON_MEDIA_TYPE)
-    headers = {HEADER_LENGTH: str(len(text))}
-    return Response(b"".join([text, *rest]), media_type=BINARY_MEDIA_TYPE, headers=headers)
+        return Answer(text, media_type=JSON_MEDIA_TYPE)
+    headers = [(HEADER_LENGTH.lower().encode(), b"%d" % len(text))]
+    return Answer(b"".join([text, *rest]), media_type=BINARY_MEDIA_TYPE, headers=headers)
 
 
 def _to_bytes(values: Tensor) -> bytes:

@@ -180,7 +180,7 @@ async def wait_for_end(request: Request, project: str, job_id: str, *, seconds: 
 
     with state.open_streams.hold(caller_of(request)), suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await unless_disconnected(request, wait())
+            await unless_disconnected(request.receive, wait())
 
 
 def _encoded(event: JobEvent) -> bytes:

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request, Response, status
 
 from app.dependencies import ProjectDep, StateDep
-from app.http.accept import listed
 from app.http.downloads import result_download, unless_deleted
+from app.http.exchange import exchange_of
 from app.jobs.routes import JobId
 from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
@@ -55,7 +55,7 @@ def download_result(
 
     result = look()
     usual = result["media_type"]
-    if response_codec(listed(request.headers, "accept"), default=usual).media_type != usual:
+    if response_codec(exchange_of(request).listed(b"accept"), default=usual).media_type != usual:
         raise Problem(
             "not-acceptable", f"The result is of the type {usual}, which `output` of the job chose."
         )

@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Response, status
 from pydantic import BaseModel
 
 from app.dependencies import REPLAYED, IdempotencyKey, ProjectDep, built
+from app.http.exchange import exchange_of
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
 from app.resources.etags import respond
@@ -142,7 +143,7 @@ class JobSubmission:
             held_out_ids=tuple(ids[1:]),
             request=request,
             request_id=request_id_of(self._request),
-            traceparent=self._request.state.traceparent,
+            traceparent=exchange_of(self._request).traceparent,
             memory_bytes=accepted.memory_bytes,
             estimate_s=accepted.estimate_s,
             role=accepted.role,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response, status
 
 from app.auth.callers import caller_of
 from app.dependencies import REPLAYED, IdempotencyKey, ProjectDep, StateDep
+from app.http.exchange import exchange_of
 from app.http.json_body import body_chunks, declared_bytes, media_type_of, write_to_disk
 from app.http.upload_room import check_room, unless_refused, within_room
 from app.jobs.submission import training_limits
@@ -90,7 +91,8 @@ async def import_version(
     last bit. A file of `export` brings its metrics, its calibration and its labels; one of
     `checkpoint` has none. Pickles and archives are refused.
     """
-    if media_type_of(request) not in _MEDIA_TYPES:
+    exchange = exchange_of(request)
+    if media_type_of(exchange) not in _MEDIA_TYPES:
         raise _wrong_type(
             "The Content-Type of a model is application/octet-stream; the file is what an export gave."
         )
@@ -102,8 +104,8 @@ async def import_version(
         state.blobs.staged(".import") as file,
     ):
         left = await in_thread(room)
-        check_room(min(declared_bytes(request), most), left)
-        await write_to_disk(within_room(body_chunks(request, limit=most), left), file)
+        check_room(min(declared_bytes(exchange), most), left)
+        await write_to_disk(within_room(body_chunks(exchange, limit=most), left), file)
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
         new = await state.imports.run(project, _checked, file, settings)

@@ -215,7 +215,8 @@ def response_object(types: Sequence[ProblemType]) -> dict[str, Any]:
 
 def request_id_of(request: Request) -> str:
     """Return the request's id, which the middleware chose."""
-    return str(getattr(request.state, "request_id", "unknown"))
+    exchange = request.scope["state"].get("exchange")
+    return "unknown" if exchange is None else str(exchange.request_id)
 
 
 def problem_example(problem: ProblemType) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from functools import partial
 from starlette.responses import Response, StreamingResponse
 
 from app.http.accept import best_media_type
+from app.http.exchange import Answer, Headers
 from app.http.json_body import MAX_CONTENT_TYPE
 from app.limits import Threads, in_thread, owner_here
 from app.problems.problem import Problem
@@ -30,12 +31,12 @@ from app.settings import ApiSettings
 from tabular.formats import MEDIA_TYPES, TableFormat
 from tabular.writers import ArrowTable, CsvTable, Encoded, NpyTable, ParquetTable
 
-ROWS_VARY = {"Vary": "Accept"}
+ROWS_VARY = ((b"vary", b"Accept"),)
 """Headers that a response of rows depends on, for caches."""
 
 Chunks = AsyncGenerator[Chunk, None]
 
-_QUICK_COLUMNS = 64  # of types, or of a format of columns: each takes time of its own
+QUICK_COLUMNS = 64  # of types, or of a format of columns: each takes time of its own
 _QUICK_TYPED = 4  # times that a cell with a type takes longer than a number
 _PIECE_VALUES = 32_768  # become less than 1 MiB of text
 
@@ -77,26 +78,26 @@ class Codec:
         Raises:
             Problem: Saying what is wrong, and where.
         """
-        if len(body.content) <= self.quick_bytes and body.shape.types_width <= _QUICK_COLUMNS:
+        if len(body.content) <= self.quick_bytes and body.shape.types_width <= QUICK_COLUMNS:
             return body.read()
         if self.format in (TableFormat.ARROW, TableFormat.PARQUET):
             return await parsers.run(owner_here(), body.read)
         return await in_thread(body.read)
 
-    async def respond(
-        self, layout: ResponseTable, chunk: Chunk, *, headers: Mapping[str, str]
-    ) -> Response:
-        """Return the response of a single chunk of rows.
+    async def respond(self, layout: ResponseTable, chunk: Chunk, *, headers: Headers) -> Answer:
+        """Return the response of a single chunk of rows, which is encoded in a thread if that takes time.
 
         Args:
             layout: Head of the response.
         """
         values = chunk.values.size * (1 if layout.typed is None else _QUICK_TYPED)
-        if values <= self.quick_values and len(layout.columns) <= _QUICK_COLUMNS:
-            body = self.encode(layout, chunk)
-        else:
-            body = await in_thread(self.encode, layout, chunk)
-        return Response(body, media_type=self.media_type, headers={**headers, **ROWS_VARY})
+        if values <= self.quick_values and len(layout.columns) <= QUICK_COLUMNS:
+            return self.answer(layout, chunk, headers=headers)
+        return await in_thread(self.answer, layout, chunk, headers=headers)
+
+    def answer(self, layout: ResponseTable, chunk: Chunk, *, headers: Headers) -> Answer:
+        """Return the response of a single chunk of rows."""
+        return Answer(self.encode(layout, chunk), media_type=self.media_type, headers=headers)
 
     def encode(self, layout: ResponseTable, chunk: Chunk) -> bytes:
         """Return the body of a response of a single chunk of rows."""
@@ -106,9 +107,7 @@ class Codec:
         pieces = [chunk] if whole else chunk.pieces(max(1, _PIECE_VALUES // len(layout.columns)))
         return b"".join([encoder.start(), *map(encoder.rows, pieces), encoder.end()])
 
-    async def stream(
-        self, layout: ResponseTable, chunks: Chunks, *, headers: Mapping[str, str]
-    ) -> Response:
+    async def stream(self, layout: ResponseTable, chunks: Chunks, *, headers: Headers) -> Response:
         """Return a response of one part that is encoded while it is sent, unless the first chunk has all rows.
 
         Args:
@@ -120,8 +119,9 @@ class Codec:
             await chunks.aclose()
             return await self.respond(layout, first, headers=headers)
         encoded = self._streamed(layout, first, chunks)
-        headers = {**headers, **ROWS_VARY}
-        return StreamingResponse(encoded, media_type=self.media_type, headers=headers)
+        response = StreamingResponse(encoded, media_type=self.media_type)
+        response.raw_headers += headers
+        return response
 
     async def _streamed(
         self, layout: ResponseTable, chunk: Chunk | None, chunks: Chunks

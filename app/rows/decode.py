@@ -4,12 +4,12 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.http.exchange import Headers
 from app.http.json_body import parse_json
 from app.problems.fields import MAX_ERRORS, field_error, named, shown_names
 from app.problems.problem import Problem
@@ -40,7 +40,7 @@ UNPACKED = 4
 SAMPLE_MEMBERS = ("model", "seed", "row_errors")
 """Members of a response of samples beside its rows, which are left out, so that it can be scored as it is."""
 
-BODY_WARNINGS_HEADER = "X-Body-Warnings"
+BODY_WARNINGS_HEADER = b"x-body-warnings"
 """Header of the warnings about a body, a JSON list, in every format of a response."""
 
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
@@ -79,8 +79,7 @@ class BodyWarning(TypedDict):
     detail: str
 
 
-@dataclass(frozen=True)
-class RowsBody:
+class RowsBody(NamedTuple):
     """Request body, and what it takes to read rows from it.
 
     Args:
@@ -185,9 +184,9 @@ def body_warnings(found: Iterable[TableWarning]) -> list[BodyWarning]:
     ]
 
 
-def warning_headers(warnings: list[BodyWarning]) -> dict[str, str]:
+def warning_headers(warnings: list[BodyWarning]) -> Headers:
     """Return the header of the warnings; none if there are none."""
-    return {BODY_WARNINGS_HEADER: json.dumps(warnings)} if warnings else {}
+    return [(BODY_WARNINGS_HEADER, json.dumps(warnings).encode())] if warnings else []
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -50,8 +50,7 @@ class Part:
         return values[:, self.start] if self.stop is None else values[:, self.start : self.stop]
 
 
-@dataclass(frozen=True)
-class ResponseTable:
+class ResponseTable(NamedTuple):
     """Head of a response: all but the rows.
 
     Args:
@@ -81,8 +80,7 @@ class ResponseTable:
         return self.typed.batch(chunk.values) if chunk.cells is None else chunk.cells
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Some rows of a response.
 
     Args:

@@ -1,22 +1,22 @@
 """Questions about some columns given others: densities, gaps that are filled, and what to expect of a column."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.responses import Response
 
-from app.limits import body_share
+from app.http.json_body import body_share
 from app.problems.fields import listed
 from app.problems.problem import FieldError, Problem
+from app.rows.codecs import ROWS_VARY
 from app.rows.decode import body_warnings, warning_headers
 from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.model_types import ModelTypes, known_types_of
 from app.rows.shape import Floats
 from app.scoring.functions import RowFunction
-from app.scoring.request import ScoreRequest
+from app.scoring.request import ScoreRequest, shape_of
 from flows import CompiledFlow
 from flows.compiled.answers import Fill, expect, impute
 from flows.compiled.questions import Questions, Within
@@ -27,7 +27,7 @@ from tabular.errors import TableError
 from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import unused_name
 
-UNCERTAIN_HEADER = "X-Uncertain-Rows"
+UNCERTAIN_HEADER = b"x-uncertain-rows"
 Doubles = NDArray[np.float64]
 
 _LEAST_ROWS = 128  # in a turn: about a tenth of a second
@@ -101,7 +101,8 @@ def about_columns(score: ScoreRequest, names: Sequence[str]) -> ScoreRequest:
     types = score.types and ModelTypes(
         tuple(c for c in score.types.columns if c.name in kept), dim=len(kept), any_gaps=True
     )
-    return replace(score, types=types, subset=tuple(kept), extra="ignore")
+    shape = shape_of(score.state, version, kept, types=types, extra="ignore")
+    return score._replace(shape=shape)
 
 
 def log_prob_of(version: Version, columns: Sequence[str], given: Sequence[str]) -> RowFunction:
@@ -261,7 +262,7 @@ async def respond_imputed(
     function = RowFunction(
         key, compute, [*names, "_"], parts, passes=_PASSES, least_rows=_LEAST_ROWS
     )
-    with body_share(score.request) as share:
+    with body_share(score.exchange) as share:
         body, warnings = await wanted.read(share)
         wanted.check_results(function, len(body))
         async with score.flow() as flow:
@@ -293,12 +294,13 @@ async def respond_imputed(
             explains=False,
             typed=typed,
         )
-        headers = {
-            **score.headers,
-            **warning_headers(about),
-            "X-Seed": str(seed),
-            UNCERTAIN_HEADER: str(uncertain),
-        }
+        headers = [
+            *ROWS_VARY,
+            (b"x-model", version.ref.encode()),
+            *warning_headers(about),
+            (b"x-seed", b"%d" % seed),
+            (UNCERTAIN_HEADER, b"%d" % uncertain),
+        ]
         return await score.codec.respond(table, Chunk(values[:, :-1]), headers=headers)
 
 

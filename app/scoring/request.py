@@ -3,25 +3,20 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
-from starlette.requests import Request
-from starlette.responses import Response
 
-from app.auth.callers import project_of
 from app.engine.engine import Terms
-from app.http.accept import listed
-from app.http.json_body import read_body
+from app.http.exchange import Answer, Exchange
+from app.http.json_body import body_share, read_body
 from app.http.streaming import unless_disconnected
-from app.limits import Share, body_share, in_thread
+from app.limits import Share, in_thread
 from app.problems.problem import FieldError, Problem
-from app.rows.codecs import Codec, request_codec, response_codec
+from app.rows.codecs import QUICK_COLUMNS, ROWS_VARY, Codec, request_codec, response_codec
 from app.rows.decode import (
     UNPACKED,
-    BodyWarning,
     Decoded,
     RowsBody,
     body_warnings,
@@ -31,49 +26,47 @@ from app.rows.encode import Chunk, ResponseTable
 from app.rows.model_types import ModelTypes, RowWarnings, types_of
 from app.rows.shape import Floats, RowsShape
 from app.scoring.functions import RowFunction, Space
-from app.state import AppState, state_of
+from app.settings import ApiSettings
+from app.state import AppState
 from flows import CompiledFlow
 from models_store.process.traces import TRACES
 from models_store.records import Version
+from tabular.formats import TableWarning
 
 Extra = Literal["ignore", "error"]
 TIMEOUT_HEADER = "X-Request-Timeout"
-ROW_WARNINGS_HEADER = "X-Row-Warnings"
-_QUICK_VALUES = 4096
+ROW_WARNINGS_HEADER = b"x-row-warnings"
+_TIMEOUT = TIMEOUT_HEADER.lower().encode()
+_QUICK_CELLS = 4096  # of rows with types, whose levels are looked up
+_DOUBLE = np.dtype(np.float64)
 _VALUE_BYTES = 8
 _NUMBER_BYTES = 24  # most of a number as text
 _ADVICE = " Split it, or upload the rows as a dataset and start a scoring job."
 
 
-@dataclass(frozen=True)
-class ScoreRequest:
+class ScoreRequest(NamedTuple):
     """Request to a model, without its body.
 
     Args:
         version: Version that the request's reference stands for.
         space: Space of the rows: the data's own units, or the flow's after preprocessing.
+        codec: Format of the response.
+        shape: Shape that the rows of the body must have.
         max_wait_s: Seconds that the caller will wait for the work to begin; None: the engine's own
             limit.
-        extra: Wish to ignore or to refuse columns that the model does not have; None: as the model is.
-        types: Types of the columns of the rows; None: they are plain numbers.
-        given: True for rows of the context alone.
-        subset: Columns of the model that the rows have; None: all of them.
     """
 
-    request: Request
+    exchange: Exchange
     version: Version
     space: Space
     codec: Codec
+    shape: RowsShape
     max_wait_s: float | None = None
-    extra: Extra | None = None
-    types: ModelTypes | None = None
-    given: bool = False
-    subset: tuple[str, ...] | None = None
 
     @classmethod
     async def of(
         cls,
-        request: Request,
+        exchange: Exchange,
         ref: str,
         space: Space,
         *,
@@ -85,7 +78,8 @@ class ScoreRequest:
 
         Args:
             ref: Reference to a version.
-            extra: Wish to ignore or to refuse columns that the model does not have.
+            extra: Wish to ignore or to refuse columns that the model does not have; None: as the
+                model is.
             noise: True for rows of noise, which are plain numbers whatever the columns hold.
             given: True for rows of the context alone, which are plain numbers, too.
 
@@ -94,48 +88,31 @@ class ScoreRequest:
                 rows of the model do not have.
             NotFoundError: There is no such model.
         """
-        codec = response_codec(listed(request.headers, "accept"))
-        version = await state_of(request).models.resolve(project_of(request), ref)
+        codec = response_codec(exchange.listed(b"accept"))
+        version = await exchange.state.models.resolve(exchange.project, ref)
         types = types_of(version)
         if space == "model" and types is not None:
             _check_space(types)
+        columns = [*version.context_columns]
+        if not given:
+            columns = [*version.columns, *columns]
         if noise:
             types, extra = None, "error"
-        types = None if given else types
-        return cls(request, version, space, codec, _max_wait_s(request), extra, types, given)
+        shape = shape_of(
+            exchange.state, version, columns, types=None if given else types, extra=extra
+        )
+        return cls(exchange, version, space, codec, shape, max_wait_s(exchange))
 
-    @cached_property
+    @property
     def state(self) -> AppState:
         """State of the application."""
-        return state_of(self.request)
+        state: AppState = self.exchange.state
+        return state
 
     @property
-    def headers(self) -> dict[str, str]:
-        """Headers of every response."""
-        return {"X-Model": self.version.ref}
-
-    @property
-    def shape(self) -> RowsShape:
-        """Shape that the rows of the body must have."""
-        columns = [*self.version.context_columns]
-        if self.subset is not None:
-            columns = [*self.subset]
-        elif not self.given:
-            columns = [*self.version.columns, *columns]
-        partial = self.types is not None or self.state.models.leaves_out(self.version)
-        extra = self.extra or ("ignore" if partial else "error")
-        fitting = self._most_bytes // (_VALUE_BYTES * max(1, len(columns)))
-        return RowsShape(
-            columns,
-            min(self.state.settings.max_score_rows, fitting),
-            types=self.types,
-            ignores_extra=extra == "ignore",
-        )
-
-    @property
-    def _most_bytes(self) -> int:
-        """Most bytes of rows in memory, and of a response."""
-        return UNPACKED * self.state.settings.max_body_bytes
+    def types(self) -> ModelTypes | None:
+        """Types of the columns of the rows; None: they are plain numbers."""
+        return self.shape.types
 
     def flow(
         self, function: RowFunction | None = None
@@ -144,7 +121,7 @@ class ScoreRequest:
         needs = function is not None and function.conditionals
         return self.state.models.use(self.version, conditionals=needs)
 
-    async def respond(self, function: RowFunction) -> Response:
+    async def respond(self, function: RowFunction) -> Answer:
         """Respond with what a function makes of each row of the body.
 
         Raises:
@@ -153,25 +130,29 @@ class ScoreRequest:
             StoreError: The model cannot be loaded.
             ClientDisconnect: The caller has left.
         """
-        with body_share(self.request) as share:
-            rows, found = await self.read(share)
+        models = self.state.models
+        with body_share(self.exchange) as share:
+            rows, warnings = await self.read(share)
             self.check_results(function, len(rows))
-            async with self.flow(function) as flow:
-                values = await self.compute(function, flow, rows)
-            about_body = body_warnings(found)
-            made = partial(self._response, function, rows, values, about_body)
-            table, chunk = made() if rows.size <= _QUICK_VALUES else await in_thread(made)
-            headers = {**self.headers, **warning_headers(about_body)}
-            if table.warnings is not None:
-                headers[ROW_WARNINGS_HEADER] = table.warnings.header
-            return await self.codec.respond(table, chunk, headers=headers)
+            held = models.hold(self.version, conditionals=function.conditionals)
+            try:
+                values = await self.compute(function, await held.flow(), rows)
+            finally:
+                models.release(held)
+            respond = partial(self._response, function, rows, values, warnings)
+            quick = (
+                values.size <= self.codec.quick_values and len(function.columns) <= QUICK_COLUMNS
+            )
+            if quick and (self.types is None or rows.size <= _QUICK_CELLS):
+                return respond()
+            return await in_thread(respond)
 
     async def read(self, share: Share) -> Decoded:
         """Return the rows of the body, whose bytes the share counts."""
-        codec, parameters = request_codec(self.request.headers.get("content-type"))
+        codec, parameters = request_codec(self.exchange.text(b"content-type"))
         state = self.state
         limit = codec.max_bytes(state.settings)
-        content = await read_body(self.request, limit=limit, share=share, advice=_ADVICE)
+        content = await read_body(self.exchange, limit=limit, share=share, advice=_ADVICE)
         body = RowsBody(content, codec.format, parameters, self.shape, state.settings, state.blobs)
         return await codec.read(body, state.parsers)
 
@@ -184,7 +165,7 @@ class ScoreRequest:
         row_bytes = _VALUE_BYTES * function.width
         if self.codec.text:  # which may repeat the names in each row
             row_bytes = _NUMBER_BYTES * function.width + sum(map(len, function.columns))
-        most = self._most_bytes
+        most = most_bytes(self.state.settings)
         if rows * row_bytes > most:
             raise Problem("limit-rows", f"The response may have more than {most} bytes.{_ADVICE}")
 
@@ -202,23 +183,26 @@ class ScoreRequest:
             ClientDisconnect: The caller has left.
         """
         values = np.empty((len(rows), function.width))
-        terms = Terms.of(
-            flow,
-            passes=function.passes,
+        terms = Terms.of(flow, passes=function.passes, least_rows=function.least_rows)
+        state = self.state
+        work = state.engine.apply(
+            partial(function.compute, flow),
+            rows,
+            values,
+            # Not by the flow's identity, which another one may get once this one was evicted.
+            key=(self.version.checkpoint_key, function.name, self.space),
+            terms=terms,
             max_wait_s=self.max_wait_s,
-            least_rows=function.least_rows,
         )
-        # Not by the flow's identity, which another one may get once this one was evicted.
-        key = self.version.checkpoint_key, function.name, self.space
-        compute = partial(function.compute, flow)
-        work = self.state.engine.apply(compute, rows, values, key=key, terms=terms)
-        with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
-            if len(rows) > terms.first_rows:
-                await unless_disconnected(self.request, work)
-            else:  # to watch whether the caller leaves takes longer
+        if len(rows) > terms.first_rows:  # to watch whether the caller leaves takes time
+            work = unless_disconnected(self.exchange.receive, work)
+        if TRACES.on:
+            with TRACES.span("engine", attributes={"densityd.rows": len(rows)}):
                 await work
+        else:
+            await work
         if function.differences is not None:
-            self.state.monitor.watch(self.version, rows, values, differences=function.differences)
+            state.monitor.watch(self.version, rows, values, differences=function.differences)
         return values
 
     def _response(
@@ -226,23 +210,55 @@ class ScoreRequest:
         function: RowFunction,
         rows: Floats,
         values: Floats,
-        about_body: Sequence[BodyWarning],
-    ) -> tuple[ResponseTable, Chunk]:
-        """Return the head and the rows of the response."""
-        types = self.types
-        members = {"model": self.version.ref, **function.members}
-        if about_body:
+        warnings: Sequence[TableWarning],
+    ) -> Answer:
+        """Return the response: its head and the rows."""
+        types, ref = self.types, self.version.ref
+        members = {"model": ref, **function.members}
+        headers = [(b"x-model", ref.encode()), *ROWS_VARY]
+        if warnings:
+            about_body = body_warnings(warnings)
             members["body_warnings"] = about_body
+            headers += warning_headers(about_body)
         table = ResponseTable(
             columns=function.columns,
             parts=function.parts,
             rows=len(rows),
-            dtype=np.dtype(np.float64),
+            dtype=_DOUBLE,
             members=members,
             inputs=() if types is None else [column.name for column in types.columns],
             warnings=None if types is None else RowWarnings(types, rows),
         )
-        return table, Chunk.of(values, rows, types=types, checked=function.checked)
+        if table.warnings is not None:
+            headers.append((ROW_WARNINGS_HEADER, table.warnings.header.encode()))
+        chunk = Chunk.of(values, rows, types=types, checked=function.checked)
+        return self.codec.answer(table, chunk, headers=headers)
+
+
+def most_bytes(settings: ApiSettings) -> int:
+    """Return the most bytes of rows in memory, and of a response."""
+    return UNPACKED * settings.max_body_bytes
+
+
+def shape_of(
+    state: AppState,
+    version: Version,
+    columns: Sequence[str],
+    *,
+    types: ModelTypes | None,
+    extra: Extra | None = None,
+) -> RowsShape:
+    """Return the shape of rows of some columns of a model.
+
+    Args:
+        types: Types of the columns; None: they are plain numbers.
+        extra: Wish to ignore or to refuse other columns; None: as the model is.
+    """
+    is_part = types is not None or state.models.leaves_out(version)
+    extra = extra or ("ignore" if is_part else "error")
+    fitting = most_bytes(state.settings) // (_VALUE_BYTES * max(1, len(columns)))
+    most = min(state.settings.max_score_rows, fitting)
+    return RowsShape(columns, most, types=types, ignores_extra=extra == "ignore")
 
 
 def _check_space(types: ModelTypes) -> None:
@@ -255,8 +271,13 @@ def _check_space(types: ModelTypes) -> None:
         raise Problem("validation", errors=[error])
 
 
-def _max_wait_s(request: Request) -> float | None:
-    text = request.headers.get(TIMEOUT_HEADER)
+def max_wait_s(exchange: Exchange) -> float | None:
+    """Return the seconds that a caller will wait; None if the request does not say.
+
+    Raises:
+        Problem: It says no number of seconds.
+    """
+    text = exchange.head.get(_TIMEOUT)
     if text is None:
         return None
     try:

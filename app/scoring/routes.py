@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.engine.held_out_rows import HeldOutRows
 from app.http.examples import MODEL, NOISE, ROWS
+from app.http.exchange import exchange_of
 from app.http.json_body import json_request
 from app.problems.problem import FieldError, Problem
 from app.scoring.functions import (
@@ -186,7 +185,7 @@ async def log_prob(  # noqa: PLR0913  a query has so many
     need no other columns. It is exact where a sum or a closed form gives it; elsewhere it is an average of
     weighted draws, with its standard error.
     """
-    score = await ScoreRequest.of(request, ref, space, extra=extra)
+    score = await ScoreRequest.of(exchange_of(request), ref, space, extra=extra)
     if columns or given:
         if parts or conditionals:
             error = FieldError("Leave it out beside `columns` and `given`.", parameter="parts")
@@ -222,7 +221,7 @@ async def score(
     are, and of which part: validation rows chose the epoch, so that ranks among them may be a little low.
     Quantiles can be compared between models, which log densities cannot.
     """
-    wanted = await ScoreRequest.of(request, ref, "data", extra=extra)
+    wanted = await ScoreRequest.of(exchange_of(request), ref, "data", extra=extra)
     version, held_out = wanted.version, HeldOutRows.of(wanted.version)
     if not explain:
         return await wanted.respond(score_alone(held_out))
@@ -243,7 +242,7 @@ async def score(
 )
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """Draw rows from the model. The same seed gives the same rows from the same version."""
-    return await respond_samples(await ScoreRequest.of(request, ref, space))
+    return await respond_samples(await ScoreRequest.of(exchange_of(request), ref, space))
 
 
 @router.post(
@@ -267,7 +266,7 @@ async def impute(
     A column that no row has is left out of `given`. The rows come in the format that `Accept` asks for,
     with cells as in the table.
     """
-    score = await ScoreRequest.of(request, ref, "data")
+    score = await ScoreRequest.of(exchange_of(request), ref, "data")
     given = given or score.version.columns
     return await respond_imputed(score, given, fill=fill, level=level, seed=seed)
 
@@ -294,7 +293,7 @@ async def expect(  # noqa: PLR0913  a query has so many
     Rows need the columns of `given` alone, by default all others; null stands for a cell that is not
     known. `low` and `high` ask for the probability that the column lies between them.
     """
-    score = await ScoreRequest.of(request, ref, "data")
+    score = await ScoreRequest.of(exchange_of(request), ref, "data")
     given = given or [name for name in score.version.columns if name != column]
     within = None
     if low is not None or high is not None:
@@ -327,7 +326,7 @@ async def evidence(
     the mean of p(x, z) / q(z | x), which is at least as tight. All rows share the noise of the seed, so
     that the numbers of a row do not depend on the rows beside it.
     """
-    score = await ScoreRequest.of(request, ref, "data", extra=extra, given=True)
+    score = await ScoreRequest.of(exchange_of(request), ref, "data", extra=extra, given=True)
     async with score.flow() as flow:
         check_evidence(flow, samples)
     return await score.respond(evidence_of(samples, seed))
@@ -348,7 +347,7 @@ async def inverse(
 
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
-    score = await ScoreRequest.of(request, ref, space, extra=extra)
+    score = await ScoreRequest.of(exchange_of(request), ref, space, extra=extra)
     return await score.respond(noise_of(score.version.columns, space))
 
 
@@ -365,40 +364,5 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
 
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
-    score = await ScoreRequest.of(request, ref, space, noise=True)
+    score = await ScoreRequest.of(exchange_of(request), ref, space, noise=True)
     return await score.respond(data_of(score.version.columns, space))
-
-
-class ScoresFirst:
-    """Middleware that gives scores without a query to the functions above as they are, in front of the router.
-
-    These read the body themselves. FastAPI serves all else, such as requests with parameters to read or
-    without one that is required, and refusals.
-
-    Most requests are one row without a query, and the search takes a tenth of each.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._prefix = f"{router.prefix}/"
-        routes = [
-            route
-            for route in router.routes
-            if isinstance(route, APIRoute)
-            and not any(field.field_info.is_required() for field in route.dependant.query_params)
-        ]
-        self._routes = {route.path.rpartition("/")[2]: route for route in routes}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        path: str = scope.get("path", "")
-        if path.startswith(self._prefix) and scope["method"] == "POST":
-            ref, _, verb = path[len(self._prefix) :].partition("/")
-            route = self._routes.get(verb)
-            if ref and route is not None and not scope["query_string"]:
-                scope["route"] = route
-                scope["path_params"] = {"ref": ref}
-                response = await route.endpoint(Request(scope, receive, send), ref)
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)

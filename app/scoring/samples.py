@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.engine.engine import Terms
 from app.http.json_body import read_json
 from app.limits import in_thread
 from app.problems.problem import FieldError, Problem
+from app.rows.codecs import ROWS_VARY
 from app.rows.context import context_cells, context_rows
 from app.rows.encode import Chunk, Part, ResponseTable
 from app.rows.model_types import ModelTypes, Roundings, known_types_of
@@ -85,9 +85,12 @@ class Drawing:
             drawing = self._rows(flow, step)
             drawn: list[Floats] = []
             for start in range(0, self.n, step):
-                terms = Terms(max_wait_s=score.max_wait_s, admitted=start > 0)
                 with TRACES.span("engine"):
-                    await engine.run(lambda: drawn.append(next(drawing)), terms=terms)
+                    await engine.run(
+                        lambda: drawn.append(next(drawing)),
+                        admitted=start > 0,
+                        max_wait_s=score.max_wait_s,
+                    )
                 rows = drawn.pop()
                 score.state.tallies.add_rows(len(rows))
                 yield rows
@@ -145,7 +148,11 @@ async def respond_samples(score: ScoreRequest) -> Response:
             async for rows in drawn:
                 yield chunk(rows)
 
-    headers = {**score.headers, "X-Seed": str(drawing.seed)}
+    headers = [
+        *ROWS_VARY,
+        (b"x-model", score.version.ref.encode()),
+        (b"x-seed", b"%d" % drawing.seed),
+    ]
     return await score.codec.stream(table, chunks(), headers=headers)
 
 
@@ -184,7 +191,7 @@ def _roundings(score: ScoreRequest) -> Roundings | None:
 async def _read(score: ScoreRequest) -> Drawing:
     """Read the body of a request for samples."""
     settings = score.state.settings
-    wanted = await read_json(score.request, SampleRequest)
+    wanted = await read_json(score.exchange, SampleRequest)
     if wanted.n > settings.max_sample_rows:
         raise Problem(
             "limit-samples",

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from app.auth.middleware import Policy
+from app.auth.admission import Policy
 from app.problems.problem import (
     INFERENCE_PATH,
     PROBLEM_MEDIA_TYPE,

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from pydantic import BaseModel, Field
 
 from app.dependencies import ProjectDep, StateDep
-from app.http.accept import best_media_type, listed
+from app.http.accept import best_media_type
 from app.http.examples import DATASET_ID
+from app.http.exchange import exchange_of
 from app.http.json_body import json_body, json_request
 from app.jobs.routes import JobId
 from app.limits import FairRoute, in_thread
@@ -122,7 +123,7 @@ async def list_unusual_rows(
     make it unlikely: what would be usual there, given the other cells of the row. `thresholds` says how many
     rows of the table lie at or below each rank.
     """
-    media_type = best_media_type(listed(request.headers, "accept"), [_JSON, *MEDIA_TYPES])
+    media_type = best_media_type(exchange_of(request).listed(b"accept"), [_JSON, *MEDIA_TYPES])
     asked = wanted.asked(media_type)
     version = await state.models.resolve(project, ref)
     own = wanted.dataset_id in (None, version.dataset_id)
@@ -156,7 +157,7 @@ async def list_scored_rows(
 
     They stay when the result file of the job is deleted.
     """
-    media_type = best_media_type(listed(request.headers, "accept"), [_JSON, *MEDIA_TYPES])
+    media_type = best_media_type(exchange_of(request).listed(b"accept"), [_JSON, *MEDIA_TYPES])
     view = await _of_job(state, project, job_id, wanted.asked(media_type))
     return await _respond(view, media_type)
 

@@ -1,14 +1,17 @@
 """Logs: one JSON object a line on standard error, with the ids of the request, job and trace."""
 
-import json
+import asyncio
 import logging
 import math
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from json import dumps
+from json.encoder import encode_basestring_ascii as _quoted
 from types import TracebackType
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -57,8 +60,7 @@ def configure_logging(level: str, process: str) -> None:
         level: the lowest level that is logged.
         process: the name of the process in each line, such as ``api``.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter(process))
+    handler = JsonHandler(process)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -109,7 +111,87 @@ class JsonFormatter(logging.Formatter):
         for name in sorted(vars(record).keys() - _STANDARD - fields.keys()):
             fields[name] = _scalar(vars(record)[name])
         # ASCII: no line separator and no terminal escape of a message reaches the stream.
-        return json.dumps({name: value for name, value in fields.items() if value is not None})
+        return dumps({name: value for name, value in fields.items() if value is not None})
+
+
+class JsonHandler(logging.StreamHandler):  # type: ignore[type-arg]  # of any text stream
+    """Handler that writes JSON lines to standard error, some of them later and together."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self.process = process
+        self.setFormatter(JsonFormatter(process))
+        self._waiting: list[str] = []
+
+    def write_soon(self, line: str) -> bool:
+        """Keep a whole line until the next flush; return whether it is the first that waits."""
+        self._waiting.append(line)
+        return len(self._waiting) == 1
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, behind the lines that wait."""
+        self._write_waiting()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        with self.lock or nullcontext():
+            self._write_waiting()
+            super().flush()
+
+    def _write_waiting(self) -> None:
+        count = len(self._waiting)  # the event loop may add one meanwhile, behind these
+        if count:
+            self.stream.write("".join(self._waiting[:count]))
+            del self._waiting[:count]
+
+
+class AccessLog:
+    """Log of requests, which takes no record of `logging` where nobody but the JSON lines would see it.
+
+    Lines of one turn of the event loop are written together.
+
+    Args:
+        logger: Logger whose lines they are.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._root = logging.getLogger()
+        self._second, self._stamp = 0, ""
+
+    def write(self, level: int, message: str, fields: Mapping[str, str | None]) -> None:
+        """Log a request, with further fields; call this in an event loop.
+
+        Args:
+            fields: Fields in the order of their names.
+        """
+        if not self._logger.isEnabledFor(level):
+            return
+        handlers = self._root.handlers
+        handler = handlers[0] if len(handlers) == 1 and not self._logger.handlers else None
+        if not isinstance(handler, JsonHandler):
+            self._logger.log(level, "%s", message, extra=dict(fields))
+            return
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%FT%T", time.gmtime(second))
+        trace = ""
+        if (place := TRACEPARENT.get()) is not None:
+            _, trace_id, span_id, _ = place.split("-", 3)
+            trace = f', "trace_id": "{trace_id}", "span_id": "{span_id}"'
+        rest = "".join(
+            [f', "{name}": {_quoted(text)}' for name, text in fields.items() if text is not None]
+        )
+        line = (
+            f'{{"time": "{self._stamp}.{int(1000 * (now - second)):03d}Z",'
+            f' "level": "{logging.getLevelName(level)}", "process": "{handler.process}",'
+            f' "logger": "{self._logger.name}", "message": {_quoted(message)},'
+            f' "request_id": "{REQUEST_ID.get()}"{trace}{rest}}}\n'
+        )
+        if handler.write_soon(line):
+            asyncio.get_running_loop().call_soon(handler.flush)
 
 
 def _scalar(value: object) -> object:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from app.auth.callers import Callers
-from app.limits import Caller, OpenBound, Threads, Turns, in_thread, on_account_of
+from app.limits import Caller, OpenBound, Threads, Turns, charge_to, in_thread
 from app.problems.problem import Problem
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
@@ -125,15 +125,18 @@ async def test_a_thread_that_nobody_waits_for_counts_until_it_ends(threads):
 
 
 async def test_work_is_done_on_the_account_of_whoever_sent_the_request(threads):
+    async def of_a_request() -> str:
+        charge_to("a", threads)
+        with pytest.raises(ZeroDivisionError):
+            await in_thread(lambda: 1 // 0)
+        return await in_thread(lambda: threading.current_thread().name)
+
     name = threading.current_thread().name
-    with on_account_of("a", threads):
-        inside = await in_thread(lambda: threading.current_thread().name)
+    inside = await asyncio.create_task(of_a_request())
     outside = await in_thread(lambda: threading.current_thread().name)
     assert inside.startswith("test")
     assert not outside.startswith("test")
     assert name not in (inside, outside)
-    with pytest.raises(ZeroDivisionError), on_account_of("a", threads):
-        await in_thread(lambda: 1 // 0)
 
 
 async def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):

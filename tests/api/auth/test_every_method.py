@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from app.auth.middleware import Policy
+from app.auth.admission import Policy
 from app.main import create_app
 from app.scoring import routes as scores
 from app.settings import ApiSettings

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from app.engine.engine import Engine, OverloadedError, ResultShapeError, Speed, Terms
 from app.engine.fair_order import FairOrder
-from app.limits import Threads, on_account_of
+from app.limits import NOBODY, Threads, charge_to
 from app.metrics import EngineMetrics
 
 pytestmark = pytest.mark.anyio
@@ -88,11 +88,11 @@ def gate() -> Iterator[Gate]:
 
 
 async def doubled(
-    engine: Engine, function: Any, n: int = 1, key: Any = "double", value: float = 1.0, **terms: Any
+    engine: Engine, function: Any, n: int = 1, key: Any = "double", value: float = 1.0, **how: Any
 ) -> None:
     """Ask for the doubles of rows, and look at them."""
     rows, results = np.full((n, 1), float(value)), np.empty((n, 1))
-    await engine.apply(function, rows, results, key=key, terms=Terms(**terms))
+    await engine.apply(function, rows, results, key=key, **how)
     np.testing.assert_array_equal(results, 2 * rows)
 
 
@@ -195,10 +195,8 @@ def test_answers_never_mix(data):
 
 @pytest.mark.parametrize("n", [1, 64, 65, 1000])
 async def test_the_rows_of_a_turn_are_bounded_by_memory(engine, n):
-    function = Doubling()
-    await asyncio.gather(
-        *(doubled(engine, function, n, most_rows=4, first_rows=4) for _ in range(3))
-    )
+    function, terms = Doubling(), Terms(most_rows=4, first_rows=4, small_rows=4)
+    await asyncio.gather(*(doubled(engine, function, n, terms=terms) for _ in range(3)))
     assert sum(function.rows) == 3 * n
     assert max(function.rows) <= 4
 
@@ -252,7 +250,14 @@ Account = Callable[[str], contextlib.AbstractContextManager[None]]
 @pytest.fixture
 def account() -> Iterator[Account]:
     threads = Threads("test", 1, each=1)
-    yield lambda owner: on_account_of(owner, threads)
+
+    @contextlib.contextmanager
+    def charged(owner: str) -> Iterator[None]:
+        charge_to(owner, threads)
+        yield
+        charge_to(NOBODY, threads)
+
+    yield charged
     threads.close()
 
 
@@ -351,7 +356,7 @@ async def test_a_full_queue_refuses_but_lets_what_was_begun_go_on(make_engine, g
     await gate.wait()
     with pytest.raises(OverloadedError):
         await engine.run(lambda: None)
-    begun = asyncio.create_task(engine.run(lambda: None, terms=Terms(admitted=True)))
+    begun = asyncio.create_task(engine.run(lambda: None, admitted=True))
     await asyncio.sleep(0)
     gate.opened.set()
     await asyncio.gather(*waiting, begun)

@@ -12,13 +12,14 @@ import httpx2
 import numpy as np
 import pytest
 from backports import zstd
-from starlette.requests import Request
+from fastapi import FastAPI
 from starlette.testclient import TestClient
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
+from app.http.exchange import Exchange
 from app.http.json_body import parse_json, read_body, validate_json
-from app.http.packed_bodies import PACKED, PackedBodyMiddleware
-from app.limits import BodyMemory
+from app.http.packed_bodies import unpack
+from app.limits import BodyMemory, Share
 from app.problems.problem import Problem
 from app.rows.decode import decode_document
 from app.rows.shape import RowsShape
@@ -128,6 +129,22 @@ def test_a_body_is_bounded_with_and_without_a_length(shared_client):
     assert_refused(post(shared_client, (body[i::2] for i in range(2))), 413, "limit-body")
 
 
+def exchange_of(headers: dict[str, str], receive: Receive) -> Exchange:
+    """A request with these headers, of an application without state."""
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "app": FastAPI(),
+        "headers": [
+            (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+        ],
+    }
+    return Exchange(scope, receive, send)
+
+
 def test_the_pieces_of_a_body_count_together():
     async def main(limit: int) -> bytes:
         pieces = [b"abcd", b"efgh", b"ijkl"]
@@ -135,9 +152,8 @@ def test_the_pieces_of_a_body_count_together():
         async def receive() -> Message:
             return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-        request = Request({"type": "http", "headers": [], "state": {}}, receive)
-        with BodyMemory(100).share("p") as share:
-            return await read_body(request, limit=limit, share=share)
+        with Share(BodyMemory(100), "p") as share:
+            return await read_body(exchange_of({}, receive), limit=limit, share=share)
 
     assert asyncio.run(main(12)) == b"abcdefghijkl"
     with pytest.raises(Problem) as caught:
@@ -147,7 +163,7 @@ def test_the_pieces_of_a_body_count_together():
 
 def test_a_large_body_counts_while_it_is_in_memory(shared_client):
     memory = shared_client.app.state.body_memory
-    with memory.share("default") as share:
+    with Share(memory, "default") as share:
         share.hold(shared_client.app.state.settings.max_bodies_bytes // 2)
         assert_refused(post(shared_client, b"{}".ljust(100_000)), 503, "overloaded")
         assert_refused(post(shared_client, b"{}"), 422, "validation")
@@ -265,34 +281,22 @@ async def _messages(pieces: Iterable[bytes]) -> AsyncIterator[Message]:
 async def _read(
     messages: AsyncIterator[Message], limit: int, headers: dict[str, str]
 ) -> tuple[bytes, Scope]:
-    scope: dict[str, Any] = {
-        "type": "http",
-        "state": {},
-        "headers": [
-            (name.replace("_", "-").encode(), value.encode())
-            for name, value in ({"transfer_encoding": "chunked"} | headers).items()
-        ],
-    }
     body = bytearray()
-
-    async def app(scope: Scope, receive: Receive, _send: Send) -> None:
-        while True:
-            message = await receive()
-            assert message["type"] == "http.request"
-            body.extend(message["body"])
-            if len(body) > limit:  # as routes do
-                raise Problem("limit-decoded-bytes" if PACKED in scope["state"] else "limit-body")
-            if not message["more_body"]:
-                return
 
     async def receive() -> Message:
         return await anext(messages)
 
-    async def send(message: Message) -> None:
-        raise AssertionError(message)
-
-    await PackedBodyMiddleware(app, max_bytes=limit)(scope, receive, send)
-    return bytes(body), scope
+    exchange = exchange_of({"transfer_encoding": "chunked"} | headers, receive)
+    unpack(exchange, max_bytes=limit)
+    more = True
+    while more:
+        message = await exchange.receive()
+        assert message["type"] == "http.request"
+        body.extend(message["body"])
+        if len(body) > limit:  # as routes do
+            raise Problem("limit-decoded-bytes" if exchange.is_packed else "limit-body")
+        more = message["more_body"]
+    return bytes(body), exchange.scope
 
 
 def slug_of(pieces: Iterable[bytes], limit: int = LIMIT, **headers: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from app.http.exchange import exchange_of
 from app.main import create_app
 from models_store.process.traces import TRACES
 from tests.api.serving import registered
@@ -56,7 +57,7 @@ def test_a_valid_trace_context_is_passed_on(settings):
 
     @app.get("/seen")
     async def seen(request: Request) -> dict[str, str | None]:
-        return {"traceparent": request.state.traceparent}
+        return {"traceparent": exchange_of(request).traceparent}
 
     with TestClient(app) as client:
         for given, kept in ((TRACE, TRACE), (TRACE.upper(), None), ("00-0-0-0", None), ("", None)):

@@ -1,13 +1,12 @@
 """Access to the service: every route that is not named as open needs a key."""
 
 from fastapi import APIRouter
-from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
-from app.auth.audit import AuditedApp
-from app.auth.callers import DEFAULT_PROJECT, Callers, authorization_of
+from app.auth.callers import DEFAULT_PROJECT, Callers
 from app.auth.loopback import is_local_name
-from app.auth.rates import Headers, Rates
-from app.limits import NOBODY, Caller, OpenBound, Threads, on_account_of
+from app.auth.rates import Rates
+from app.http.exchange import Exchange
+from app.limits import Caller
 from app.problems.problem import Problem
 from models_store.keys import Scope
 
@@ -38,6 +37,11 @@ class Policy:
         paths = [str(getattr(route, "path", "")) for route in questions.routes]
         self._verbs = frozenset(path.rpartition("/")[2] for path in paths)
 
+    @staticmethod
+    def changes(method: str, needed: Scope) -> bool:
+        """Return whether a request may change something, which is then audited."""
+        return needed is not Scope.READ and method not in _SAFE
+
     def needed(self, method: str, path: str) -> Scope | None:
         """Return the scope that a request needs; None if it is open to all."""
         if method in _SAFE:
@@ -63,109 +67,73 @@ def _is_of_keys(path: str) -> bool:
     return path == _KEYS or path.startswith(f"{_KEYS}/")
 
 
-class AccessMiddleware:
-    """Middleware that admits a request and puts its caller into the state, or raises a `Problem`.
+class Admission:
+    """Admission of requests, by their callers and what these may do.
 
     Args:
-        app: Application that serves admitted requests.
         policy: Scope that each request needs.
         local: True if callers without a key must be on this machine; requests from pages of other
             sites, which its browsers may have open, are then refused.
     """
 
-    def __init__(self, app: ASGIApp, *, policy: Policy, rates: Rates, local: bool) -> None:
-        self._app = app
-        self._policy = policy
+    def __init__(self, policy: Policy, rates: Rates, *, local: bool) -> None:
+        self.policy = policy
         self._rates = rates
         self._local = local
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        threads: Threads = scope["app"].state.threads
-        needed = self._policy.needed(scope["method"], scope["path"])
-        if needed is None:
-            with on_account_of(NOBODY, threads):
-                await self._app(scope, receive, send)
-            return
-        caller, told = await self._admitted(scope, needed)
-        open_requests: OpenBound = scope["app"].state.open_requests
-        with open_requests.hold(caller), on_account_of(caller.project, threads):
-            scope["state"]["caller"] = caller
-            changes = needed is not Scope.READ and scope["method"] not in _SAFE
-            app = AuditedApp(self._app, caller) if changes else self._app
-            await app(scope, receive, _telling(send, told))
-
-    async def _admitted(self, scope: AsgiScope, needed: Scope) -> tuple[Caller, Headers]:
-        """Admit a request; return its caller, and what is left of its rate.
+    async def admit(self, exchange: Exchange, needed: Scope) -> Caller:
+        """Return the caller of a request, who may send it.
 
         Raises:
             Problem: The request is refused.
             DatabaseError: The keys cannot be read.
         """
-        callers: Callers = scope["app"].state.callers
-        caller = await callers.identify(authorization_of(scope), scope)
+        callers: Callers = exchange.state.callers
+        caller = callers.at_hand(exchange) or await callers.identify(
+            exchange.values(b"authorization"), exchange.scope
+        )
         if caller.key_id is None and self._local:
-            _refuse_other_sites(scope)
-        elif caller.is_person and not authorization_of(scope):
-            _refuse_forged(scope)
+            _refuse_other_sites(exchange)
+        elif caller.is_person and b"authorization" not in exchange.head:
+            _refuse_forged(exchange)
         if not caller.scope.includes(needed):
             raise _forbidden(needed)
-        if caller.project != DEFAULT_PROJECT and is_of_the_service(scope["path"]):
+        if caller.project != DEFAULT_PROJECT and is_of_the_service(exchange.scope["path"]):
             raise Problem(
                 "forbidden",
                 f"This tells of all projects: it needs a key with scope `admin` of the project `{DEFAULT_PROJECT}`.",
             )
-        return caller, self._rates.take(caller)
+        exchange.caller, exchange.rate_headers = caller, self._rates.take(caller)
+        return caller
 
 
-def _telling(send: Send, told: Headers) -> Send:
-    """Wrap `send`: the response has these headers, too."""
-    if not told:
-        return send
-
-    async def tell(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *told]}
-        await send(message)
-
-    return tell
-
-
-def _refuse_other_sites(scope: AsgiScope) -> None:
+def _refuse_other_sites(exchange: Exchange) -> None:
     """Refuse a request that a browser sends for the page of another site."""
-    host = b"".join(_values(scope, b"host")).decode("latin-1")
+    host = b"".join(exchange.values(b"host")).decode("latin-1")
     if not is_local_name(host):
         raise Problem(
             "foreign-site",
             "Without API keys, no public host name is served: create one with `densityd keys create`.",
         )
-    if scope["method"] not in _SAFE:
-        for origin in _values(scope, b"origin"):
+    if exchange.scope["method"] not in _SAFE:
+        for origin in exchange.values(b"origin"):
             if origin.decode("latin-1").partition("://")[2] != host:
                 raise Problem("foreign-site", "`Origin` is another site than `Host`.")
 
 
-def _refuse_forged(scope: AsgiScope) -> None:
+def _refuse_forged(exchange: Exchange) -> None:
     """Refuse a change that a browser sends for the page of another site, with the cookie of a proxy."""
-    if scope["method"] in _SAFE:
+    if exchange.scope["method"] in _SAFE:
         return
-    said = _values(scope, b"sec-fetch-site")
-    if said:
-        foreign = said not in ([b"same-origin"], [b"none"])
+    fetch_sites = exchange.values(b"sec-fetch-site")
+    if fetch_sites:
+        foreign = fetch_sites not in ([b"same-origin"], [b"none"])
     else:  # an old browser, or one without TLS
-        hosts = {b"".join(_values(scope, name)) for name in (b"host", b"x-forwarded-host")}
-        foreign = any(
-            origin.partition(b"://")[2] not in hosts for origin in _values(scope, b"origin")
-        )
+        hosts = {b"".join(exchange.values(name)) for name in (b"host", b"x-forwarded-host")}
+        origins = exchange.values(b"origin")
+        foreign = any(origin.partition(b"://")[2] not in hosts for origin in origins)
     if foreign:
         raise Problem("foreign-site", "The request comes from the page of another site.")
-
-
-def _values(scope: AsgiScope, wanted: bytes) -> list[bytes]:
-    return [value for name, value in scope["headers"] if name == wanted]
 
 
 def _forbidden(needed: Scope) -> Problem:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth.middleware import Policy, is_of_the_service
+from app.auth.admission import Policy, is_of_the_service
 from app.main import create_app
 from app.scoring import routes as scores
 from app.settings import ApiSettings
