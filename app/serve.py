@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app.auth.loopback import is_loopback
 from app.main import create_app
 from app.metrics import SHARED_METRICS
-from app.server.bounded_http import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from app.server.startup import ServerShutdown, check_stores
 from app.settings import ApiSettings
 from models_store.database.database import Database
@@ -70,7 +70,7 @@ def main() -> None:
             port=settings.port,
             workers=settings.api_processes,
             loop="uvloop",
-            http=BoundedProtocol,
+            http=HttpProtocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -1,14 +1,12 @@
-"""The edge of a real server: slow and large heads and bodies, kept connections, upgrades, stops."""
+"""The edge of a real server: large bodies, upgrades, stops, framings."""
 
-import itertools
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import httpx
@@ -16,7 +14,7 @@ import pytest
 import uvicorn
 
 from app.main import create_app
-from app.server.bounded_http import BoundedProtocol
+from app.server.http_protocol import HttpProtocol
 from app.settings import ApiSettings
 from tests.api.conftest import JSON, served
 from tests.support.servers import free_port, tied
@@ -27,20 +25,14 @@ UPLOAD = "/v1/datasets"
 LIVE = b'{"status":"ok"}'
 
 
-class Impatient(BoundedProtocol):
-    """The protocol with time-outs that a test can wait for."""
-
-    head_timeout_s, body_timeout_s = 0.4, 0.4
-
-
-class Lingering(BoundedProtocol):
+class Lingering(HttpProtocol):
     """The protocol with more time for a first request at the end than a test needs."""
 
     linger_s = 60.0
 
 
 @contextmanager
-def running(settings: ApiSettings, protocol: type[BoundedProtocol]) -> Iterator[uvicorn.Server]:
+def running(settings: ApiSettings, protocol: type[HttpProtocol]) -> Iterator[uvicorn.Server]:
     config = uvicorn.Config(
         create_app(settings),
         port=free_port(),
@@ -58,13 +50,6 @@ def running(settings: ApiSettings, protocol: type[BoundedProtocol]) -> Iterator[
     finally:
         server.should_exit = True
         thread.join()
-
-
-@pytest.fixture
-def impatient(settings: ApiSettings) -> Iterator[int]:
-    """The port of a server with short time-outs."""
-    with running(settings, Impatient) as server:
-        yield server.config.port
 
 
 @contextmanager
@@ -115,66 +100,18 @@ def test_a_first_request_that_a_stop_overtakes_is_answered(settings):
 
 
 def test_silent_connections_do_not_keep_a_server_from_stopping(settings):
-    with running(settings, BoundedProtocol) as server, connected(server.config.port) as silent:
+    with running(settings, HttpProtocol) as server, connected(server.config.port) as silent:
         wait_until(lambda: server.server_state.connections)
         stop(server)
         assert to_the_end(silent) == b""
 
 
-@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET /livez HTTP/1.1\r\nHost:", b"GET /l"])
-def test_a_head_that_does_not_end_is_given_up(impatient, sent):
-    with connected(impatient) as connection:
-        connection.sendall(sent)
-        assert to_the_end(connection).startswith(b"HTTP/1.1 408 ")
-
-
-def trickled(connection: socket.socket, pieces: Iterable[bytes]) -> bytes:
-    """What comes first while pieces are sent one after the other."""
-    for piece in pieces:
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall(piece)
-        if select.select([connection], [], [], 0.1)[0]:
-            break
-    return connection.recv(1 << 16)
-
-
-def test_a_head_that_trickles_is_given_up(impatient):
-    pieces = itertools.chain([b"GET /livez HTTP/1.1\r\n"], itertools.repeat(b"A: x\r\n"))
-    with connected(impatient) as connection:
-        assert trickled(connection, pieces).startswith(b"HTTP/1.1 408 ")
-
-
-def test_a_body_that_stops_coming_is_given_up(impatient):
-    with connected(impatient) as connection:
-        connection.sendall(
-            head("POST", UPLOAD, "Content-Type: text/csv", "Content-Length: 99") + b"a,b\n"
-        )
-        assert to_the_end(connection).startswith(b"HTTP/1.1 408 ")
-
-
-def test_a_body_that_comes_slowly_is_taken(impatient):
-    table = b"a,b\n1,2\n3,5\n4,9\n2,2\n7,1\n"
-    start = head("POST", UPLOAD, "Content-Type: text/csv", f"Content-Length: {len(table)}")
-    with connected(impatient) as connection:
-        pieces = [start, *(table[i : i + 4] for i in range(0, len(table), 4))]
-        assert trickled(connection, pieces).startswith(b"HTTP/1.1 201 ")
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_head_that_is_too_large_is_refused(impatient, whole):
-    with connected(impatient) as connection:
-        sent = head("GET", "/livez", *(["A: " + "x" * 1000] * 400))
-        with suppress(ConnectionError):
-            connection.sendall(sent if whole else sent[:-2])
-        assert to_the_end(connection)[:13] in (b"HTTP/1.1 431 ", b"")
-
-
 @pytest.mark.parametrize("declared", [True, False])
-def test_of_a_body_that_is_too_large_the_refusal_arrives(impatient, declared):
+def test_of_a_body_that_is_too_large_the_refusal_arrives(server, declared):
     size = 40 << 20
     framing = f"Content-Length: {size}" if declared else "Transfer-Encoding: chunked"
     piece = bytes(1 << 20)
-    with connected(impatient) as connection:
+    with connected(port_of(server)) as connection:
         connection.sendall(
             head("POST", "/v1/jobs/training", "Content-Type: application/json", framing)
         )
