@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 _PAUSE_S = 60.0
 _PRUNE_EVERY = 60  # pauses
-_COUNTED_ROWS = 1024  # together: that takes half a millisecond
+# Counted together: that takes a few milliseconds of a thread, most of them the same for fewer rows.
+_COUNTED_ROWS, _COUNTED_BYTES = 65_536, 2 * 2**20
 _MOST_BINS = 256
 _OVERLAP = timedelta(minutes=2)  # a row is seen when its transaction has ended, later than its time
 
@@ -77,7 +78,7 @@ class Monitor:
         self._monitoring, self._registry, self._blobs = monitoring, registry, blobs
         self._metrics, self._most_shown = metrics, most_shown
         self._seen: list[_Seen] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._counts: dict[tuple[str, str, int], Counts] = {}
         self._bins: OrderedDict[str, ColumnBins | None] = OrderedDict()
         self._lock = asyncio.Lock()
@@ -99,7 +100,9 @@ class Monitor:
         reasons = values[:, -differences:] if differences else None
         self._seen.append(_Seen(version, values[:, 0], some, reasons))
         self._rows += len(rows)
-        if self._rows >= _COUNTED_ROWS and (self._counting is None or self._counting.done()):
+        self._bytes += some.nbytes + values.nbytes
+        much = self._rows >= _COUNTED_ROWS or self._bytes >= _COUNTED_BYTES
+        if much and (self._counting is None or self._counting.done()):
             self._counting = asyncio.create_task(self._count())
 
     async def run(self) -> None:
@@ -196,7 +199,7 @@ class Monitor:
 
     async def _count(self) -> None:
         async with self._lock:
-            seen, self._seen, self._rows = self._seen, [], 0
+            seen, self._seen, self._rows, self._bytes = self._seen, [], 0, 0
             if not seen:
                 return
             of_versions: dict[str, list[_Seen]] = {}
@@ -213,7 +216,8 @@ class Monitor:
         """Return the counts of some requests to one version."""
         version = seen[0].version
         held_out, bins = HeldOutRows.of(version), self.bins(version)
-        counts = count_ranks(held_out.rank(np.concatenate([one.log_prob for one in seen])))
+        # In order they are found among the held-out ones three times as fast.
+        counts = count_ranks(held_out.rank(np.sort(np.concatenate([one.log_prob for one in seen]))))
         if bins is not None:
             counts["columns"] = bins.count(np.concatenate([one.rows for one in seen]))
         explained = [one for one in seen if one.differences is not None]

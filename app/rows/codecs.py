@@ -56,7 +56,7 @@ class Codec:
     encoder: Callable[[ResponseTable], Encoder]
     text: bool = False
     quick_bytes: int = 0
-    quick_values: int = 8_192
+    quick_values: int = 32_768
 
     @property
     def media_type(self) -> str:
