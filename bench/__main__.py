@@ -15,6 +15,7 @@ EXAMPLES = """
 examples:
   python -m bench flows --quick            in a minute or two: wide networks left out
   python -m bench serving                  about eight minutes
+  python -m bench serving --floor          two minutes: the price of a request alone
   python -m bench serving --beside v0.1.0  five minutes, and two for the environment
   python -m bench startup                  a minute
   python -m bench quality --data FOLDER    minutes a table; continues where it was stopped

@@ -236,7 +236,7 @@ def peer(name: str, service: Service) -> Iterator[Server | Missing]:
     port = free_port("127.0.0.1", 0)
     with tempfile.TemporaryDirectory(prefix="densityd-bench-peer-") as folder:
         try:
-            command = _STARTS[kind](port, Path(folder))
+            command = {**_STARTS, FLOOR: _floor}[kind](port, Path(folder))
         except (OSError, subprocess.SubprocessError) as error:
             yield Missing(name, f"could not be installed: {error}")
             return
@@ -273,6 +273,10 @@ def _fastapi(port: int, _folder: Path) -> list[str]:
     return [sys.executable, "-m", "bench.peer_servers.fastapi_app", str(port)]
 
 
+def _floor(port: int, _folder: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.peer_servers.floor_app", str(port)]
+
+
 def _mlserver(port: int, folder: Path) -> list[str]:
     settings = {
         "host": "127.0.0.1",
@@ -299,6 +303,7 @@ _STARTS: dict[str, Callable[[int, Path], list[str]]] = {
 }
 """Command line of each peer, from a port and an empty folder."""
 
+FLOOR = "bare uvicorn"
 COMPILED_TOO = ", our engine"
 PEERS = (*_STARTS, f"FastAPI, tutorial{COMPILED_TOO}", f"MLServer{COMPILED_TOO}")
 """Peers with the flow computed by PyTorch, and the two fastest also with the compiled flow."""

@@ -7,7 +7,9 @@ many processes it has, may use the others, of which there is one on a machine of
 round the servers in turns, each alone while the others are stopped, and between them the compiled
 flow is called directly on a processor of the servers.
 
-With `--beside REVISION` the others are the service of other revisions, each cloned into a temporary folder with an
+With `--floor` it is the processor time of a request beside that of a bare uvicorn application which reads the same
+body and answers as many bytes, the rate of large requests beside that of the flow in process, and the memory and
+start of the service. With `--beside REVISION` the others are the service of other revisions, each cloned into a temporary folder with an
 environment of its own, which a later run finds again.
 """
 
@@ -38,6 +40,7 @@ from bench.load import Load, ask, loads
 from bench.servers import (
     DENSITYD,
     DIM,
+    FLOOR,
     PEERS,
     ROOT,
     Missing,
@@ -51,6 +54,7 @@ from flows import CompiledFlow, compile_flow
 _SHAPES = ((1, 1), (1, 32), (100, 1), (100, 32), (10_000, 1), (10_000, 32))
 _JSON, _NPY = ((1, 32), (1, 1), (100, 32)), ((10_000, 1),)  # of revisions beside each other
 _SMALL, _LARGE = 31, 10_000
+_SMALL_SHAPES = ((1, 32), (1, 1), (100, 32))
 _NICENESS = -10  # of the load and the servers alike, where it is allowed: others use the machine
 
 
@@ -78,6 +82,7 @@ def measure(arguments: Sequence[str]) -> str:
     parser.add_argument(
         "--beside", nargs="+", metavar="REVISION", default=(), help="for example v0.1.0"
     )
+    parser.add_argument("--floor", action="store_true", help="the price of a request alone")
     parser.add_argument("--rounds", type=int, help="turns of each server (2 if quick, else 3)")
     options = parser.parse_args(arguments)
     seconds, rounds = (0.7, options.rounds or 2) if options.quick else (1.5, options.rounds or 3)
@@ -89,6 +94,8 @@ def measure(arguments: Sequence[str]) -> str:
         stack.enter_context(only_on(theirs))
         if options.beside:
             return _beside(options.beside, rounds, seconds, max(processors), stack)
+        if options.floor:
+            return _floor(rounds, seconds, max(processors), stack)
         service, *ours = stack.enter_context(service_with_model())
         started = [stack.enter_context(peer(name, service)) for name in PEERS]
         servers = [*ours, *(server for server in started if isinstance(server, Server))]
@@ -128,6 +135,46 @@ def _beside(
             print(sections[-1], file=sys.stderr, flush=True)
     sections.append(mixed(in_json, rounds, seconds))
     return "\n\n".join(sections) + "\n"
+
+
+def _floor(rounds: int, seconds: float, own: int, stack: ExitStack) -> str:
+    """Measure what a request costs beside the least that a server can do; return the tables."""
+    starts = "\n".join([*startup.HEAD, startup.line("first"), startup.line("second")])
+    service, in_json, in_npy = stack.enter_context(service_with_model())
+    theirs = os.sched_getaffinity(0)
+    floor = stack.enter_context(peer(FLOOR, service))
+    if not isinstance(floor, Server):
+        return f"{floor.name} is missing: {floor.reason}\n"
+    compiled = compile_flow(stored_flow(service))
+    stack.enter_context(only_on({own}))
+    lines = [
+        "| rows a request | connections | bare, CPU us | densityd, CPU us | ratio |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for shape in _SMALL_SHAPES:
+        figures: dict[str, _Figures] = defaultdict(_Figures)
+        for _ in range(rounds):
+            _round([floor, in_json], figures, *shape, seconds=seconds)
+        bare, ours = (
+            1e6 * shape[0] * statistics.median(figures[server.name].cpu_s_a_row)
+            for server in (floor, in_json)
+        )
+        lines.append(f"| {shape[0]} | {shape[1]} | {bare:.1f} | {ours:.1f} | {ours / bare:.1f} |")
+
+    def in_process() -> float:
+        with only_on(theirs), asleep([floor, in_json]):
+            return _in_process_rate(compiled, _LARGE)
+
+    large = compare([in_npy, in_json], (_LARGE, 1), rounds, seconds, in_process)
+    memory = (
+        f"Resident memory of the API process with its model: {_rss_mib(service.api_pid):,.0f} MiB."
+    )
+    return "\n\n".join([machine(), "\n".join(lines), large, starts, memory]) + "\n"
+
+
+def _rss_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def installed(revision: str) -> Path:

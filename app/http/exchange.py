@@ -110,13 +110,12 @@ class Exchange:
         headers = scope["headers"]
         self.head: dict[bytes, bytes] = dict(reversed(headers))
         self.repeats = len(self.head) != len(headers)
-        given = self.head.get(b"x-request-id")
-        text = "" if given is None else given.decode("latin-1")
-        valid = given is not None and _REQUEST_ID.fullmatch(text)
-        self.request_id = text if valid else f"{_ids.getrandbits(128):032x}"
-        given = self.head.get(b"traceparent")
-        text = "" if given is None else given.decode("latin-1")
-        self.traceparent = text if _TRACEPARENT.fullmatch(text) else None
+        self.request_id = f"{_ids.getrandbits(128):032x}"
+        if (given := self.text(b"x-request-id")) and _REQUEST_ID.fullmatch(given):
+            self.request_id = given
+        self.traceparent: str | None = None
+        if (given := self.text(b"traceparent")) and _TRACEPARENT.fullmatch(given):
+            self.traceparent = given
         self.caller: Caller | None = None
         self.ref: str | None = None
         self.route = "unmatched"

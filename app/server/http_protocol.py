@@ -3,7 +3,7 @@
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 
 class _Parser(httptools.HttpRequestParser):
@@ -43,7 +43,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close an idle connection; one that is new a little later, as a request may be on its way."""
-        if self.cycle is None and not self._lingers:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None and not self._lingers:
             self._lingers = True
             self.loop.call_later(self.linger_s, self.shutdown)
         else:

@@ -1,13 +1,9 @@
 """Bare ASGI application that reads a body and gives one answer: the price of the server alone."""
 
-import os
 import sys
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
-
-ANSWER = "DENSITYD_BENCH_ANSWER"
-"""Variable with the body of the answer."""
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -25,7 +21,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-_BODY = os.environ.get(ANSWER, "{}").encode()
+_BODY = b'{"model":"bench:1","log_prob":[-37.2466162109375],"row_errors":[]}'
 _HEAD = [
     (b"content-type", b"application/json"),
     (b"content-length", b"%d" % len(_BODY)),

@@ -54,7 +54,8 @@ def number_rows(text: bytes, width: int) -> NDArray[np.float64] | None:
             return None
         values = np.frombuffer(rows.as_buffer(of_type="d"))
         # A list within a row is flattened: then there are more brackets than rows.
-        if values.size != len(rows) * width or text.count(b"[") != len(rows) + 1:
+        brackets = np.count_nonzero(np.frombuffer(text, np.uint8) == ord("["))
+        if values.size != len(rows) * width or brackets != len(rows) + 1:
             return None
         return values.reshape(-1, width)
     except (ValueError, TypeError, KeyError, RuntimeError):
