@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.network_layers import NetworkLayer, Reordering, within
 from flows.bijections.observed import Observed, only_observed
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 
 class Chain(Bijection):
@@ -134,13 +133,6 @@ class Slice(Bijection):
         result = rows.clone()
         result[:, self.features] = part
         return result
-
-
-def permutation_cost(dim: int) -> Cost:
-    """Return the cost of a permutation of the features."""
-    orders = 2 * INDEX_BYTES * dim
-    way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
-    return Cost.both(way, buffers=orders)
 
 
 class Permutation(Bijection):

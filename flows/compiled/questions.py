@@ -18,8 +18,8 @@ from torch import Tensor
 from flows.compiled.compiled_flow import CompiledFlow
 from flows.compiled.model_space import Doubles
 from flows.errors import FlowError
-from flows.mixed.columns import UNSEEN, MixedColumn
 from flows.mixed.companion import Companion, patterns
+from flows.specs.columns import UNSEEN, MixedColumn
 
 MOST_TERMS = 512
 """Most combinations of categories that are summed exactly."""

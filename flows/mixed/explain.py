@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, PerRow
-from flows.mixed.columns import HIDDEN, UNSEEN, Layout
 from flows.mixed.encoding import TableEncoding
+from flows.specs.columns import HIDDEN, UNSEEN, Layout
 
 # Most levels of a column whose marginal is computed by a sum over them. Where cells can be hidden, there
 # is another way, which takes one pass, for columns of more levels, and for all where sums would take

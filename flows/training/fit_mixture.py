@@ -10,8 +10,10 @@ from torch import Tensor
 
 from flows.cost import FLOAT_BYTES, fitting_rows
 from flows.errors import FitError
-from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
+from flows.families.gaussian_mixture import MixtureOfGaussians
 from flows.flow import Flow
+from flows.specs.gaussian_mixture import MOST_COMPONENTS
+from flows.specs.spec import Json
 from flows.training.evaluate import evaluate
 from flows.training.expectation import (
     GAIN,
@@ -28,7 +30,6 @@ from flows.training.state import (
     Callbacks,
     EpochReport,
     FitState,
-    Json,
     StopReason,
     copies,
     pack_state,

@@ -17,7 +17,7 @@ from flows import (
     flow_cost,
 )
 from flows.defaults import candidate_flows
-from flows.families.family import FamilySpec
+from flows.specs.family import FamilySpec
 from models_store.errors import RequestError
 from models_store.plans.plan import MAX_REQUESTS_BYTES
 from models_store.records import Dataset

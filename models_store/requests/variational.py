@@ -21,8 +21,8 @@ from flows import (
     VariationalOptions,
     Window as QuadratureWindow,
 )
-from flows.bijections.linear import ActivationName
-from flows.latent import Likelihood
+from flows.specs.latent import Likelihood
+from flows.specs.spec import ActivationName
 from models_store.requests.training import (
     Accepted,
     DatasetId,

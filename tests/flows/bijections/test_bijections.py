@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from flows import BatchNormSpec, Flow, MafSpec, RealNvpSpec, build
-from flows.bijections.autoregressive.masked import Conditioner, hidden_degrees, made_masks
+from flows.bijections.autoregressive.masked import hidden_degrees, made_masks, network_degrees
 from flows.bijections.batch_norm import EPS, BatchNorm, set_dataset_statistics
 from flows.bijections.compose import Chain, Permutation, Reverse
 from flows.bijections.tails import Tails
 from flows.preprocess import Standardise
+from flows.specs.costs import Conditioner
 from tests.flows.cases import draw, example_rows, trained
 
 
@@ -175,7 +176,7 @@ def test_the_forward_direction_uses_stored_statistics_also_in_training():
 
 
 def masks_of(dim, hidden, **fields):
-    return made_masks(Conditioner(hidden, "tanh", **fields).degrees(dim, 2), 2)
+    return made_masks(network_degrees(Conditioner(hidden, "tanh", **fields), dim, 2), 2)
 
 
 def test_direct_connections_are_strict_columns_behind_those_of_the_hidden_units():
