@@ -9,7 +9,7 @@ from app.engine.held_out_rows import HeldOutRows
 from app.problems.problem import Problem
 from app.rows.encode import Part
 from app.rows.shape import Floats
-from flows import CompiledFlow, row_evidence
+from flows import CompiledFlow
 from tabular.writers import unused_name
 
 Space = Literal["data", "model"]
@@ -175,6 +175,8 @@ def evidence_of(samples: int, seed: int) -> RowFunction:
     """Return the function that computes the evidence of rows under a model with latent variables."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        from flows import row_evidence  # noqa: PLC0415  it loads PyTorch
+
         return row_evidence(flow, rows, samples=samples, seed=seed)
 
     name, parts = f"evidence_{samples}_{seed}", _each(_EVIDENCE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ class Slice(Bijection):
         found = self.layer.network_layers()
         if found is None:
             return None
-        return within(found, torch.arange(self.dim)[self.features], self.dim)
+        return within(found, np.arange(self.dim)[self.features], self.dim)
 
     def _of(self, observed: Tensor | None) -> Tensor | None:
         return None if observed is None else observed[:, self.features]
@@ -157,7 +158,7 @@ class Permutation(Bijection):
         return None if observed is None else observed.index_select(1, self.order)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        return [Reordering(self.order)]
+        return [Reordering(self.order.cpu().numpy())]
 
 
 class Reverse(Bijection):
@@ -177,4 +178,4 @@ class Reverse(Bijection):
         return None if observed is None else observed.flip(1)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        return [Reordering(torch.arange(self.dim - 1, -1, -1))]
+        return [Reordering(np.arange(self.dim)[::-1])]

@@ -1,5 +1,6 @@
 """Gaussian densities, with a diagonal or a full covariance."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,9 +92,7 @@ class Gaussian(Bijection):
             )
             shift = (identity - rest).to(self.shift)
             network = LayerNetwork([shift], [[torch.zeros_like(self.shift)]], "relu")
-            layers.append(
-                NetworkLayer([network], ADDITIVE, degrees=[torch.arange(1, self.dim + 1)])
-            )
+            layers.append(NetworkLayer([network], ADDITIVE, degrees=[np.arange(1, self.dim + 1)]))
         return layers
 
     def _condition(

@@ -235,7 +235,7 @@ class CategoricalMade(nn.Module):
             [network],
             MapSpec("levels", 0),
             context=self.context_dim,
-            degrees=self.degrees,
+            degrees=[one.numpy() for one in self.degrees],
             outputs=self.outputs(),
         )
 

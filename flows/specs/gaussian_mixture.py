@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import flows.bijections.base
 
 
+# Rows by which the starts of a number of components are compared.
+START_ROWS = 10_000
+_SAMPLE_COPIES = 4  # in float64, while k-means centres them
 # Components of a mixture whose number the fit chooses; those that it leaves out weigh nothing.
 MOST_COMPONENTS = 16
 
@@ -55,3 +58,12 @@ class GaussianMixtureSpec(Spec):
         from flows.families.gaussian_mixture import build_gaussian_mixture
 
         return build_gaussian_mixture(self, dim, generator, context_dim)
+
+
+def sample_bytes(rows: int, width: int) -> int:
+    """Return the bytes of the rows from which a mixture starts, and of what is computed of them.
+
+    Args:
+        width: Numbers of a row, those of its context included.
+    """
+    return _SAMPLE_COPIES * 2 * FLOAT_BYTES * min(rows, START_ROWS) * width

@@ -75,3 +75,8 @@ class LatentSpec(Spec):
         self, dim: int, generator: "torch.Generator", context_dim: int = 0
     ) -> "flows.bijections.base.Bijection":
         return self.flow.build(dim, generator, context_dim)
+
+
+def latent_names(dim: int) -> tuple[str, ...]:
+    """Return the names of latent variables."""
+    return tuple(f"z{number + 1}" for number in range(dim))

@@ -1,6 +1,10 @@
 """Preprocessing between the data and the model, as it is chosen."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Space = Literal["data", "model"]
+"""Units of rows: those of the data, or those of the model behind its preprocessing."""
 
 DENOISE_KNOTS = 130
 """Quantiles of a column with wide noise: evenly spread, and two around the value that most rows share."""

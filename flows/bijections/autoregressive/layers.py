@@ -117,7 +117,8 @@ class Autoregressive(Bijection):
             self.context_weight,
             masks,
         )
-        degrees = network_degrees(self.conditioner, self.dim, self.transformer.outputs)
+        tensors = network_degrees(self.conditioner, self.dim, self.transformer.outputs)
+        degrees = [one.numpy() for one in tensors]
         return [NetworkLayer([network], spec, context=self.context_dim, degrees=degrees)]
 
     def _linear_layers(self) -> list[MaskedLinear]:

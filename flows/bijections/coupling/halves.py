@@ -83,4 +83,6 @@ def coupling_layer(
     for layers, activation in networks:
         weights, biases = network_parameters(layers)
         found.append(LayerNetwork(weights, [[bias] for bias in biases], activation))
-    return NetworkLayer(found, spec, context=shape.context_dim, copied=read, places=shape.places())
+    return NetworkLayer(
+        found, spec, context=shape.context_dim, copied=read, places=shape.places().numpy()
+    )

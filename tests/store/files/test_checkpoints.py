@@ -27,7 +27,8 @@ from models_store.errors import BlobCorruptError, CheckpointMismatchError, Model
 from models_store.exports.exported_files import RECORD_KEY, read_record
 from models_store.files.blobs import Blobs, StoredBlob
 from models_store.files.checkpoints import load_model, load_state, save_model, save_state
-from models_store.files.model_files import MAX_HEADER_BYTES, read_model_file
+from models_store.files.model_checks import read_model_file
+from models_store.files.model_files import MAX_HEADER_BYTES
 from models_store.requests.flow_limits import TrainingLimits
 
 KEY = "models/job_1/1.safetensors"
