@@ -22,8 +22,7 @@ def measure(arguments: Sequence[str]) -> str:
 
 
 HEAD = (
-    f"| start | seconds to ready | processor seconds | MiB (PSS) after {_SETTLED_S} s | processes |"
-    + " API, resident MB |",
+    f"| start | seconds to ready | processor seconds | PSS after {_SETTLED_S} s, MiB | processes | API, MB |",
     "| --- | --- | --- | --- | --- | --- |",
 )
 

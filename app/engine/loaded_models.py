@@ -19,6 +19,7 @@ from app.remembered import Remembered
 from flows import CompiledFlow, spec_from_dict
 from models_store.errors import BlobMissingError, NotFoundError, StoreError
 from models_store.files.blobs import Blobs
+from models_store.files.served_models import load_compiled
 from models_store.records import Version
 from models_store.registry import Registry
 from models_store.requests.flow_limits import Described, check_model
@@ -157,7 +158,7 @@ class LoadedModels:
     async def use(
         self, version: Version, *, conditionals: bool = False
     ) -> AsyncIterator[CompiledFlow]:
-        """Yield the compiled flow of a version, which stays in memory until the context ends.
+        """Yield the compiled flow of a version, which stays in memory until the context ends, for more than scores.
 
         Args:
             conditionals: True for a flow that keeps what densities of single columns need.
@@ -170,7 +171,10 @@ class LoadedModels:
         """
         held = self.hold(version, conditionals=conditionals)
         try:
-            yield await held.flow()
+            flow = await held.flow()
+            if not flow.is_whole:
+                await self._loads.run(version.project, flow.prepare)
+            yield flow
         finally:
             self.release(held)
 
@@ -226,19 +230,15 @@ class LoadedModels:
         return compiled
 
     def _read(self, version: Version, *, conditionals: bool) -> CompiledFlow:
-        # They load PyTorch, which a process does without until a model needs it.
-        from flows import compile_flow  # noqa: PLC0415
-        from models_store.files.checkpoints import load_model  # noqa: PLC0415
-
         try:
-            flow = load_model(
+            return load_compiled(
                 self._blobs,
                 version.checkpoint_key,
                 version.checkpoint_sha256,
                 spec=version.flow,
                 columns=version.columns,
+                conditionals=conditionals,
             )
-            return compile_flow(flow, conditionals=conditionals)
         except BlobMissingError:
             # Another process may have deleted the version while this one remembers its reference.
             self._registry.version_summary(version.project, version.name, version.version)
@@ -267,4 +267,4 @@ def _warm_up(flow: CompiledFlow) -> None:
     row = np.zeros((1, flow.dim + flow.context_dim))
     with np.errstate(all="ignore"):  # zeros may be nothing that the flow has seen
         flow.log_prob(row)
-        flow.sample(1, seed=0, context=row[:, flow.dim :] if flow.context_dim else None)
+        flow.forward(np.zeros((1, flow.model_dim + flow.context_dim)))

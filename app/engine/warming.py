@@ -80,8 +80,11 @@ class WarmUp:
         while True:
             try:
                 version = await self._models.resolve(project, ref)
-                async with self._models.use(version):
-                    return
+                held = self._models.hold(version)
+                try:
+                    await held.flow()
+                finally:
+                    self._models.release(held)
             except DatabaseError as error:
                 log.warning("waiting for the database to load %s: %s", ref, error)
                 await asyncio.sleep(_RETRY_S)
@@ -90,6 +93,8 @@ class WarmUp:
                 return
             except Exception:
                 log.exception("%s of project %s is not loaded", ref, project)
+                return
+            else:
                 return
 
 

@@ -45,6 +45,7 @@ class RowFunction:
         least_rows: Rows that are computed at a time, as far as there are as many: fixed costs are large.
         members: Further members of the JSON response.
         conditionals: True for one that needs the densities of single columns.
+        whole: True for one that needs more of a flow than scores do (`CompiledFlow.prepare`).
         differences: Number of the last columns, which are differences of explanations from the usual ones;
             None if the first column is not the log density of a row of data, which is watched.
     """
@@ -58,6 +59,7 @@ class RowFunction:
     least_rows: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
     conditionals: bool = False
+    whole: bool = False
     differences: int | None = None
 
     @property

@@ -141,6 +141,7 @@ def log_prob_of(version: Version, columns: Sequence[str], given: Sequence[str]) 
         checked=1,
         passes=_PASSES,
         members=members,
+        whole=True,
     )
 
 
@@ -207,6 +208,7 @@ def expected(
         passes=_PASSES,
         least_rows=_LEAST_ROWS,
         members=members,
+        whole=True,
     )
 
 

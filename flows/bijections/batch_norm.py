@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.network_layers import SCALED, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
-from flows.specs.spec import BatchNormSpec
-
-EPS = 1e-5
+from flows.specs.spec import BATCH_NORM_EPS, BatchNormSpec
 
 # Least number of observed values of a feature in a batch, some of which are missing, whose
 # statistics are used: those of a few values would mean nothing.
@@ -64,7 +62,7 @@ class BatchNorm(Bijection):
         mean, var = self.mean, self.var
         if self.training:
             mean, var = self._batch_statistics(x, observed)
-        log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
+        log_scale = self.log_gain - 0.5 * torch.log(var + BATCH_NORM_EPS)
         u = (x - mean) * torch.exp(log_scale) + self.offset
         return masked(u, observed), log_scale
 
@@ -95,7 +93,7 @@ class BatchNorm(Bijection):
         return mean, var
 
     def _log_scale(self) -> Float[Tensor, " dim"]:
-        return self.log_gain - 0.5 * torch.log(self.var + EPS)
+        return self.log_gain - 0.5 * torch.log(self.var + BATCH_NORM_EPS)
 
 
 def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tensor:

@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flows.specs.costs import mixture_size, spline_size
+
+LEAST_SIZE = 1e-3
+"""Least width and height of a spline's bin, as parts of the whole."""
+
 Integers = npt.NDArray[np.int64]
 Weight = Any
 """Weights: tensors, which training moves, or arrays of NumPy, which serving reads."""
@@ -41,6 +46,20 @@ def affine_map(log_scale_bound: float | None) -> MapSpec:
     if log_scale_bound is None:
         return AFFINE
     return MapSpec("bounded-affine", 2, (log_scale_bound,))
+
+
+def mixture_map(components: int, log_scale_bound: float | None) -> MapSpec:
+    """Return the map of a mixture of Gaussians."""
+    numbers = float(components), 0.0 if log_scale_bound is None else 1 / log_scale_bound
+    return MapSpec("mixture", mixture_size(components).outputs, numbers, own_density=True)
+
+
+def spline_map(bins: int, tail_bound: float) -> MapSpec:
+    """Return the map of rational-quadratic splines, none of whose bins has less than `LEAST_SIZE` of the whole."""
+    # Softmax plus this, times the bins' total, are the sizes.
+    floor = LEAST_SIZE / (1 - LEAST_SIZE * bins)
+    numbers = float(bins), float(tail_bound), floor, 1 + floor * bins
+    return MapSpec("spline", spline_size(bins).outputs, numbers)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
-from flows.bijections.network_layers import MapSpec, affine_map
+from flows.bijections.network_layers import MapSpec, affine_map, mixture_map
 from flows.bijections.observed import masked
 from flows.bijections.roots import invert
 from flows.errors import FlowError
@@ -163,9 +163,7 @@ class GaussianMixture(Transformer):
         return (log_weight.exp() * mean).sum(dim=0)
 
     def map_spec(self) -> MapSpec:
-        bound = self.log_scale_bound
-        numbers = float(self.components), 0.0 if bound is None else 1 / bound
-        return MapSpec("mixture", self.outputs, numbers, own_density=True)
+        return mixture_map(self.components, self.log_scale_bound)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, mean, log_scale = parameters.chunk(3)

@@ -76,6 +76,14 @@ class CompiledFlow(ABC):
     conditionals: "CompiledConditionals | None"
     log_seen: dict[int, float]
 
+    @property
+    def is_whole(self) -> bool:
+        """True if nothing has to be loaded any more."""
+        return True
+
+    def prepare(self) -> None:  # noqa: B027  most have nothing to load
+        """Load what samples and questions need, where scores do without. It blocks."""
+
     @abstractmethod
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return the log density of each row, in nats."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.compiled.compiled_flow import CompiledFlow, Doubles, Rows
+from flows.compiled.compiled_flow import Doubles, Rows
 from flows.compiled.plain import CompiledConditionals
 from flows.compiled.torch_flow import TorchFlow
 from flows.conditionals import conditional_order
@@ -19,7 +19,7 @@ _NO_NOISE = "an ensemble has no noise that its rows could be mapped to"
 
 def compile_flow(
     flow: Flow, *, device: str | torch.device = "cpu", conditionals: bool = False
-) -> CompiledFlow:
+) -> TorchFlow:
     """Compile a flow for inference; the flow itself stays as it is.
 
     Masks are multiplied into the weights; all is computed in float32, but standardisation in float64.

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from flows.bijections.base import Bijection
-from flows.bijections.network_layers import NetworkLayer, Reordering
-from flows.engine.description import Description
+from flows.bijections.network_layers import NetworkLayer
+from flows.engine.description import Description, arrange
 from flows.engine.serving.packing import PackedFlow, pack_layers
 from flows.mixed.density import MixedDensity
 
@@ -37,29 +37,8 @@ def _described(transform: Bijection | None, dim: int, context_dim: int) -> Descr
     listed = [] if transform is None else transform.network_layers()
     if listed is None:
         return None
-    layers, places = [], [np.arange(dim)]
-    for layer in listed:
-        if isinstance(layer, Reordering):
-            places[-1] = np.argsort(layer.order)[places[-1]]
-            continue
-        layers.append(layer)
-        own = np.arange(dim) if layer.places is None else layer.places
-        places[-1] = own[places[-1]]
-        places.append(np.argsort(own))
-    origins = [np.arange(dim)]
-    for to in places:
-        # The feature that was at i now is at to[i].
-        origins.append(origins[-1][np.argsort(to)])
-    if transform is not None:
-        layers = _with_one_density(layers, last=transform.own_density)
-    return Description(dim, context_dim, layers, places, origins[1:])
-
-
-def _with_one_density(layers: list[NetworkLayer], *, last: bool) -> list[NetworkLayer]:
-    """Return the layers of which the last alone may have a density of its own."""
-    whole = len(layers) - 1 if last else len(layers)
-    plain = [replace(one, map=replace(one.map, own_density=False)) for one in layers[:whole]]
-    return [*plain, *layers[whole:]]
+    own_density = transform is not None and transform.own_density
+    return arrange(listed, dim, context_dim, own_density=own_density)
 
 
 @torch.no_grad()

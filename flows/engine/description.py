@@ -1,11 +1,12 @@
 """Layers of a flow, and what stands beside its features, as compiled loops lay them out."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.bijections.network_layers import NetworkLayer, Weight
+from flows.bijections.network_layers import NetworkLayer, Reordering, Weight
 
 Singles = npt.NDArray[np.float32]
 
@@ -56,3 +57,37 @@ class Description:
     def slots(self) -> int:
         """Number of levels of all variables."""
         return int(self.level_numbers[:, 0].sum())
+
+
+def arrange(
+    listed: Sequence[NetworkLayer | Reordering], dim: int, context_dim: int, *, own_density: bool
+) -> Description:
+    """Return layers with the places of the features in them.
+
+    Args:
+        listed: Layers and reorderings, from the data to the noise.
+        own_density: True if the last layer's density is not just its inverse and the Gaussian density.
+    """
+    layers: list[NetworkLayer] = []
+    places: list[Integers] = [np.arange(dim)]
+    for layer in listed:
+        if isinstance(layer, Reordering):
+            places[-1] = np.argsort(layer.order)[places[-1]]
+            continue
+        layers.append(layer)
+        own = np.arange(dim) if layer.places is None else layer.places
+        places[-1] = own[places[-1]]
+        places.append(np.argsort(own))
+    origins = [np.arange(dim)]
+    for to in places:
+        # The feature that was at i now is at to[i].
+        origins.append(origins[-1][np.argsort(to)])
+    layers = _with_one_density(layers, last=own_density)
+    return Description(dim, context_dim, layers, places, origins[1:])
+
+
+def _with_one_density(layers: list[NetworkLayer], *, last: bool) -> list[NetworkLayer]:
+    """Return the layers of which the last alone may have a density of its own."""
+    whole = len(layers) - 1 if last else len(layers)
+    plain = [replace(one, map=replace(one.map, own_density=False)) for one in layers[:whole]]
+    return [*plain, *layers[whole:]]

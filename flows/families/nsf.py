@@ -12,7 +12,7 @@ from flows.bijections.base import Bijection
 from flows.bijections.compose import Chain, Reverse
 from flows.bijections.coupling.halves import CouplingShape
 from flows.bijections.coupling.transformer import TransformerCoupling
-from flows.bijections.network_layers import MapSpec
+from flows.bijections.network_layers import MapSpec, spline_map
 from flows.bijections.tails import Tails
 from flows.bijections.transformers import Parameters, Transformer, Values
 from flows.families.gaussian import Gaussian
@@ -55,8 +55,8 @@ def _transformer(spec: NsfSpec) -> "RationalQuadratic":
     return RationalQuadratic(spec.bins, spec.tail_bound)
 
 
-# Of a bin's width and height, as parts of the whole, and of the derivative at a knot.
-LEAST_SIZE = LEAST_SLOPE = 1e-3
+# Of the derivative at a knot.
+LEAST_SLOPE = 1e-3
 # The number whose derivative is 1 by softplus: parameters of 0 are the identity.
 SLOPE_OFFSET = math.log(math.expm1(1 - LEAST_SLOPE))
 
@@ -80,9 +80,7 @@ class RationalQuadratic(Transformer):
     def __init__(self, bins: int, tail_bound: float) -> None:
         self.outputs = spline_size(bins).outputs
         self.bins, self.tail_bound = bins, tail_bound
-        # Softmax plus this, times bins' total, are the sizes: a share of LEAST_SIZE at least.
-        self._floor = LEAST_SIZE / (1 - LEAST_SIZE * bins)
-        self._total = 1 + self._floor * bins
+        *_, self._floor, self._total = spline_map(bins, tail_bound).numbers
 
     def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         place = self._scaled(x)
@@ -103,8 +101,7 @@ class RationalQuadratic(Transformer):
         return self._with_tails(u, x, -log_slope)
 
     def map_spec(self) -> MapSpec:
-        numbers = (float(self.bins), float(self.tail_bound), self._floor, self._total)
-        return MapSpec("spline", self.outputs, numbers)
+        return spline_map(self.bins, self.tail_bound)
 
     def _bin(self, place: Tensor, parameters: Tensor, *, axis: int) -> "_Bin":
         """Return the bin of each number along an axis: 0 are the data, 1 is the noise."""

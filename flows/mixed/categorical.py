@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from flows.bijections.autoregressive.masked import (
     MaskedLinear,
-    hidden_degrees,
     hidden_mask,
     output_mask,
     run_masked,
@@ -20,7 +19,7 @@ from flows.bijections.linear import uniform
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.mixed.trees import log_frequencies, pair_gains, parents_in_order, smoothed_log_table
 from flows.specs.columns import UNSEEN
-from flows.specs.costs import level_groups
+from flows.specs.costs import hidden_degrees, level_groups
 from flows.specs.spec import ActivationName
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.
@@ -164,7 +163,9 @@ class CategoricalMade(nn.Module):
 
     def _unordered(self, sizes: Sequence[int], free: int) -> Int[Tensor, " width"]:
         """Return the degrees of free hidden units, then of those that repeat levels."""
-        degrees = hidden_degrees(free, len(sizes), lowest=0 if self.context_dim else 1)
+        degrees = torch.from_numpy(
+            hidden_degrees(free, len(sizes), lowest=0 if self.context_dim else 1)
+        )
         if not self._is_tree:
             return degrees
         own = torch.arange(1, len(sizes)).repeat_interleave(torch.tensor(sizes[:-1]))
@@ -266,7 +267,10 @@ class CategoricalMade(nn.Module):
         if len(sizes) <= lowest:
             return [inputs[:0]]  # a single variable has biases alone
         if len(sizes) == 1:
-            return [inputs, *(hidden_degrees(w, 1, lowest=lowest) for w in hidden)]
+            return [
+                inputs,
+                *(torch.from_numpy(hidden_degrees(w, 1, lowest=lowest)) for w in hidden),
+            ]
         return [inputs, *(self._unordered(sizes, width).sort().values for width in hidden)]
 
     def _layers(self, hidden: list[int], generator: torch.Generator) -> list[MaskedLinear]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.specs.preprocessing import MOST_REPEATED
@@ -227,6 +230,23 @@ def map_cost(maps: int, size: MapSize) -> Cost:
     return Cost.both(way)
 
 
+def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> npt.NDArray[np.int64]:
+    """Return ascending degrees from `lowest` to `dim - 1`, spread evenly over the units of a layer.
+
+    Samplers rely on the order: they cut layers into ranges of units by it.
+
+    Args:
+        dim: Number of features, more than `lowest`: a single feature leaves no valid degree.
+        lowest: Lowest degree: 1, or 0 if there is a context.
+    """
+    step, unit = (dim - 1 - lowest) / max(1, width - 1), np.arange(width)
+    # Rounding is that of stored flows: the upper half counts from above.
+    spread = np.where(
+        unit < max(1, width // 2), lowest + step * unit, dim - 1 - step * (width - unit - 1)
+    )
+    return np.round(spread).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Conditioner:
     """Architecture of a masked network.
@@ -247,6 +267,15 @@ class Conditioner:
     separate: bool = False
     direct: bool = False
     mask_weights: bool = False
+
+    def degrees(self, dim: int, outputs: int) -> list[npt.NDArray[np.int64]]:
+        """Return the degrees of inputs and hidden layers; one feature has no hidden layers."""
+        lowest, inputs = 0 if self.context_dim else 1, np.arange(1, dim + 1)
+        if dim <= lowest:
+            return [inputs]
+        repeats = outputs if self.separate else 1
+        hidden = [hidden_degrees(width, dim, lowest=lowest) for width in self.hidden]
+        return [inputs, *(layer.repeat(repeats) for layer in hidden)]
 
     def is_direct(self, dim: int) -> bool:
         """Return True if there are direct connections; a single feature has none."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_NUMBER, MAX_HIDDEN_LAYERS = 2**31, 1024
 
 Own = TypeVar("Own", bound="Spec")
+BATCH_NORM_EPS = 1e-5
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 ActivationName = Literal["relu", "tanh", "elu", "gelu"]
 

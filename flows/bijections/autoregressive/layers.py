@@ -9,7 +9,6 @@ from flows.bijections.autoregressive.masked import (
     MaskedLinear,
     context_weights,
     masked_layers,
-    network_degrees,
     run_masked,
 )
 from flows.bijections.base import (
@@ -117,8 +116,7 @@ class Autoregressive(Bijection):
             self.context_weight,
             masks,
         )
-        tensors = network_degrees(self.conditioner, self.dim, self.transformer.outputs)
-        degrees = [one.numpy() for one in tensors]
+        degrees = self.conditioner.degrees(self.dim, self.transformer.outputs)
         return [NetworkLayer([network], spec, context=self.context_dim, degrees=degrees)]
 
     def _linear_layers(self) -> list[MaskedLinear]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from flows.bijections.autoregressive.masked import (
     context_weights,
     made_masks,
-    network_degrees,
     random_degrees,
     run_masked,
 )
@@ -58,7 +57,7 @@ class MaskEnsemble(Bijection):
         self.context_dim = conditioner.context_dim
         self.conditioner = conditioner
         self.transformer = transformer
-        widths = [len(layer) for layer in network_degrees(conditioner, dim, transformer.outputs)]
+        widths = [len(layer) for layer in conditioner.degrees(dim, transformer.outputs)]
         seen = [*widths[:-1], widths[-1] + (dim if conditioner.is_direct(dim) else 0)]
         pairs = [
             initial_linear(below, above, generator)

@@ -3,6 +3,8 @@
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -79,21 +81,11 @@ def _mask_after_load(module: nn.Module, _keys: object) -> None:
     module.apply_mask()
 
 
-def network_degrees(conditioner: Conditioner, dim: int, outputs: int) -> list[Tensor]:
-    """Return the degrees of inputs and hidden layers; one feature has no hidden layers."""
-    lowest = 0 if conditioner.context_dim else 1
-    if dim <= lowest:
-        return [input_degrees(dim)]
-    repeats = outputs if conditioner.separate else 1
-    hidden = [hidden_degrees(width, dim, lowest=lowest) for width in conditioner.hidden]
-    return [input_degrees(dim), *(layer.repeat_interleave(repeats) for layer in hidden)]
-
-
 def masked_layers(
     conditioner: Conditioner, dim: int, outputs: int, generator: torch.Generator
 ) -> nn.ModuleList:
     """Return the affine maps, untrained."""
-    degrees, direct = network_degrees(conditioner, dim, outputs), conditioner.is_direct(dim)
+    degrees, direct = tensors_of(conditioner.degrees(dim, outputs)), conditioner.is_direct(dim)
     masks = made_masks(degrees, outputs, separate=conditioner.separate, direct=direct)
     widths = [dim, *conditioner.hidden]
     widths[-1] += dim if direct else 0
@@ -146,16 +138,9 @@ def input_degrees(dim: int) -> Int[Tensor, " dim"]:
     return torch.arange(1, dim + 1)
 
 
-def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> Int[Tensor, " width"]:
-    """Return ascending degrees from `lowest` to `dim - 1`, spread evenly over the units of a layer.
-
-    Samplers rely on the order: they cut layers into ranges of units by it.
-
-    Args:
-        dim: Number of features, more than `lowest`: a single feature leaves no valid degree.
-        lowest: Lowest degree: 1, or 0 if there is a context.
-    """
-    return torch.linspace(lowest, dim - 1, width, dtype=torch.float64).round().long()
+def tensors_of(degrees: list[npt.NDArray[np.int64]]) -> list[Tensor]:
+    """Return degrees as tensors."""
+    return [torch.from_numpy(layer) for layer in degrees]
 
 
 def random_degrees(
