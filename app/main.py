@@ -24,6 +24,7 @@ from app.auth.tallies import Tallies
 from app.datasets import routes as datasets, upload_routes as uploads
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
+from app.engine.kernels import are_compiled
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.monitor import Monitor
 from app.engine.reference_rows import UsualTerms
@@ -241,7 +242,7 @@ async def _lifespan(
             log.warning("the start continues: %s", error)
         state = _state(settings, metrics, shutdown, database, blobs)
         if compile_first:
-            state.warm_up.add_kernels()
+            state.warm_up.prepare_server(compiled=are_compiled(settings.data_dir))
         app.state = state  # type: ignore[assignment]  # typed, in place of Starlette's own
         state.engine.start()
         tasks = [

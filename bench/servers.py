@@ -372,8 +372,18 @@ def family(pid: int) -> Iterator[int]:
 
 def cpu_s(pid: int) -> float:
     """Return user and system time of a process, in seconds."""
+    return _ticks(pid, 11) / _TICKS
+
+
+def ended_children_s(pid: int) -> float:
+    """Return the processor time of the children of a process that have ended, in seconds."""
+    return _ticks(pid, 13) / _TICKS
+
+
+def _ticks(pid: int, first: int) -> int:
+    """Return the sum of two fields of the state of a process; 0 once it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+        return 0
+    return int(fields[first]) + int(fields[first + 1])

@@ -22,7 +22,8 @@ from densityd.client.wire.frames import Rows, frame_like, to_table
 from flows import CompiledFlow, FlowError, compile_flow, rank_among, spec_from_dict
 from models_store.errors import ModelFileError
 from models_store.exports.exported_files import HeldOut, read_record
-from models_store.files.checkpoints import ModelHeader, build_model, read_tensors
+from models_store.files.checkpoints import build_model, read_tensors
+from models_store.files.model_header import ModelHeader
 from tabular.columns import Column
 from tabular.errors import TableError
 from tabular.formats import ParseOptions, TableFormat

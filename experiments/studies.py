@@ -41,7 +41,7 @@ from flows import (
     row_evidence,
 )
 from flows.bijections.autoregressive.masked import MaskedLinear
-from flows.families.family import FamilySpec
+from flows.specs.family import FamilySpec
 from workers.trainer.discrete import column_noise
 
 Cell = dict[str, Any]

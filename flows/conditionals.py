@@ -9,9 +9,10 @@ from flows.bijections.base import NO_CONDITIONALS, Batch, Bijection, Conditional
 from flows.bijections.compose import Permutation, Reverse
 from flows.bijections.observed import Observed, of_features, only_observed
 from flows.errors import FlowError
-from flows.flow import Flow, Space, complete_rows, without_nan
+from flows.flow import Flow, complete_rows, without_nan
 from flows.mixed.density import MixedDensity
 from flows.mixed.hidden import fillings, later_fillings
+from flows.specs.preprocessing import Space
 
 
 def conditional_order(flow: Flow) -> list[int] | None:

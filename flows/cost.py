@@ -15,6 +15,10 @@ OBJECT_BYTES = 1024
 # A flow of more operations is slow: so few of its rows are computed at a time, for the sake of others.
 _SLOW_OPERATIONS, _SLOW_ROWS = 2**16, 64
 
+# Noise is drawn in whole blocks of this many rows, so that the rows of a seed do not depend on the
+# number of rows that is asked for.
+NOISE_BLOCK_ROWS = 64
+
 # Memory of one chunk of rows: small enough for a server, and most flows take less.
 CHUNK_BYTES = 128 * 2**20
 

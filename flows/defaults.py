@@ -6,18 +6,18 @@
 from collections.abc import Iterator
 from math import ceil
 
-from flows.catalogue import FlowSpec
-from flows.families.family import FamilySpec
-from flows.families.gaussian import GaussianSpec
-from flows.families.gaussian_mixture import GaussianMixtureSpec
-from flows.families.made import MadeSpec
-from flows.families.maf import MafSpec
-from flows.families.naf import NafSpec
-from flows.families.nsf import NsfSpec
-from flows.families.planar import PlanarSpec
-from flows.families.real_nvp import RealNvpSpec
 from flows.mixed.defaults import MOST_SPLINES, is_wide
-from flows.mixed.spec import MixedSpec
+from flows.specs.catalogue import FlowSpec
+from flows.specs.family import FamilySpec
+from flows.specs.gaussian import GaussianSpec
+from flows.specs.gaussian_mixture import GaussianMixtureSpec
+from flows.specs.made import MadeSpec
+from flows.specs.maf import MafSpec
+from flows.specs.mixed import MixedSpec
+from flows.specs.naf import NafSpec
+from flows.specs.nsf import NsfSpec
+from flows.specs.planar import PlanarSpec
+from flows.specs.real_nvp import RealNvpSpec
 
 SMALL_TABLE, LARGE_TABLE = 10_000, 100_000
 """Rows from which on a table of numbers is no longer small, and from which on it is large."""

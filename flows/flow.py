@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Bijection, PerRow
-from flows.cost import NO_OPERATIONS, Operations
+from flows.cost import NO_OPERATIONS, NOISE_BLOCK_ROWS, Operations
 from flows.errors import FlowError
 from flows.latent import Decoder
 from flows.preprocess import Preprocessing, Standardise
-
-Space = Literal["data", "model"]
-
-# Noise is drawn in whole blocks of this many rows, so that the rows of a seed do not depend on the
-# number of rows that is asked for.
-NOISE_BLOCK_ROWS = 64
+from flows.specs.preprocessing import Space
 
 
 class Flow(nn.Module):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,47 +10,10 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow, Terms
 from flows.bijections.observed import Observed, refuse_mask
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
-
-DENOISE_KNOTS = 130
-"""Quantiles of a column with wide noise: evenly spread, and two around the value that most rows share."""
-
-MOST_REPEATED = 512
-"""The most values of a column of which samples have no others."""
+from flows.specs.preprocessing import DENOISE_KNOTS
 
 # Values of a column, in training rows and in samples, that its map is fitted to at least.
 _FEWEST_DRAWN = 50
-
-
-@dataclass(frozen=True)
-class PreprocessingSpec:
-    """Choice of preprocessing layers; the moments of `standardise` come from the training rows.
-
-    Attributes:
-        levels: Number of levels of integer values 0 to levels - 1; values are divided by it after
-            noise has been added. None leaves the layer out.
-        logit: Lambda of the logit layer; None leaves the layer out.
-    """
-
-    levels: int | None = None
-    logit: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.levels is not None and self.levels < 1:
-            raise ValueError("levels must be at least 1")
-        if self.logit is not None and not 0 < self.logit < 0.5:
-            raise ValueError("the lambda of logit must be above 0 and below 0.5")
-
-
-def preprocessing_cost(dim: int, context_dim: int) -> Cost:
-    """Return the cost of all preprocessing layers and of the rows in float64."""
-    way = Way(
-        kept_row=FLOAT_BYTES * 2 * (dim + context_dim),
-        used_row=INDEX_BYTES * (12 * dim + 6 * context_dim + 16),
-    )
-    return Cost.both(
-        way, buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * MOST_REPEATED * INDEX_BYTES * dim
-    )
 
 
 class Preprocessing(nn.Module):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
@@ -235,7 +235,8 @@ class Engine:
 
     def start(self) -> None:
         """Start the thread; call this in the thread of the event loop."""
-        torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
+        # Read by PyTorch when it is loaded, which a model may need later.
+        os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._thread.start()
 
     def stop(self) -> None:
@@ -369,7 +370,6 @@ class Engine:
             self._metrics.refused.inc()
 
     def _loop(self) -> None:
-        torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
         while self._step():  # nothing of one is kept while the thread waits for the next
             pass
 

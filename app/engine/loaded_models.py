@@ -1,13 +1,14 @@
 """Cache of models in memory, which are verified by their hash when they are loaded."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -15,10 +16,10 @@ from prometheus_client import CollectorRegistry
 from app.limits import Threads, in_thread
 from app.metrics import ModelMetrics
 from app.remembered import Remembered
-from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
+from flows import CompiledFlow, spec_from_dict
 from models_store.errors import BlobMissingError, NotFoundError, StoreError
 from models_store.files.blobs import Blobs
-from models_store.files.checkpoints import load_model
+from models_store.files.served_models import load_compiled
 from models_store.records import Version
 from models_store.registry import Registry
 from models_store.requests.flow_limits import Described, check_model
@@ -157,7 +158,7 @@ class LoadedModels:
     async def use(
         self, version: Version, *, conditionals: bool = False
     ) -> AsyncIterator[CompiledFlow]:
-        """Yield the compiled flow of a version, which stays in memory until the context ends.
+        """Yield the compiled flow of a version, which stays in memory until the context ends, for more than scores.
 
         Args:
             conditionals: True for a flow that keeps what densities of single columns need.
@@ -170,7 +171,10 @@ class LoadedModels:
         """
         held = self.hold(version, conditionals=conditionals)
         try:
-            yield await held.flow()
+            flow = await held.flow()
+            if not flow.is_whole:
+                await self._loads.run(version.project, flow.prepare)
+            yield flow
         finally:
             self.release(held)
 
@@ -208,6 +212,7 @@ class LoadedModels:
             raise
         self._entries[key].size_bytes = compiled.size_bytes
         self._size_bytes += compiled.size_bytes
+        _leave_modules_out()
         seconds = time.monotonic() - began
         self._metrics.loads.inc()
         self._metrics.load_seconds.observe(seconds)
@@ -220,18 +225,19 @@ class LoadedModels:
         dim, context_dim = len(version.columns), len(version.context_columns)
         described = Described(spec_from_dict(version.flow), dim, context_dim, pointer=None)
         check_model(described, max_bytes=self._limits.max_model_bytes)
-        compiled = compile_flow(self._read(version), conditionals=conditionals)
+        compiled = self._read(version, conditionals=conditionals)
         _warm_up(compiled)
         return compiled
 
-    def _read(self, version: Version) -> Flow:
+    def _read(self, version: Version, *, conditionals: bool) -> CompiledFlow:
         try:
-            return load_model(
+            return load_compiled(
                 self._blobs,
                 version.checkpoint_key,
                 version.checkpoint_sha256,
                 spec=version.flow,
                 columns=version.columns,
+                conditionals=conditionals,
             )
         except BlobMissingError:
             # Another process may have deleted the version while this one remembers its reference.
@@ -250,9 +256,15 @@ class LoadedModels:
                 self._metrics.bytes.dec(entry.size_bytes)
 
 
+@cache
+def _leave_modules_out() -> None:
+    """Leave what the first load imported out of collections, which would visit it while every request waits."""
+    gc.freeze()
+
+
 def _warm_up(flow: CompiledFlow) -> None:
     """Compute once in each direction, so that the first request need not wait for compilation."""
     row = np.zeros((1, flow.dim + flow.context_dim))
     with np.errstate(all="ignore"):  # zeros may be nothing that the flow has seen
         flow.log_prob(row)
-        flow.sample(1, seed=0, context=row[:, flow.dim :] if flow.context_dim else None)
+        flow.forward(np.zeros((1, flow.model_dim + flow.context_dim)))

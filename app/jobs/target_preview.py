@@ -10,7 +10,7 @@ from app.jobs.examples import PREVIEW_EXAMPLES
 from app.limits import FairRoute
 from app.problems.problem import Problem, problem_responses
 from app.problems.wording import told
-from flows import FitError, density_in_plane
+from flows import FitError
 from models_store.requests.accept_variational import check_formula
 from models_store.requests.training import Strict
 from models_store.requests.variational import DensityTarget, Target, Window, closed_form
@@ -56,6 +56,8 @@ def preview_target(
     No job is started, and nothing is stored. Without `target.window`, the window is widened or
     narrowed from [-4, 4] until it holds what is within 8 nats of the largest value.
     """
+    from flows import density_in_plane  # noqa: PLC0415  it loads PyTorch
+
     if isinstance(body.target, DensityTarget):
         check_formula(body.target)
     target = closed_form(body.target)

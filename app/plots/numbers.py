@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import torch
 
 from app.engine.engine import Array, Engine, Terms
 from app.engine.reference_rows import data_rows, sampled_rows
@@ -166,6 +165,8 @@ class Source:
         target = closed_form(self.version.target)
         if target is None or target.dim != grid.shape[1]:
             return {}
+        import torch  # noqa: PLC0415  the target has loaded it
+
         log_density = np.empty((len(grid), 1))
         await self.engine.apply(
             lambda rows: (target.log_density(torch.from_numpy(rows)).numpy(),),

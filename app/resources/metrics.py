@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flows.mixed.explain import Explained
+from flows.specs.explained import Explained
 from models_store.job_states import JobState
 from models_store.requests.search import RangeValue
 from models_store.schema_of import SchemaOf

@@ -9,7 +9,7 @@ from app.engine.held_out_rows import HeldOutRows
 from app.problems.problem import Problem
 from app.rows.encode import Part
 from app.rows.shape import Floats
-from flows import CompiledFlow, row_evidence
+from flows import CompiledFlow
 from tabular.writers import unused_name
 
 Space = Literal["data", "model"]
@@ -45,6 +45,7 @@ class RowFunction:
         least_rows: Rows that are computed at a time, as far as there are as many: fixed costs are large.
         members: Further members of the JSON response.
         conditionals: True for one that needs the densities of single columns.
+        whole: True for one that needs more of a flow than scores do (`CompiledFlow.prepare`).
         differences: Number of the last columns, which are differences of explanations from the usual ones;
             None if the first column is not the log density of a row of data, which is watched.
     """
@@ -58,6 +59,7 @@ class RowFunction:
     least_rows: int = 1
     members: Mapping[str, Any] = field(default_factory=dict)
     conditionals: bool = False
+    whole: bool = False
     differences: int | None = None
 
     @property
@@ -175,6 +177,8 @@ def evidence_of(samples: int, seed: int) -> RowFunction:
     """Return the function that computes the evidence of rows under a model with latent variables."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        from flows import row_evidence  # noqa: PLC0415  it loads PyTorch
+
         return row_evidence(flow, rows, samples=samples, seed=seed)
 
     name, parts = f"evidence_{samples}_{seed}", _each(_EVIDENCE)

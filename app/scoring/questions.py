@@ -1,6 +1,7 @@
 """Questions about some columns given others: densities, gaps that are filled, and what to expect of a column."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,16 @@ from app.rows.shape import Floats
 from app.scoring.functions import RowFunction
 from app.scoring.request import ScoreRequest, shape_of
 from flows import CompiledFlow
-from flows.compiled.answers import Fill, expect, impute
-from flows.compiled.questions import Questions, Within
+from flows.compiled.conditions import Fill, Within
 from flows.errors import FlowError
 from models_store.records import Version
 from tabular.columns import UNSEEN, Column
 from tabular.errors import TableError
 from tabular.typed_rows import TypedRows, encode_rows
 from tabular.writers import unused_name
+
+if TYPE_CHECKING:
+    from flows.compiled.questions import Questions
 
 UNCERTAIN_HEADER = b"x-uncertain-rows"
 Doubles = NDArray[np.float64]
@@ -59,12 +62,14 @@ class BetweenCondition(_Condition):
 Condition = GivenCell | InCondition | BetweenCondition
 
 
-def questions_of(flow: CompiledFlow) -> Questions:
+def questions_of(flow: CompiledFlow) -> "Questions":
     """Return the answers of a flow.
 
     Raises:
         Problem: `question-unavailable`.
     """
+    from flows.compiled.questions import Questions  # noqa: PLC0415  it loads PyTorch
+
     try:
         return Questions(flow)
     except FlowError as error:
@@ -136,6 +141,7 @@ def log_prob_of(version: Version, columns: Sequence[str], given: Sequence[str]) 
         checked=1,
         passes=_PASSES,
         members=members,
+        whole=True,
     )
 
 
@@ -164,6 +170,8 @@ def expected(
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, ...]:
         whole = _whole(flow, rows, both)
+        from flows.compiled.answers import expect  # noqa: PLC0415  it loads PyTorch
+
         found = expect(questions_of(flow), whole, target, shares=quantiles, within=within)
         last = (found.effective_samples, found.uncertain)
         first = (found.levels,) if has_levels else (found.mean, found.quantiles)
@@ -200,6 +208,7 @@ def expected(
         passes=_PASSES,
         least_rows=_LEAST_ROWS,
         members=members,
+        whole=True,
     )
 
 
@@ -246,6 +255,8 @@ async def respond_imputed(
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, ...]:
         whole = _whole(flow, rows[:, :-1], sorted(places))
+        from flows.compiled.answers import impute  # noqa: PLC0415  it loads PyTorch
+
         found = impute(
             questions_of(flow),
             whole,

@@ -136,7 +136,10 @@ class ScoreRequest(NamedTuple):
             self.check_results(function, len(rows))
             held = models.hold(self.version, conditionals=function.conditionals)
             try:
-                values = await self.compute(function, await held.flow(), rows)
+                flow = await held.flow()
+                if function.whole and not flow.is_whole:
+                    await in_thread(flow.prepare)
+                values = await self.compute(function, flow, rows)
             finally:
                 models.release(held)
             respond = partial(self._response, function, rows, values, warnings)

@@ -45,8 +45,7 @@ from app.scoring.views import (
     rows_body,
     transform_responses,
 )
-from flows.compiled.answers import Fill
-from flows.compiled.questions import Within
+from flows.compiled.conditions import Fill, Within
 from models_store.requests.bulk import FILL_DESCRIPTION
 
 Ref = Annotated[

@@ -22,7 +22,7 @@ from app.rows.shape import Floats
 from app.scoring.questions import Condition, Known, questions_of
 from app.scoring.request import ScoreRequest
 from flows import CompiledFlow, fitting_rows, turn_rows
-from flows.compiled.answers import GIVEN_ROWS, sample_given
+from flows.compiled.conditions import GIVEN_ROWS
 from models_store.process.traces import TRACES
 from models_store.records import Version
 from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
@@ -105,6 +105,8 @@ class Drawing:
                 context=self.context,
                 space=self.score.space,
             )
+        from flows.compiled.answers import sample_given  # noqa: PLC0415  it loads PyTorch
+
         asks, known = questions_of(flow), self.known
         return sample_given(asks, self.n, known.row, known.within, seed=self.seed)
 

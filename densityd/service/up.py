@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from app.engine.kernels import are_compiled
 from app.settings import ApiSettings
 from densityd.errors import InterruptedStartError, StartError
-from densityd.service import kernels, private_redis
+from densityd.service import private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, format_banner, free_port, wants_key, why_unready
@@ -93,7 +94,7 @@ class Service:
 
         Where it fails, the API tells what is wrong, or works without them.
         """
-        if kernels.are_compiled(self._settings.data_dir):
+        if are_compiled(self._settings.data_dir):
             return
         self._say("Compiling kernels for this processor, once: about a minute on two cores.")
         told = self._compiler.read_last_message()

@@ -9,7 +9,6 @@ from flows.bijections.linear import uniform
 from flows.bijections.network_layers import NetworkLayer, Reordering, affine_map, elementwise
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import bounded
-from flows.cost import FLOAT_BYTES, Cost, Way
 
 
 class DiagonalAffine(Bijection):
@@ -60,13 +59,3 @@ class DiagonalAffine(Bijection):
             shift, log_scale = shift + added[:, : self.dim], log_scale + added[:, self.dim :]
         log_scale = bounded(log_scale, self.log_scale_bound)
         return masked(shift, observed), masked(log_scale, observed)
-
-
-def diagonal_cost(dim: int, context_dim: int) -> Cost:
-    """Return the cost of the layer: shift, log scale and their context weights."""
-    parameters = 2 * dim * (1 + context_dim)
-    way = Way(
-        kept_row=FLOAT_BYTES * (10 * dim + context_dim),
-        used_row=FLOAT_BYTES * (10 * dim + context_dim),
-    )
-    return Cost.both(way, parameters=parameters, layers=1)

@@ -1,8 +1,7 @@
 """Batch norm as a layer of a flow, and exact statistics of a training set."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,41 +10,11 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.network_layers import SCALED, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
-from flows.cost import FLOAT_BYTES, Cost, Way
-
-EPS = 1e-5
+from flows.specs.spec import BATCH_NORM_EPS, BatchNormSpec
 
 # Least number of observed values of a feature in a batch, some of which are missing, whose
 # statistics are used: those of a few values would mean nothing.
 LEAST_OBSERVED = 32
-
-
-@dataclass(frozen=True)
-class BatchNormSpec:
-    """Statistics that a trained batch norm uses.
-
-    Attributes:
-        statistics: `dataset` for the statistics of the entire training set at that layer, or `running`
-            for averages over the training batches.
-        momentum: Weight of the past in a running average.
-    """
-
-    statistics: Literal["dataset", "running"] = "dataset"
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.statistics not in ("dataset", "running"):
-            raise ValueError("statistics must be dataset or running")
-        if not 0 <= self.momentum < 1:
-            raise ValueError("momentum must be at least 0 and below 1")
-
-
-def batch_norm_cost(dim: int, spec: BatchNormSpec | None) -> Cost:
-    """Return the cost of a layer; None stands for no layer."""
-    if spec is None:
-        return Cost()
-    way = Way(kept_row=4 * FLOAT_BYTES * dim, used_row=8 * FLOAT_BYTES * dim)
-    return Cost.both(way, parameters=2 * dim, buffers=2 * FLOAT_BYTES * dim)
 
 
 class BatchNorm(Bijection):
@@ -93,7 +62,7 @@ class BatchNorm(Bijection):
         mean, var = self.mean, self.var
         if self.training:
             mean, var = self._batch_statistics(x, observed)
-        log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
+        log_scale = self.log_gain - 0.5 * torch.log(var + BATCH_NORM_EPS)
         u = (x - mean) * torch.exp(log_scale) + self.offset
         return masked(u, observed), log_scale
 
@@ -124,7 +93,7 @@ class BatchNorm(Bijection):
         return mean, var
 
     def _log_scale(self) -> Float[Tensor, " dim"]:
-        return self.log_gain - 0.5 * torch.log(self.var + EPS)
+        return self.log_gain - 0.5 * torch.log(self.var + BATCH_NORM_EPS)
 
 
 def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tensor:

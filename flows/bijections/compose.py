@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.network_layers import NetworkLayer, Reordering, within
 from flows.bijections.observed import Observed, only_observed
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 
 class Chain(Bijection):
@@ -125,7 +125,7 @@ class Slice(Bijection):
         found = self.layer.network_layers()
         if found is None:
             return None
-        return within(found, torch.arange(self.dim)[self.features], self.dim)
+        return within(found, np.arange(self.dim)[self.features], self.dim)
 
     def _of(self, observed: Tensor | None) -> Tensor | None:
         return None if observed is None else observed[:, self.features]
@@ -134,13 +134,6 @@ class Slice(Bijection):
         result = rows.clone()
         result[:, self.features] = part
         return result
-
-
-def permutation_cost(dim: int) -> Cost:
-    """Return the cost of a permutation of the features."""
-    orders = 2 * INDEX_BYTES * dim
-    way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
-    return Cost.both(way, buffers=orders)
 
 
 class Permutation(Bijection):
@@ -165,7 +158,7 @@ class Permutation(Bijection):
         return None if observed is None else observed.index_select(1, self.order)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        return [Reordering(self.order)]
+        return [Reordering(self.order.cpu().numpy())]
 
 
 class Reverse(Bijection):
@@ -185,4 +178,4 @@ class Reverse(Bijection):
         return None if observed is None else observed.flip(1)
 
     def network_layers(self) -> list[NetworkLayer | Reordering]:
-        return [Reordering(torch.arange(self.dim - 1, -1, -1))]
+        return [Reordering(np.arange(self.dim)[::-1])]

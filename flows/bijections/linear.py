@@ -1,17 +1,15 @@
 """Affine maps initialised as `torch.nn.Linear` does, from a given generator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.cost import FLOAT_BYTES, Cost, Way
+from flows.specs.spec import ActivationName
 
-ActivationName = Literal["relu", "tanh", "elu", "gelu"]
 ACTIVATIONS: dict[ActivationName, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
@@ -41,34 +39,6 @@ def linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Line
     weight, bias = initial_linear(in_width, out_width, generator)
     layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     return layer
-
-
-def count_linear(widths: list[int]) -> int:
-    """Return the number of weights and biases of affine maps between these widths."""
-    return sum((below + 1) * above for below, above in pairwise(widths))
-
-
-def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
-    """Return the cost of parallel networks: weights, and activations per row.
-
-    Args:
-        widths: Units of the input, of each hidden layer and of the output.
-        networks: Number of networks.
-    """
-    parameters = networks * count_linear(list(widths))
-    hidden, out = sum(widths[1:-1]), widths[-1]
-    way = Way(
-        # An activation keeps its input or its output, the next layer its input.
-        kept_row=FLOAT_BYTES * networks * (widths[0] + 2 * hidden + out),
-        used_row=FLOAT_BYTES * (widths[0] + 4 * max(widths[1:]) + 2 * networks * out),
-        operations=2 * networks * len(widths) + 8,
-    )
-    return Cost.both(
-        way,
-        parameters=parameters,
-        layers=max(1, len(widths) - 2),
-        width=max(widths[1:-1], default=0),
-    )
 
 
 def network(widths: list[int], generator: torch.Generator) -> nn.ModuleList:

@@ -2,10 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+import numpy as np
+import numpy.typing as npt
+
+from flows.specs.costs import mixture_size, spline_size
+
+LEAST_SIZE = 1e-3
+"""Least width and height of a spline's bin, as parts of the whole."""
+
+Integers = npt.NDArray[np.int64]
+Weight = Any
+"""Weights: tensors, which training moves, or arrays of NumPy, which serving reads."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,20 @@ def affine_map(log_scale_bound: float | None) -> MapSpec:
     return MapSpec("bounded-affine", 2, (log_scale_bound,))
 
 
+def mixture_map(components: int, log_scale_bound: float | None) -> MapSpec:
+    """Return the map of a mixture of Gaussians."""
+    numbers = float(components), 0.0 if log_scale_bound is None else 1 / log_scale_bound
+    return MapSpec("mixture", mixture_size(components).outputs, numbers, own_density=True)
+
+
+def spline_map(bins: int, tail_bound: float) -> MapSpec:
+    """Return the map of rational-quadratic splines, none of whose bins has less than `LEAST_SIZE` of the whole."""
+    # Softmax plus this, times the bins' total, are the sizes.
+    floor = LEAST_SIZE / (1 - LEAST_SIZE * bins)
+    numbers = float(bins), float(tail_bound), floor, 1 + floor * bins
+    return MapSpec("spline", spline_size(bins).outputs, numbers)
+
+
 @dataclass(frozen=True)
 class LayerNetwork:
     """Network of a layer.
@@ -47,17 +70,17 @@ class LayerNetwork:
         weights: Weights of its layers, a line each unit. The first ones read the features and, if the
             context has no weights of its own, then the context; the units of the last ones are the
             first parameters of all features, then the second ones, and so on.
-        biases: Biases of its layers, those of each as tensors that follow each other.
+        biases: Biases of its layers, those of each as parts that follow each other.
         activation: Activation between its layers.
         context: Weights of the context in the first layer, of their own.
         masks: Masks of the weights; None without any.
     """
 
-    weights: list[Tensor]
-    biases: list[Sequence[Tensor]]
+    weights: list[Weight]
+    biases: list[Sequence[Weight]]
     activation: str
-    context: Tensor | None = None
-    masks: list[Tensor] | None = None
+    context: Weight | None = None
+    masks: list[Weight] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,13 +105,13 @@ class NetworkLayer:
     networks: list[LayerNetwork]
     map: MapSpec
     context: int = 0
-    degrees: list[Tensor] | None = None
+    degrees: list[Integers] | None = None
     copied: int = 0
-    places: Int[Tensor, " dim"] | None = None
+    places: Integers | None = None
     mapped: int | None = None
     inverted: bool = False
     outputs: list[slice] | None = None
-    norm: nn.Module | None = None
+    norm: object = None
 
     def reads(self, dim: int) -> int:
         """Return how many of so many features the networks read, the first ones."""
@@ -105,18 +128,18 @@ class NetworkLayer:
 class Reordering:
     """Permutation of the features, from data to noise: u = x[order]."""
 
-    order: Int[Tensor, " dim"]
+    order: Integers
 
     def turned(self) -> "Reordering":
         """Return the opposite permutation."""
-        return Reordering(torch.argsort(self.order))
+        return Reordering(np.argsort(self.order))
 
 
 def elementwise(
-    parameters: Sequence[Tensor],
+    parameters: Sequence[Weight],
     spec: MapSpec = AFFINE,
     *,
-    context_weight: Tensor | None = None,
+    context_weight: Weight | None = None,
 ) -> NetworkLayer:
     """Return a map of all features as a layer that reads no feature.
 
@@ -125,14 +148,14 @@ def elementwise(
         spec: Map of each feature.
         context_weight: Weights by which a context is added to the parameters, one after another.
     """
-    nothing = parameters[0].new_zeros(sum(map(len, parameters)), 0)
+    nothing = np.zeros((sum(map(len, parameters)), 0), np.float32)
     network = LayerNetwork([nothing], [parameters], "relu", context_weight)
     context = 0 if context_weight is None else context_weight.shape[1]
     return NetworkLayer([network], spec, context=context)
 
 
 def within(
-    layers: Sequence[NetworkLayer | Reordering], features: Int[Tensor, " part"], dim: int
+    layers: Sequence[NetworkLayer | Reordering], features: Integers, dim: int
 ) -> list[NetworkLayer | Reordering] | None:
     """Return layers of some of the features as layers of all; None for those that are not masked.
 
@@ -140,12 +163,11 @@ def within(
         layers: Layers of as many features as are named.
     """
     found: list[NetworkLayer | Reordering] = []
-    others = torch.ones(dim, dtype=torch.bool)
-    others[features] = False
-    places = torch.argsort(torch.cat([features, torch.nonzero(others)[:, 0]]))
+    others = np.setdiff1d(np.arange(dim), features)
+    places = np.argsort(np.concatenate([features, others]))
     for layer in layers:
         if isinstance(layer, Reordering):
-            order = torch.arange(dim)
+            order = np.arange(dim)
             order[features] = features[layer.order]
             found.append(Reordering(order))
         elif layer.degrees is not None and layer.places is None:

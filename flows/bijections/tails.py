@@ -9,7 +9,6 @@ from flows.bijections.base import Batch, Bijection, Given, Mapped, Terms
 from flows.bijections.network_layers import MapSpec, NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.bijections.transformers import log_phi, normal_quantile
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 
 # Bounds of the weights of tails. Above 1 a tail has no mean, above 2 samples are of no use.
 LIGHTEST, HEAVIEST = 1e-3, 2.0
@@ -68,9 +67,3 @@ class Tails(Bijection):
 
     def _log_slope(self, weight: Tensor, far: Tensor, u: Tensor) -> Tensor:
         return (weight + 1) * far + _LOG_SLOPE - 0.5 * u.square()
-
-
-def tails_cost(dim: int) -> Cost:
-    """Return the cost of the layer; its quantiles are computed in float64."""
-    way = Way(kept_row=FLOAT_BYTES * 16 * dim, used_row=INDEX_BYTES * 16 * dim, operations=100)
-    return Cost.both(way, parameters=2 * dim, layers=1)

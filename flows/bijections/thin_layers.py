@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +11,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Bijection, Given
 from flows.bijections.compose import Inverted
 from flows.bijections.roots import Increasing, invert
-from flows.cost import FLOAT_BYTES, Cost, Way
-
-# Direction that the papers' formula computes: from data, for the density, or from noise, for
-# sampling.
-Closed = Literal["density", "sampling"]
+from flows.specs.costs import Closed
 
 # Number whose softplus is 1.
 _ORIGIN = math.log(math.e - 1)
@@ -56,39 +51,6 @@ class LayerParameters(nn.Module):
         if self.weight is None or context is None:
             return self.base[:, None]
         return self.base[:, None] + context @ self.weight
-
-
-def layers_cost(
-    layers: int, width: int, *, dim: int, context_dim: int, closed: Closed, units: int = 1
-) -> Cost:
-    """Return the cost of layers that are computed as one bijection.
-
-    Without a context the parameters of all layers are made once, otherwise once per row.
-
-    Args:
-        width: Number of raw parameters of a layer, before any constraint.
-        units: Number of bends of a layer.
-    """
-    made = FLOAT_BYTES * layers * (2 * width + 6 * dim * units + 16 * units**2)
-    once, by_row = (0, made) if context_dim else (made, 0)
-    used = layers * 6 * units + 6 * dim + 8 * units + 60 + context_dim
-
-    def way(numbers: int, operations: int) -> Way:
-        return Way(
-            kept=once,
-            kept_row=by_row + FLOAT_BYTES * (layers * numbers + context_dim),
-            used=once,
-            used_row=by_row + FLOAT_BYTES * used,
-            operations=layers * operations,
-        )
-
-    cost = Cost(
-        parameters=layers * width * (1 + context_dim),
-        layers=layers,
-        density=way(2 * dim + units**2 + 30 * units, 130 * units),
-        sampling=way(2 * dim + 16 * units, 20),
-    )
-    return cost.inverted() if closed == "density" else cost
 
 
 def positive(raw: Tensor) -> Tensor:

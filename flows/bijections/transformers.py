@@ -5,7 +5,6 @@ increasing in u_i.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,46 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
-from flows.bijections.network_layers import MapSpec, affine_map
+from flows.bijections.network_layers import MapSpec, affine_map, mixture_map
 from flows.bijections.observed import masked
 from flows.bijections.roots import invert
-from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import FlowError
+from flows.specs.costs import AFFINE_SIZE, BERNOULLI_SIZE, mixture_size
 
 # Numbers that are mapped one by one, and the parameters of the map of each.
 Values = Float[Tensor, "*shape"]
 Parameters = Float[Tensor, "outputs ..."]
-
-
-@dataclass(frozen=True)
-class MapSize:
-    """Sizes of a transformer, for its cost.
-
-    Attributes:
-        outputs: Number of parameters of each map.
-        kept: Number of values that each map keeps for a gradient, without its parameters.
-        used: Most values that each map needs while it is computed, in either direction, without its
-            parameters.
-        own: Number of trainable parameters that all maps share.
-        operations: Time of the slower direction for one row, in small operations of a microsecond.
-    """
-
-    outputs: int
-    kept: int = 4
-    used: int = 8
-    own: int = 0
-    operations: int = 8
-
-
-def map_cost(maps: int, size: MapSize) -> Cost:
-    """Return the cost of this number of maps, without the network that gives their parameters."""
-    row = FLOAT_BYTES * 8 * maps
-    way = Way(
-        kept_row=row + FLOAT_BYTES * size.kept * maps,
-        used_row=row + FLOAT_BYTES * size.used * maps,
-        operations=size.operations,
-    )
-    return Cost.both(way)
 
 
 class Transformer(ABC):
@@ -123,8 +91,7 @@ class Affine(Transformer):
     With a bound, the second parameter r stands for log_scale = r / (1 + |r| / bound).
     """
 
-    size = MapSize(outputs=2, operations=4)
-    outputs = size.outputs
+    outputs = AFFINE_SIZE.outputs
     keeps_0 = True
 
     def __init__(self, log_scale_bound: float | None = None) -> None:
@@ -170,14 +137,7 @@ class GaussianMixture(Transformer):
     def __init__(self, components: int, log_scale_bound: float | None = None) -> None:
         self.components = components
         self.log_scale_bound = log_scale_bound
-        self.outputs = self.size(components).outputs
-
-    @staticmethod
-    def size(components: int) -> MapSize:
-        """Return the sizes of a mixture."""
-        return MapSize(
-            3 * components, kept=6 * components + 16, used=12 * components + 40, operations=1600
-        )
+        self.outputs = mixture_size(components).outputs
 
     def log_density(self, x: Values, parameters: Parameters) -> Values:
         log_weight, mean, log_scale = self._split(parameters)
@@ -203,9 +163,7 @@ class GaussianMixture(Transformer):
         return (log_weight.exp() * mean).sum(dim=0)
 
     def map_spec(self) -> MapSpec:
-        bound = self.log_scale_bound
-        numbers = float(self.components), 0.0 if bound is None else 1 / bound
-        return MapSpec("mixture", self.outputs, numbers, own_density=True)
+        return mixture_map(self.components, self.log_scale_bound)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, mean, log_scale = parameters.chunk(3)
@@ -219,8 +177,7 @@ class Bernoulli(Transformer):
     uniform number behind the noise is below the probability; it has no inverse.
     """
 
-    size = MapSize(outputs=1)
-    outputs = size.outputs
+    outputs = BERNOULLI_SIZE.outputs
     has_noise = False
     own_density = True
 

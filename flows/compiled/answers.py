@@ -2,28 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from flows.compiled.model_space import Doubles
-from flows.compiled.questions import (
-    PREDICTION,
-    Conditions,
-    Effort,
-    Integers,
-    Questions,
-    Weighted,
-    Within,
-    hashed,
-)
-
-Fill = Literal["mean", "median", "draw"]
+from flows.compiled.compiled_flow import Doubles
+from flows.compiled.conditions import GIVEN_ROWS, Conditions, Fill, Within
+from flows.compiled.questions import PREDICTION, Effort, Integers, Questions, Weighted, hashed
 
 # One of as many draws is taken for a sample, by their weights.
 _SAMPLE_EFFORT = Effort(draws=32, most=128, effective=4.0)
-GIVEN_ROWS = 128
-"""Rows that `sample_given` yields at a time."""
 
 
 @dataclass(frozen=True, eq=False)

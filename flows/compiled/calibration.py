@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from flows.compiled.answers import weighted_shares
+from flows.compiled.compiled_flow import Doubles
+from flows.compiled.conditions import Conditions
 from flows.compiled.ensemble import compile_flow
-from flows.compiled.model_space import Doubles
-from flows.compiled.questions import MOST_TERMS, PREDICTION, Conditions, Integers, Questions
+from flows.compiled.questions import MOST_TERMS, PREDICTION, Integers, Questions
 from flows.flow import Flow
 from flows.mixed.companion import SHARES, Companion
 from flows.mixed.companion_fitting import fit_companion, needs_companion

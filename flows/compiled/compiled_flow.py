@@ -1,51 +1,44 @@
-"""Trained flows compiled for serving: log-densities and samples, in chunks."""
+"""Flows compiled for serving: log densities and samples, from arrays to arrays."""
 
-import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from flows.compiled.model_space import Doubles, ModelSpace, Rows
-from flows.compiled.plain import CompiledConditionals, PlainFlow
-from flows.cost import Operations, fitting_rows, turn_rows
-from flows.engine.serving.packing import PackedFlow, Scores, pack
-from flows.ensemble import Ensemble
-from flows.errors import FlowError
-from flows.families.gaussian_mixture import MixtureOfGaussians
-from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
-from flows.latent import Decoder
-from flows.mixed.companion import Companion
-from flows.mixed.companion_fitting import layout_of
-from flows.mixed.density import MixedDensity
-from flows.mixed.encoding import TableEncoding
-from flows.mixed.explain import (
-    Explained,
-    explain,
-    explained_kinds,
-    explaining_passes,
-)
+from flows.cost import NOISE_BLOCK_ROWS, Operations
+from flows.specs.explained import Explained
+from flows.specs.preprocessing import Space
 
-# Rows computed at a time: hidden units stay in a processor's cache. Multiples of a block of noise.
-CPU_CHUNK_ROWS, CPU_SAMPLE_ROWS, GPU_CHUNK_ROWS = 256, 1024, 16_384
-PACKED_CHUNK_ROWS = 512  # the kernels cut chunks into tiles of their own
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flows.compiled.plain import CompiledConditionals
+    from flows.latent import Decoder
+    from flows.mixed.companion import Companion
+
+Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
+
+PACKED_CHUNK_ROWS = 512
+"""Rows that compiled loops are given at a time, which they cut into tiles of their own."""
 
 _DRAWN_ROWS, _DRAWN_BYTES, _VALUE_BYTES = 1024, 2**21, 8
 
 
 def drawn_bytes(n: int, columns: int) -> int:
     """Return the most bytes of samples that a CPU draws at once, which are kept until all were taken."""
-    return _VALUE_BYTES * columns * min(n, _drawn_rows(columns))
+    return _VALUE_BYTES * columns * min(n, drawn_rows(columns))
 
 
-def _drawn_rows(columns: int) -> int:
+def drawn_rows(columns: int) -> int:
+    """Return the most rows that a CPU draws at once."""
     fitting = _DRAWN_BYTES // (_VALUE_BYTES * columns) // NOISE_BLOCK_ROWS * NOISE_BLOCK_ROWS
     return max(NOISE_BLOCK_ROWS, min(_DRAWN_ROWS, fitting))
 
 
-class CompiledFlow:
+class CompiledFlow(ABC):
     """Flow without gradients, from arrays to arrays.
 
     Rows are float32 or float64: features or noise, then context. The space `model` is that of
@@ -59,198 +52,60 @@ class CompiledFlow:
             in the rows that are scored.
         has_noise: True if rows can be mapped to noise, that is, if `inverse` is available.
         has_parts: True if densities have a discrete and a continuous part (`log_prob_parts`).
-        decoder: Generative model of the context given the rows, in float64; None if there is none.
         size_bytes: Memory of its weights, in bytes.
         row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.
+        operations: Time of a few rows, zeros if unknown.
+        decoder: Generative model of the context given the rows, in float64; None if there is none.
+        companion: Mixture that questions about some columns are answered from; None if there is none.
         conditional_order: Order of `flows.conditional_order`; None without one.
         conditionals: Densities of columns in this order, of a flow that was compiled with them.
-        operations: Time of a few rows, zeros if unknown.
-        engine: What computes: compiled loops, or PyTorch.
-        companion: Mixture that questions about some columns are answered from; None if there is none.
         log_seen: Logarithms of what the known levels of each column of levels share.
     """
 
-    companion: Companion | None
-    log_seen: dict[int, float]
     dim: int
     model_dim: int
     context_dim: int
     has_noise: bool
     has_parts: bool
-    decoder: Decoder | None
     size_bytes: int
     row_bytes: int
     operations: Operations
-    engine: PackedFlow | PlainFlow
-    conditional_order: list[int] | None = None
-    conditionals: CompiledConditionals | None = None
+    decoder: "Decoder | None"
+    companion: "Companion | None"
+    conditional_order: list[int] | None
+    conditionals: "CompiledConditionals | None"
+    log_seen: dict[int, float]
 
-    def __init__(self, flow: Flow, *, device: torch.device) -> None:
-        self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
-        self.model_dim = flow.model_dim
-        self.row_bytes, self.operations = flow.row_bytes, flow.operations
-        self.has_parts = isinstance(flow.transform, MixedDensity)
-        exact = copy.deepcopy(flow).cpu().double().eval().requires_grad_(requires_grad=False)
-        self.decoder = exact.decoder
-        self._space = ModelSpace(exact)
-        self._set_companion(exact)
-        packed = None
-        if device.type == "cpu":
-            packed = pack(exact.transform)
-        if packed is not None:
-            self.engine, most, sampled = packed, PACKED_CHUNK_ROWS, PACKED_CHUNK_ROWS
-        else:
-            most, sampled = (
-                (CPU_CHUNK_ROWS, CPU_SAMPLE_ROWS)
-                if device.type == "cpu"
-                else (GPU_CHUNK_ROWS, GPU_CHUNK_ROWS)
-            )
-            rows = fitting_rows(sampled, flow.row_bytes)
-            self.engine = PlainFlow(exact.transform, device=device, chunk_rows=rows)
-        self._chunk_rows = fitting_rows(most, flow.row_bytes)
-        self._moments = self._space.moments()
-        sampled = turn_rows(sampled, flow.operations.sampling)
-        if device.type == "cpu":
-            sampled = min(sampled, _drawn_rows(max(self.dim, self.model_dim)))
-        self._sample_rows = fitting_rows(sampled, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
-        self.size_bytes = self.engine.size_bytes
-        if self.decoder is not None:
-            self.size_bytes += sum(one.nbytes for one in self.decoder.parameters())
+    @property
+    def is_whole(self) -> bool:
+        """True if nothing has to be loaded any more."""
+        return True
 
+    def prepare(self) -> None:  # noqa: B027  most have nothing to load
+        """Load what samples and questions need, where scores do without. It blocks."""
+
+    @abstractmethod
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return the log density of each row, in nats."""
-        parts = self._score(x, space)
-        total = parts.discrete + parts.log_det - 0.5 * parts.squares
-        return self._without_nan(total, x, space)
 
+    @abstractmethod
     def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
 
         A family of plain numbers has nothing discrete: its density is the second part.
         """
-        if not self.has_parts:
-            total = self.log_prob(x, space=space)
-            return np.column_stack([np.where(np.isnan(total), np.nan, 0.0), total])
-        parts = self._score(x, space)
-        result = np.column_stack([parts.discrete, parts.log_det - 0.5 * parts.squares])
-        return self._without_nan(result, x, space)
 
-    def _without_nan(self, scores: Doubles, x: Rows, space: Space) -> Doubles:
-        return self._space.replace_nan(scores, x, space, chunk_rows=self._chunk_rows)
-
-    @property
-    def explained_kinds(self) -> list[Explained]:
-        """Ways in which `explain` knows each column; it knows none unless the family is `mixed`."""
-        if not isinstance(self._space.preprocessing, TableEncoding):
-            return ["unavailable"] * self.dim
-        return explained_kinds(self._space.preprocessing.layout)
-
-    @property
-    def explaining_passes(self) -> int:
-        """Passes over the network that `explain` takes for a batch of rows."""
-        if not isinstance(self._space.preprocessing, TableEncoding):
-            return 0
-        return explaining_passes(self._space.preprocessing.layout)
-
-    def explain(self, x: Rows) -> Doubles:
-        """Return log p(row) - log p(row without the column) for each column, of shape (rows, dim).
-
-        The density without a category of few levels is the exact sum over its levels. Without another
-        column it is the one that training with hidden cells has learnt, with `missing` as `any`; NaN
-        stands in the columns that it does not know. A cell that is hidden adds 0.
-
-        Raises:
-            FlowError: The flow is of another family than `mixed`.
-        """
-        encoding = self._space.preprocessing
-        if not isinstance(encoding, TableEncoding):
-            raise FlowError("a density of this family explains no columns")
-        result = np.empty((len(x), self.dim))
-        for start, chunk in self._chunks(x):
-            context = self._space.exact_context(chunk[:, self.dim :])
-            score = partial(self._score_model, context=context)
-            rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
-            result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
-        return result
-
-    def _set_companion(self, exact: Flow) -> None:
-        """Take the companion of a flow; a mixture of Gaussians is its own."""
-        transform, self.log_seen = exact.transform, {}
-        self._continuous = len(layout_of(exact).continuous)
-        self.companion = exact.companion if isinstance(exact.companion, Companion) else None
-        if isinstance(transform, MixtureOfGaussians) and exact.context_dim == 0:
-            self.companion = Companion.of_mixture(layout_of(exact), transform)
-        first = transform.members[0] if isinstance(transform, Ensemble) else transform
-        if isinstance(first, MixedDensity):
-            columns = [variable.column for variable in first.layout.variables]
-            self.log_seen = dict(zip(columns, first.log_seen.tolist(), strict=True))
-
-    @cached_property
-    def inside(self) -> Doubles:
-        """Row of data whose cells are within their bounds."""
-        rows, _ = self._space.preprocessing.forward(torch.zeros(1, self.model_dim))
-        return rows[0].double().numpy()
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows of the model in float64, and the log slope of each cell; NaN where a cell lacks a value."""
-        rows, terms = self._space.preprocessing.encode(x.double())
-        return rows.double(), terms.double()
-
-    def decode_continuous(self, values: Tensor, places: list[int]) -> Doubles:
-        """Return continuous values in the data's units, without the noise of training.
-
-        Args:
-            values: Values in the model's space, of shape (rows, columns).
-            places: Places of the columns among all continuous ones.
-        """
-        encoding = self._space.preprocessing
-        if isinstance(encoding, TableEncoding):
-            if not places:
-                return values.numpy()
-            maps = encoding.maps.select(places)
-            found = maps.wrap(maps.forward(values)[0])
-        else:
-            whole = values.new_zeros(len(values), self.dim)
-            whole[:, places] = values
-            found = encoding.forward(whole)[0][:, places]
-        if encoding.denoise is not None:
-            whole = torch.zeros(len(found), self._continuous, dtype=torch.float64)
-            whole[:, places] = found.double()
-            found = encoding.denoise.clean(whole)[:, places]
-        return found.double().numpy()
-
-    def to_grid(self, x: Doubles) -> Doubles:
-        """Return rows of data rounded as those of training are."""
-        return self._space.preprocessing.to_grid(torch.from_numpy(x)).numpy()
-
-    @torch.inference_mode()
-    def score_model(self, rows: Tensor) -> Tensor:
-        """Return the log densities of rows of the model, of a flow without a context, in float64."""
-        pieces = torch.split(rows, self._chunk_rows)
-        nothing = [np.empty((len(piece), 0)) for piece in pieces]
-        found = [self._score_model(p, context=c) for p, c in zip(pieces, nothing, strict=True)]
-        return torch.cat(found)
-
-    def _score_model(self, rows: Tensor, *, context: Doubles) -> Tensor:
-        """Return the log densities of rows of the model, in float64."""
-        parts = self.engine.score(np.hstack([rows.numpy(), context]))
-        return torch.from_numpy(parts.discrete + parts.log_det - 0.5 * parts.squares)
-
+    @abstractmethod
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return noise and log|det du/dx| of each row.
 
         Raises:
             FlowError: The density has no noise (see `has_noise`).
         """
-        if not self.has_noise:
-            raise FlowError("this density has no noise that its rows could be mapped to")
-        noise = np.empty((len(x), self.dim))
-        return noise, self._score(x, space, noise=noise).log_det
 
+    @abstractmethod
     def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return data and log|det dx/du| of each row of noise."""
-        given = self._space.exact_context(u[:, self.model_dim :])
-        return self._sample(np.hstack([u[:, : self.model_dim], given], dtype=np.float64), space)
 
     def sample(
         self, n: int, *, seed: int, context: Rows | None = None, space: Space = "data"
@@ -261,7 +116,7 @@ class CompiledFlow:
             seed: Seed of the noise, from 0 to 2^63 - 1.
             context: One context row for all samples or one for each, if the density is conditional.
         """
-        rows = np.empty((n, self._space.width(space)))
+        rows = np.empty((n, self.dim if space == "data" else self.model_dim))
         start = 0
         pieces = self.iter_sample(n, seed=seed, chunk_rows=max(n, 1), context=context, space=space)
         for piece in pieces:
@@ -269,6 +124,7 @@ class CompiledFlow:
             start += len(piece)
         return rows
 
+    @abstractmethod
     def iter_sample(
         self,
         n: int,
@@ -286,92 +142,51 @@ class CompiledFlow:
         Raises:
             FlowError: The context is not one row or n rows of `context_dim` columns.
         """
-        self._space.check_context(context, n)
-        drawn = self._drawn(n, _seeded(seed), context, space, start)
-        return _pieces_of(drawn, chunk_rows)
 
-    def _drawn(
-        self, n: int, generator: torch.Generator, context: Rows | None, space: Space, start: int
-    ) -> Iterator[Doubles]:
-        """Yield the rows from `start` on, computed in the same chunks whatever `start` is."""
-        for first in range(0, n, self._sample_rows):
-            stop = min(first + self._sample_rows, n)
-            if stop <= start:
-                base_noise(stop - first, self.model_dim, generator=generator)
-                continue
-            given = context if context is None or len(context) == 1 else context[first:stop]
-            yield self._draw(stop - first, generator, given, space)[max(0, start - first) :]
+    @property
+    @abstractmethod
+    def explained_kinds(self) -> list[Explained]:
+        """Ways in which `explain` knows each column; it knows none unless the family is `mixed`."""
 
-    @torch.inference_mode()
-    def _draw(
-        self, n: int, generator: torch.Generator, context: Rows | None, space: Space
-    ) -> Doubles:
-        noise = base_noise(n, self.model_dim, generator=generator).numpy()
-        if context is not None:
-            given = self._space.exact_context(context)
-            noise = np.hstack([noise, np.broadcast_to(given, (n, given.shape[1]))])
-        rows, _ = self._sample(noise, space)
-        if space == "model":
-            return rows
-        return self._space.preprocessing.to_grid(torch.from_numpy(rows)).numpy()
+    @property
+    @abstractmethod
+    def explaining_passes(self) -> int:
+        """Passes over the network that `explain` takes for a batch of rows."""
 
-    def _score(self, x: Rows, space: Space, *, noise: Doubles | None = None) -> Scores:
-        """Return the terms of log densities."""
-        if self.context_dim == 0 and (space == "model" or self._moments is not None):
-            affine, log_std = self._affine(space)
-            found = self.engine.score(x, affine, noise=noise)
-            found.log_det[:] -= log_std
-            return found
-        found = Scores(*(np.empty(len(x)) for _ in range(3)))
-        width = self._space.width(space)
-        for start, chunk in self._chunks(x):
-            part, rows, outer = slice(start, start + len(chunk)), chunk[:, :width], np.zeros(1)
-            if space == "data":
-                rows, outer = self._space.preprocess(rows)
-            rows = np.hstack([rows, self._space.exact_context(chunk[:, width:])], dtype=np.float64)
-            terms = self.engine.score(rows, noise=None if noise is None else noise[part])
-            found.log_det[part] = terms.log_det + outer
-            found.squares[part], found.discrete[part] = terms.squares, terms.discrete
-        return found
+    @abstractmethod
+    def explain(self, x: Rows) -> Doubles:
+        """Return log p(row) - log p(row without the column) for each column, of shape (rows, dim).
 
-    def _sample(self, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
-        """Return rows and log-determinants."""
-        if space == "model" or self._moments is not None:
-            affine, log_std = self._affine(space)
-            rows, log_det = self.engine.sample(u, affine)
-            return rows, log_det + log_std
-        rows, log_det = self.engine.sample(u)
-        data, outer = self._space.preprocessing.forward(torch.from_numpy(rows))
-        return data.numpy(), log_det + outer.numpy()
+        The density without a category of few levels is the exact sum over its levels. Without another
+        column it is the one that training with hidden cells has learnt, with `missing` as `any`; NaN
+        stands in the columns that it does not know. A cell that is hidden adds 0.
 
-    def _affine(self, space: Space) -> tuple[Doubles | None, float]:
-        """Return the moments of the rows, and the sum of the log deviations."""
-        if space == "model" or self._moments is None:
-            return None, 0.0
-        return self._moments, float(np.log(self._moments[1]).sum())
+        Raises:
+            FlowError: The flow is of another family than `mixed`.
+        """
 
-    def _chunks(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
-        for start in range(0, len(rows), self._chunk_rows):
-            yield start, rows[start : start + self._chunk_rows]
+    @property
+    @abstractmethod
+    def inside(self) -> Doubles:
+        """Row of data whose cells are within their bounds."""
 
+    @abstractmethod
+    def encode(self, x: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Return rows of the model in float64, and the log slope of each cell; NaN where a cell lacks a value."""
 
-def _seeded(seed: int) -> torch.Generator:
-    """Return a generator of noise; PyTorch's own looks at the last 32 bits of a seed alone."""
-    if seed >= 1 << 32:
-        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return torch.Generator().manual_seed(seed)
+    @abstractmethod
+    def decode_continuous(self, values: "Tensor", places: list[int]) -> Doubles:
+        """Return continuous values in the data's units, without the noise of training.
 
+        Args:
+            values: Values in the model's space, of shape (rows, columns).
+            places: Places of the columns among all continuous ones.
+        """
 
-def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
-    """Yield the same rows in chunks of `rows` rows; the last may have fewer."""
-    ready: list[Doubles] = []
-    waiting = 0
-    for chunk in chunks:
-        piece = chunk
-        while waiting + len(piece) >= rows:
-            cut = rows - waiting
-            yield np.concatenate([*ready, piece[:cut]])
-            ready, waiting, piece = [], 0, piece[cut:]
-        ready, waiting = [*ready, piece], waiting + len(piece)
-    if waiting > 0:
-        yield np.concatenate(ready)
+    @abstractmethod
+    def to_grid(self, x: Doubles) -> Doubles:
+        """Return rows of data rounded as those of training are."""
+
+    @abstractmethod
+    def score_model(self, rows: "Tensor") -> "Tensor":
+        """Return the log densities of rows of the model, of a flow without a context, in float64."""

@@ -4,21 +4,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.compiled.compiled_flow import CompiledFlow
-from flows.compiled.model_space import Doubles, Rows
+from flows.compiled.compiled_flow import Doubles, Rows
 from flows.compiled.plain import CompiledConditionals
+from flows.compiled.torch_flow import TorchFlow
 from flows.conditionals import conditional_order
-from flows.cost import fitting_rows
+from flows.cost import NOISE_BLOCK_ROWS, fitting_rows
 from flows.ensemble import Ensemble, choose_member, mix, mix_parts, own
 from flows.errors import FlowError
-from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
+from flows.flow import Flow, base_noise
+from flows.specs.preprocessing import Space
 
 _NO_NOISE = "an ensemble has no noise that its rows could be mapped to"
 
 
 def compile_flow(
     flow: Flow, *, device: str | torch.device = "cpu", conditionals: bool = False
-) -> CompiledFlow:
+) -> TorchFlow:
     """Compile a flow for inference; the flow itself stays as it is.
 
     Masks are multiplied into the weights; all is computed in float32, but standardisation in float64.
@@ -28,10 +29,10 @@ def compile_flow(
         conditionals: True to keep what the densities of single columns need, where the flow has such.
     """
     chosen = torch.device(device)
-    compiled = (
+    compiled: TorchFlow = (
         CompiledEnsemble(flow, flow.transform, device=chosen)
         if isinstance(flow.transform, Ensemble)
-        else CompiledFlow(flow, device=chosen)
+        else TorchFlow(flow, device=chosen)
     )
     compiled.conditional_order = conditional_order(flow)
     if conditionals and compiled.conditional_order is not None:
@@ -40,12 +41,12 @@ def compile_flow(
     return compiled
 
 
-class CompiledEnsemble(CompiledFlow):
+class CompiledEnsemble(TorchFlow):
     """Mixture of compiled flows, with the interface of one."""
 
     def __init__(self, flow: Flow, ensemble: Ensemble, *, device: torch.device) -> None:
         self._members = [
-            CompiledFlow(
+            TorchFlow(
                 Flow(
                     own(member),
                     flow.preprocessing,

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from flows.bijections.base import standard_normal
-from flows.compiled.compiled_flow import CompiledFlow
-from flows.compiled.model_space import Doubles, Rows
+from flows.compiled.compiled_flow import CompiledFlow, Doubles, Rows
 from flows.cost import fitting_rows
 from flows.errors import FlowError
 from flows.flow import base_noise

@@ -3,17 +3,15 @@
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from flows.compiled.compiled_flow import Doubles, Rows
 from flows.errors import FlowError
-from flows.flow import Flow, Space, complete_rows, without_nan
+from flows.flow import Flow, complete_rows, without_nan
 from flows.mixed.encoding import TableEncoding
 from flows.preprocess import Preprocessing, Standardise
-
-Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Doubles = npt.NDArray[np.float64]
+from flows.specs.preprocessing import Space
 
 
 class ModelSpace:

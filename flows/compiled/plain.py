@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection
-from flows.compiled.model_space import Doubles, Rows
+from flows.compiled.compiled_flow import Doubles, Rows
 from flows.conditionals import conditional_densities
 from flows.cost import fitting_rows
 from flows.engine.serving.packing import Scores
-from flows.flow import Flow, Space
+from flows.flow import Flow
 from flows.mixed.density import MixedDensity
+from flows.specs.preprocessing import Space
 
 _CONDITIONALS_ROWS = 256
 

@@ -6,7 +6,7 @@ draw is weighted by p / q of the whole row. Where the unknown cells are few cate
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flows.compiled.compiled_flow import CompiledFlow
-from flows.compiled.model_space import Doubles
+from flows.compiled.compiled_flow import CompiledFlow, Doubles
+from flows.compiled.conditions import Conditions, Within
 from flows.errors import FlowError
-from flows.mixed.columns import UNSEEN, MixedColumn
 from flows.mixed.companion import Companion, patterns
+from flows.specs.columns import UNSEEN, MixedColumn
 
 MOST_TERMS = 512
 """Most combinations of categories that are summed exactly."""
@@ -82,39 +82,6 @@ class Estimates(NamedTuple):
     effective_samples: Doubles
     pareto_k: Doubles
     uncertain: Doubles
-
-
-@dataclass(frozen=True)
-class Within:
-    """Condition that a cell is one of some values, or within bounds.
-
-    Attributes:
-        values: Numbers of the table that it may be; None: any.
-    """
-
-    values: tuple[float, ...] | None = None
-    low: float = -math.inf
-    high: float = math.inf
-
-    def holds(self, numbers: Doubles) -> Doubles:
-        """Return 1 where a number meets the condition; a missing one never does."""
-        inside = (numbers >= self.low) & (numbers <= self.high)
-        if self.values is not None:
-            inside &= np.isin(numbers, self.values)
-        return inside.astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Conditions of unknown cells.
-
-    Attributes:
-        within: What a cell must be, by column.
-        filled: Columns whose cells are not missing.
-    """
-
-    within: Mapping[int, Within] = field(default_factory=dict)
-    filled: Collection[int] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,61 +1,15 @@
 """What a flow consists of, as serving and training lay it out for compiled loops."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from flows.bijections.base import Bijection
-from flows.bijections.network_layers import NetworkLayer, Reordering
+from flows.bijections.network_layers import NetworkLayer
+from flows.engine.description import Description, arrange
+from flows.engine.serving.packing import PackedFlow, pack_layers
 from flows.mixed.density import MixedDensity
-
-Singles = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Description:
-    """Layers of a flow, and what stands beside its features.
-
-    A layer takes the features in an order of its own: of a coupling, the copied ones come first.
-
-    Attributes:
-        dim: Number of features.
-        context_dim: Number of context values.
-        layers: Layers, from the data to the noise.
-        places: Position of each feature of the data in the order of the first layer; then, of each
-            feature of a layer, in the order of the next one or, after the last, in the noise.
-        origins: Number that each feature of a layer has in the data; then of the noise.
-        levels: Layer of the levels of discrete variables, if there are any. The other layers then read
-            all levels, one-hot, before the context.
-        level_numbers: Numbers of levels, and the logarithms that are added for seen and unseen ones.
-        states: Variable whose index 0 says that a feature is observed, -1 for none; None if all
-            always are.
-        projection: Weights of what the other layers read in the place of the levels.
-    """
-
-    dim: int
-    context_dim: int
-    layers: list[NetworkLayer]
-    places: list[Integers]
-    origins: list[Integers]
-    levels: NetworkLayer | None = None
-    level_numbers: Singles = field(default_factory=lambda: np.zeros((0, 3), np.float32))
-    states: Integers | None = None
-    projection: Tensor | None = None
-
-    @property
-    def variables(self) -> int:
-        """Number of discrete variables."""
-        return len(self.level_numbers)
-
-    @property
-    def slots(self) -> int:
-        """Number of levels of all variables."""
-        return int(self.level_numbers[:, 0].sum())
 
 
 def describe(transform: Bijection) -> Description | None:
@@ -83,26 +37,40 @@ def _described(transform: Bijection | None, dim: int, context_dim: int) -> Descr
     listed = [] if transform is None else transform.network_layers()
     if listed is None:
         return None
-    layers, places = [], [np.arange(dim)]
-    for layer in listed:
-        if isinstance(layer, Reordering):
-            places[-1] = torch.argsort(layer.order).numpy()[places[-1]]
-            continue
-        layers.append(layer)
-        own = np.arange(dim) if layer.places is None else layer.places.numpy()
-        places[-1] = own[places[-1]]
-        places.append(np.argsort(own))
-    origins = [np.arange(dim)]
-    for to in places:
-        # The feature that was at i now is at to[i].
-        origins.append(origins[-1][np.argsort(to)])
-    if transform is not None:
-        layers = _with_one_density(layers, last=transform.own_density)
-    return Description(dim, context_dim, layers, places, origins[1:])
+    own_density = transform is not None and transform.own_density
+    return arrange(listed, dim, context_dim, own_density=own_density)
 
 
-def _with_one_density(layers: list[NetworkLayer], *, last: bool) -> list[NetworkLayer]:
-    """Return the layers of which the last alone may have a density of its own."""
-    whole = len(layers) - 1 if last else len(layers)
-    plain = [replace(one, map=replace(one.map, own_density=False)) for one in layers[:whole]]
-    return [*plain, *layers[whole:]]
+@torch.no_grad()
+def pack(transform: Bijection) -> PackedFlow | None:
+    """Return the bijection as one engine; None if it has other kinds of layers, or no numba.
+
+    It is on the CPU, in evaluation mode and float64, without gradients.
+    """
+    described = describe(transform)
+    return None if described is None else pack_layers(_in_arrays(described))
+
+
+def _in_arrays(described: Description) -> Description:
+    """Return a description whose weights are arrays instead of tensors."""
+    levels, projection = described.levels, described.projection
+    return replace(
+        described,
+        layers=[_layer_in_arrays(layer) for layer in described.layers],
+        levels=None if levels is None else _layer_in_arrays(levels),
+        projection=None if projection is None else projection.numpy(),
+    )
+
+
+def _layer_in_arrays(layer: NetworkLayer) -> NetworkLayer:
+    networks = [
+        replace(
+            network,
+            weights=[np.asarray(weight) for weight in network.weights],
+            biases=[[np.asarray(bias) for bias in parts] for parts in network.biases],
+            context=None if network.context is None else np.asarray(network.context),
+            masks=None if network.masks is None else [np.asarray(mask) for mask in network.masks],
+        )
+        for network in layer.networks
+    ]
+    return replace(layer, networks=networks)

@@ -1,8 +1,6 @@
 """Gaussian densities, with a diagonal or a full covariance."""
 
-from dataclasses import dataclass
-from typing import Literal
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,50 +14,19 @@ from flows.bijections.network_layers import (
     elementwise,
 )
 from flows.bijections.observed import Observed, masked, only_observed, refuse_mask
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
-from flows.families.spec import Spec
+from flows.specs.gaussian import GaussianSpec
+
+
+def build_gaussian(
+    spec: GaussianSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    full = spec.covariance == "full"
+    return Gaussian(dim, full=full, generator=generator, context_dim=context_dim)
+
 
 # The least that tells seeds apart: the untrained density is all but the standard Gaussian.
 INITIAL_BOUND = 0.01
-
-
-@dataclass(frozen=True)
-class GaussianSpec(Spec):
-    """One Gaussian: the baseline of every flow.
-
-    Attributes:
-        covariance: `full`, or `diagonal`: independent features, the mean-field approximation of
-            variational inference.
-    """
-
-    family: Literal["gaussian"] = "gaussian"
-    covariance: Literal["diagonal", "full"] = "full"
-
-    @property
-    def masks_columns(self) -> bool:
-        return self.covariance == "diagonal"
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        return gaussian_cost(dim, full=self.covariance == "full", context_dim=context_dim)
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        full = self.covariance == "full"
-        return Gaussian(dim, full=full, generator=generator, context_dim=context_dim)
-
-
-def gaussian_cost(dim: int, *, full: bool, context_dim: int = 0) -> Cost:
-    """Return what a layer takes: shift and log scale, their weights, and the strict triangle."""
-    lower = dim * (dim - 1) // 2 if full else 0
-    indices = 2 * INDEX_BYTES * lower
-    parameters = 2 * dim * (1 + context_dim) + lower
-    square = FLOAT_BYTES * dim**2 if full else 0
-    way = Way(
-        kept=6 * square,
-        kept_row=FLOAT_BYTES * (6 * dim + context_dim),
-        used=6 * square,
-        used_row=FLOAT_BYTES * (8 * dim + context_dim),
-    )
-    return Cost.both(way, parameters=parameters, layers=1, buffers=indices)
 
 
 class Gaussian(Bijection):
@@ -125,9 +92,7 @@ class Gaussian(Bijection):
             )
             shift = (identity - rest).to(self.shift)
             network = LayerNetwork([shift], [[torch.zeros_like(self.shift)]], "relu")
-            layers.append(
-                NetworkLayer([network], ADDITIVE, degrees=[torch.arange(1, self.dim + 1)])
-            )
+            layers.append(NetworkLayer([network], ADDITIVE, degrees=[np.arange(1, self.dim + 1)]))
         return layers
 
     def _condition(

@@ -1,8 +1,7 @@
 """Mixture of Gaussians with full covariances, as a density and as a map from noise."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,51 +20,19 @@ from flows.bijections.base import (
 )
 from flows.bijections.observed import Observed, of_features, only_observed
 from flows.bijections.transformers import GaussianMixture
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import FlowError
-from flows.families.spec import Spec
+from flows.specs.gaussian_mixture import MOST_COMPONENTS, GaussianMixtureSpec
 
-# Components of a mixture whose number the fit chooses; those that it leaves out weigh nothing.
-MOST_COMPONENTS = 16
+
+def build_gaussian_mixture(
+    spec: GaussianMixtureSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    return MixtureOfGaussians(dim, spec, generator, context_dim)
+
+
 _NO_WEIGHT = -1e4
 _USED = -5e3
-
-
-@dataclass(frozen=True)
-class GaussianMixtureSpec(Spec):
-    """Mixture of Gaussians, fitted by expectation maximisation instead of gradients.
-
-    p(x) = sum_k w_k N(x; m_k, C_k). The density of some features is the exact marginal, and with a
-    context the density is the exact conditional of a mixture of both.
-
-    Attributes:
-        components: Number of Gaussians; None chooses it by the Bayesian information criterion.
-        regularisation: Part of a column's variance that is added to each of its variances.
-    """
-
-    family: Literal["gaussian_mixture"] = "gaussian_mixture"
-    components: int | None = None
-    regularisation: float = 1e-4
-    masks_columns = True
-    exact_marginals = True
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        width, count = dim + context_dim, self.components or MOST_COMPONENTS
-        square = count * width**2
-        parameters = count * (1 + 2 * width + width * (width - 1) // 2)
-        indices = 2 * INDEX_BYTES * (width * (width - 1) // 2)
-        row = FLOAT_BYTES * count * (12 * width + 40) + FLOAT_BYTES * 3 * count * dim
-        way = Way(
-            kept=4 * FLOAT_BYTES * square,
-            kept_row=row,
-            used=8 * INDEX_BYTES * square,
-            used_row=row,
-            operations=1600 * dim,
-        )
-        return Cost.both(way, parameters=parameters, layers=1, buffers=indices)
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        return MixtureOfGaussians(dim, self, generator, context_dim)
 
 
 class MixtureOfGaussians(Bijection):

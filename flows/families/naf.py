@@ -1,89 +1,51 @@
 """Neural autoregressive flows: monotone networks as transformers (Huang et al. 2018)."""
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flows.bijections.autoregressive.layers import Autoregressive
-from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Bijection
-from flows.bijections.compose import Chain, Inverted, Reverse, permutation_cost
-from flows.bijections.linear import ActivationName, uniform
+from flows.bijections.compose import Chain, Inverted, Reverse
+from flows.bijections.linear import uniform
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.roots import invert
-from flows.bijections.transformers import MapSize, Parameters, Transformer, Values
-from flows.cost import Cost
-from flows.families.spec import Spec
+from flows.bijections.transformers import Parameters, Transformer, Values
+from flows.specs.costs import (
+    DENSE_SIGMOID_OUTPUTS,
+    MOST_COMPILED_UNITS,
+    SIGMOID_OUTPUTS,
+    dense_sigmoids_size,
+    sigmoids_size,
+)
+from flows.specs.naf import NafSpec
+
+
+def build_naf(
+    spec: NafSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    parts: list[Bijection] = []
+    for layer in range(spec.layers):
+        if layer > 0:
+            parts.append(Reverse(dim))
+        transformer = _transformer(spec, generator)
+        part = Autoregressive(dim, spec.conditioner(context_dim), transformer, generator)
+        parts.append(part if spec.closed == "density" else Inverted(part))
+    return Chain(parts)
+
+
+def _transformer(spec: NafSpec, generator: torch.Generator) -> Transformer:
+    if spec.transformer == "dsf":
+        return DeepSigmoidal(spec.units)
+    return DeepDenseSigmoidal(spec.units, generator)
+
 
 # Of the slope `a` inside a sigmoid, and what softplus is shifted by so that parameters of 0 give 1.
 LEAST_SLOPE = 1e-3
 SLOPE_OFFSET = math.log(math.expm1(1 - LEAST_SLOPE))
-
-
-@dataclass(frozen=True)
-class NafSpec(Spec):
-    """Autoregressive layers whose maps are monotone networks.
-
-    One direction is closed, 1 pass a layer. The other one is sequential, with a root search for
-    each feature. The layer next to the data has the natural order, which is reversed before each
-    following one.
-
-    Attributes:
-        layers: Number of autoregressive layers.
-        hidden: Units of each hidden layer of a masked network.
-        transformer: `dsf`, one layer of sigmoids, or `ddsf`, two dense ones.
-        units: Number of sigmoids in each layer of a map.
-        closed: `density` goes from data to noise in closed form, to be trained on data;
-            `sampling` from noise to data, for variational inference.
-        activation: Activation of the networks; `tanh` bounds the maps' parameters on outliers.
-    """
-
-    family: Literal["naf"] = "naf"
-    layers: int = 2
-    hidden: list[int] = field(default_factory=lambda: [64])
-    transformer: Literal["dsf", "ddsf"] = "dsf"
-    units: int = 16
-    closed: Literal["density", "sampling"] = "density"
-    activation: ActivationName = "tanh"
-    masks_columns = True
-
-    def for_targets(self) -> "NafSpec":
-        return dataclasses.replace(self, closed="sampling")
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        kind = DeepSigmoidal if self.transformer == "dsf" else DeepDenseSigmoidal
-        layer = self._conditioner(context_dim).cost(dim, kind.size(self.units))
-        layer = layer if self.closed == "density" else layer.inverted()
-        return (layer + permutation_cost(dim)) * self.layers
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        parts: list[Bijection] = []
-        for layer in range(self.layers):
-            if layer > 0:
-                parts.append(Reverse(dim))
-            transformer = self._transformer(generator)
-            part = Autoregressive(dim, self._conditioner(context_dim), transformer, generator)
-            parts.append(part if self.closed == "density" else Inverted(part))
-        return Chain(parts)
-
-    def _conditioner(self, context_dim: int) -> Conditioner:
-        return Conditioner(self.hidden, self.activation, context_dim)
-
-    def _transformer(self, generator: torch.Generator) -> Transformer:
-        if self.transformer == "dsf":
-            return DeepSigmoidal(self.units)
-        return DeepDenseSigmoidal(self.units, generator)
-
-
-# Numbers a unit that a map has.
-_OUTPUTS, _DENSE_OUTPUTS = 3, 7
-# Of a map of dense layers: their two matrices should stay in the processor's cache.
-_MOST_COMPILED_UNITS = 128
 
 
 class DeepSigmoidal(Transformer):
@@ -100,15 +62,10 @@ class DeepSigmoidal(Transformer):
     overflows = False
 
     def __init__(self, units: int) -> None:
-        self.outputs = self.size(units).outputs
-
-    @staticmethod
-    def size(units: int) -> MapSize:
-        """Return the numbers of a map."""
-        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40, operations=1000)
+        self.outputs = sigmoids_size(units).outputs
 
     def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
-        raw_slope, shift, logits = parameters.chunk(_OUTPUTS)
+        raw_slope, shift, logits = parameters.chunk(SIGMOID_OUTPUTS)
         slope = _slope(raw_slope)
         u, log_det = _squash(torch.addcmul(shift, slope, x), slope.log(), logits)
         return u[0], log_det[0]
@@ -117,7 +74,7 @@ class DeepSigmoidal(Transformer):
         return invert(self.inverse, u, parameters)
 
     def map_spec(self) -> MapSpec:
-        return MapSpec("sigmoids", self.outputs, (float(self.outputs // _OUTPUTS),))
+        return MapSpec("sigmoids", self.outputs, (float(self.outputs // SIGMOID_OUTPUTS),))
 
 
 class DeepDenseSigmoidal(nn.Module, Transformer):
@@ -133,19 +90,10 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
 
     def __init__(self, units: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.outputs = self.size(units).outputs
+        self.outputs = dense_sigmoids_size(units).outputs
         shape = (units, units)
         self.mix = nn.Parameter(uniform(shape, fan_in=units, generator=generator))
         self.read = nn.Parameter(uniform(shape, fan_in=units, generator=generator))
-
-    @staticmethod
-    def size(units: int) -> MapSize:
-        """Return the numbers of a map, and of the matrices that all share."""
-        outputs, own = _DENSE_OUTPUTS * units, 2 * units**2
-        operations = 2000 if units <= _MOST_COMPILED_UNITS else 2000 + units**2 // 5
-        return MapSize(
-            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=operations
-        )
 
     def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         return _dense(x, parameters, self.mix, self.read)
@@ -154,8 +102,8 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
         return invert(_dense, u, parameters, self.mix, self.read)
 
     def map_spec(self) -> MapSpec | None:
-        units = self.outputs // _DENSE_OUTPUTS
-        if units > _MOST_COMPILED_UNITS:
+        units = self.outputs // DENSE_SIGMOID_OUTPUTS
+        if units > MOST_COMPILED_UNITS:
             return None
         weights = torch.stack([_positive(self.mix), _positive(self.read)]).flatten()
         numbers = (float(units), *weights.tolist())
@@ -164,7 +112,7 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
 
 def _dense(x: Tensor, parameters: Tensor, mix: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
     raw_slope1, shift1, mix_logits, raw_slope2, shift2, read_logits, logits = parameters.chunk(
-        _DENSE_OUTPUTS
+        DENSE_SIGMOID_OUTPUTS
     )
     slope1, slope2 = _slope(raw_slope1), _slope(raw_slope2)
     h, log_slope = _squash(torch.addcmul(shift1, slope1, x), slope1.log(), mix_logits, mix)

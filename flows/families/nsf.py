@@ -1,145 +1,64 @@
 """Neural spline flows: monotone rational-quadratic splines (Durkan et al. 2019)."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flows.bijections.autoregressive.layers import Autoregressive
-from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Bijection
-from flows.bijections.compose import Chain, Reverse, permutation_cost
-from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
+from flows.bijections.compose import Chain, Reverse
+from flows.bijections.coupling.halves import CouplingShape
 from flows.bijections.coupling.transformer import TransformerCoupling
-from flows.bijections.linear import ActivationName, network_cost
-from flows.bijections.network_layers import MapSpec
-from flows.bijections.tails import Tails, tails_cost
-from flows.bijections.transformers import Affine, MapSize, Parameters, Transformer, Values, map_cost
-from flows.cost import Cost
-from flows.families.gaussian import Gaussian, gaussian_cost
+from flows.bijections.network_layers import MapSpec, spline_map
+from flows.bijections.tails import Tails
+from flows.bijections.transformers import Parameters, Transformer, Values
+from flows.families.gaussian import Gaussian
 from flows.families.made import Made
-from flows.families.spec import Spec
+from flows.specs.costs import (
+    spline_size,
+)
+from flows.specs.nsf import NsfSpec
 
-# Of a bin's width and height, as parts of the whole, and of the derivative at a knot.
-LEAST_SIZE = LEAST_SLOPE = 1e-3
-MAX_BINS = 500
+
+def build_nsf(
+    spec: NsfSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    parts: list[Bijection] = [Tails(dim)] if spec.tails else []
+    for _ in range(spec.affine_layers):
+        parts += [Made(dim, spec.affine_conditioner(context_dim), generator), Reverse(dim)]
+    for layer in range(spec.layers):
+        if spec.linear:
+            # Lower triangular, and in between reversed upper triangular.
+            lower, upper = (Gaussian(dim, full=True, generator=generator) for _ in range(2))
+            parts += [lower, Reverse(dim), upper]
+        if spec.coupling:
+            shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
+            parts.append(_coupling(spec, shape, generator))
+            continue
+        if layer > 0:
+            parts.append(Reverse(dim))
+        conditioner = spec.conditioner(context_dim)
+        parts.append(Autoregressive(dim, conditioner, _transformer(spec), generator))
+    return Chain(parts)
+
+
+def _coupling(spec: NsfSpec, shape: CouplingShape, generator: torch.Generator) -> Bijection:
+    transformer = _transformer(spec)
+    return TransformerCoupling(shape, spec.hidden, spec.activation, transformer, generator)
+
+
+def _transformer(spec: NsfSpec) -> "RationalQuadratic":
+    return RationalQuadratic(spec.bins, spec.tail_bound)
+
+
+# Of the derivative at a knot.
+LEAST_SLOPE = 1e-3
 # The number whose derivative is 1 by softplus: parameters of 0 are the identity.
 SLOPE_OFFSET = math.log(math.expm1(1 - LEAST_SLOPE))
-
-
-@dataclass(frozen=True)
-class NsfSpec(Spec):
-    """Layers of rational-quadratic splines, autoregressive or by coupling.
-
-    The layer next to the data has the natural order, which is reversed before each following one;
-    coupling layers copy the features with an even index, counted from 0, then those with an odd
-    one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
-    pass.
-
-    Unlike in the paper, the networks have no residual blocks, and there is no random permutation with a
-    trained linear map between the layers: `linear` adds such a map, without the permutation.
-
-    Attributes:
-        layers: Number of layers of splines.
-        hidden: Units of each hidden layer of a layer's network.
-        bins: Number of bins of a spline.
-        tail_bound: Bound of the splines, which bend between minus this and this, in standard deviations where the
-            data are standardised; beyond, they are the identity.
-        coupling: True if one half of the features conditions the other; otherwise each is
-            conditioned on those before it.
-        linear: True for a trained linear map before each layer of splines, as a product of
-            two triangular matrices, and a shift, as in the paper: for features that are highly
-            correlated, of which splines within `tail_bound` see little.
-        activation: Activation of the networks; `tanh` bounds the splines' parameters on outliers, where
-            `relu`, the paper's choice, makes splines so flat that sampling loses digits.
-        tails: True for heavy tails, trained for each side of each feature, next to the data.
-        affine_layers: Number of layers of `maf` next to the data, in front of the splines, with tanh
-            units: for features that nearly follow from others, such as a ratio of two of them, whose
-            narrow conditionals affine maps find in fewer steps than splines.
-    """
-
-    family: Literal["nsf"] = "nsf"
-    layers: int = 5
-    hidden: list[int] = field(default_factory=lambda: [128, 128])
-    bins: int = 8
-    tail_bound: float = 5.0
-    coupling: bool = False
-    linear: bool = False
-    activation: ActivationName = "tanh"
-    tails: bool = False
-    affine_layers: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 2 <= self.bins <= MAX_BINS:
-            raise ValueError(f"bins must be from 2 to {MAX_BINS}")
-        if self.affine_layers and self.coupling:
-            raise ValueError("affine_layers are autoregressive: they need coupling false")
-
-    @property
-    def masks_columns(self) -> bool:
-        return not self.linear
-
-    def check_dim(self, dim: int) -> None:
-        super().check_dim(dim)
-        if self.coupling:
-            check_coupling_dim("nsf with coupling", dim)
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        layers = self._layers_cost(dim, context_dim)
-        if self.affine_layers:
-            affine = self._affine_conditioner(context_dim).cost(dim, Affine.size)
-            layers += (affine + permutation_cost(dim)) * self.affine_layers
-        return layers + tails_cost(dim) if self.tails else layers
-
-    def _layers_cost(self, dim: int, context_dim: int) -> Cost:
-        size = RationalQuadratic.size(self.bins)
-        between = permutation_cost(dim)
-        if self.linear:
-            between += gaussian_cost(dim, full=True) * 2 + permutation_cost(dim)
-        if not self.coupling:
-            return (self._conditioner(context_dim).cost(dim, size) + between) * self.layers
-
-        def layer(copied: int, moved: int) -> Cost:
-            widths = [copied + context_dim, *self.hidden, size.outputs * moved]
-            return network_cost(widths) + map_cost(moved, size)
-
-        return alternating(dim, self.layers, layer) + between * self.layers
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        parts: list[Bijection] = [Tails(dim)] if self.tails else []
-        for _ in range(self.affine_layers):
-            parts += [Made(dim, self._affine_conditioner(context_dim), generator), Reverse(dim)]
-        for layer in range(self.layers):
-            if self.linear:
-                # Lower triangular, and in between reversed upper triangular.
-                lower, upper = (Gaussian(dim, full=True, generator=generator) for _ in range(2))
-                parts += [lower, Reverse(dim), upper]
-            if self.coupling:
-                shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
-                parts.append(self._coupling(shape, generator))
-                continue
-            if layer > 0:
-                parts.append(Reverse(dim))
-            conditioner = self._conditioner(context_dim)
-            parts.append(Autoregressive(dim, conditioner, self._transformer(), generator))
-        return Chain(parts)
-
-    def _coupling(self, shape: CouplingShape, generator: torch.Generator) -> Bijection:
-        transformer = self._transformer()
-        return TransformerCoupling(shape, self.hidden, self.activation, transformer, generator)
-
-    def _conditioner(self, context_dim: int) -> Conditioner:
-        return Conditioner(self.hidden, self.activation, context_dim)
-
-    def _affine_conditioner(self, context_dim: int) -> Conditioner:
-        return Conditioner(self.hidden, "tanh", context_dim)
-
-    def _transformer(self) -> "RationalQuadratic":
-        return RationalQuadratic(self.bins, self.tail_bound)
 
 
 class RationalQuadratic(Transformer):
@@ -159,16 +78,9 @@ class RationalQuadratic(Transformer):
     overflows = False
 
     def __init__(self, bins: int, tail_bound: float) -> None:
-        self.outputs = self.size(bins).outputs
+        self.outputs = spline_size(bins).outputs
         self.bins, self.tail_bound = bins, tail_bound
-        # Softmax plus this, times bins' total, are the sizes: a share of LEAST_SIZE at least.
-        self._floor = LEAST_SIZE / (1 - LEAST_SIZE * bins)
-        self._total = 1 + self._floor * bins
-
-    @staticmethod
-    def size(bins: int) -> MapSize:
-        """Return the numbers of a spline."""
-        return MapSize(3 * bins - 1, kept=6 * bins + 50, used=8 * bins + 50, operations=120)
+        *_, self._floor, self._total = spline_map(bins, tail_bound).numbers
 
     def inverse(self, x: Values, parameters: Parameters) -> tuple[Values, Values]:
         place = self._scaled(x)
@@ -189,8 +101,7 @@ class RationalQuadratic(Transformer):
         return self._with_tails(u, x, -log_slope)
 
     def map_spec(self) -> MapSpec:
-        numbers = (float(self.bins), float(self.tail_bound), self._floor, self._total)
-        return MapSpec("spline", self.outputs, numbers)
+        return spline_map(self.bins, self.tail_bound)
 
     def _bin(self, place: Tensor, parameters: Tensor, *, axis: int) -> "_Bin":
         """Return the bin of each number along an axis: 0 are the data, 1 is the noise."""

@@ -1,57 +1,25 @@
 """Planar flows (Rezende and Mohamed 2015)."""
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.observed import Observed, refuse_mask
-from flows.bijections.thin_layers import (
-    Closed,
-    LayerParameters,
-    bend_log_slope,
-    layers_cost,
-    oriented,
-    positive,
-    unbend,
-)
-from flows.cost import Cost
-from flows.families.spec import Spec
+from flows.bijections.thin_layers import LayerParameters, bend_log_slope, oriented, positive, unbend
+from flows.specs.planar import PlanarSpec
+
+
+def build_planar(
+    spec: PlanarSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    planar = Planar(dim, spec.layers, context_dim=context_dim, generator=generator)
+    return oriented(planar, spec.closed)
+
 
 # Standard deviation of the free vectors p, when training starts.
 INITIAL_PUSH = 0.05
-
-
-@dataclass(frozen=True)
-class PlanarSpec(Spec):
-    """Planar layers one after another.
-
-    Attributes:
-        layers: Number of layers.
-        closed: Direction with a closed form. `density` maps data to noise by it, for training
-            on data; `sampling` maps noise to data, for variational inference. The other
-            direction finds one root a row and layer.
-    """
-
-    family: Literal["planar"] = "planar"
-    layers: int = 32
-    closed: Closed = "density"
-
-    def for_targets(self) -> "PlanarSpec":
-        return dataclasses.replace(self, closed="sampling")
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        return layers_cost(
-            self.layers, 2 * dim + 1, dim=dim, context_dim=context_dim, closed=self.closed
-        )
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        planar = Planar(dim, self.layers, context_dim=context_dim, generator=generator)
-        return oriented(planar, self.closed)
 
 
 class Planar(Bijection):

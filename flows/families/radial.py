@@ -1,54 +1,25 @@
 """Radial flows (Rezende and Mohamed 2015)."""
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.observed import Observed, refuse_mask
-from flows.bijections.thin_layers import (
-    Closed,
-    LayerParameters,
-    layers_cost,
-    oriented,
-    positive,
-)
-from flows.cost import Cost
-from flows.families.spec import Spec
+from flows.bijections.thin_layers import LayerParameters, oriented, positive
+from flows.specs.radial import RadialSpec
+
+
+def build_radial(
+    spec: RadialSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    radial = Radial(dim, spec.layers, context_dim=context_dim, generator=generator)
+    return oriented(radial, spec.closed)
+
 
 # Standard deviation of the raw strengths b, when training starts, times the features.
 INITIAL_STRENGTH = 0.2
-
-
-@dataclass(frozen=True)
-class RadialSpec(Spec):
-    """Radial layers one after another.
-
-    Attributes:
-        layers: Number of layers.
-        closed: Direction that is the paper's map. `density` maps data to noise by it,
-            `sampling` noise to data; the other direction solves a quadratic equation a layer.
-    """
-
-    family: Literal["radial"] = "radial"
-    layers: int = 32
-    closed: Closed = "density"
-
-    def for_targets(self) -> "RadialSpec":
-        return dataclasses.replace(self, closed="sampling")
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        return layers_cost(
-            self.layers, dim + 2, dim=dim, context_dim=context_dim, closed=self.closed
-        )
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        radial = Radial(dim, self.layers, context_dim=context_dim, generator=generator)
-        return oriented(radial, self.closed)
 
 
 class Radial(Bijection):

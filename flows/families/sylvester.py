@@ -1,8 +1,6 @@
 """Sylvester flows (van den Berg et al. 2018)."""
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,68 +9,21 @@ from torch import Tensor
 
 from flows.bijections.base import Batch, Bijection, Given, Mapped
 from flows.bijections.observed import Observed, refuse_mask
-from flows.bijections.thin_layers import (
-    Closed,
-    LayerParameters,
-    bend_log_slope,
-    layers_cost,
-    oriented,
-    positive,
-    unbend,
-)
-from flows.cost import Cost
-from flows.errors import SpecError
-from flows.families.spec import Spec
+from flows.bijections.thin_layers import LayerParameters, bend_log_slope, oriented, positive, unbend
+from flows.specs.sylvester import SylvesterSpec, raw_widths
+
+
+def build_sylvester(
+    spec: SylvesterSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    units = dim if spec.units is None else spec.units
+    layers = Sylvester(dim, units, layers=spec.layers, context_dim=context_dim, generator=generator)
+    return oriented(layers, spec.closed)
+
 
 # Standard deviations when training starts: of a row above the diagonals, and of the gains g.
 INITIAL_TRIANGLE, INITIAL_GAIN = 0.1, 0.1
-
-
-@dataclass(frozen=True)
-class SylvesterSpec(Spec):
-    """Sylvester layers one after another.
-
-    Attributes:
-        layers: Number of layers.
-        units: Units of each layer, at most the number of features; None means as many.
-        closed: Direction with a closed form. `density` maps data to noise by it, for training
-            on data; `sampling` maps noise to data, for variational inference. The other
-            direction finds one root a row, layer and unit.
-    """
-
-    family: Literal["sylvester"] = "sylvester"
-    layers: int = 32
-    units: int | None = None
-    closed: Closed = "density"
-
-    def check_dim(self, dim: int) -> None:
-        super().check_dim(dim)
-        if self.units is not None and self.units > dim:
-            raise SpecError(
-                "dimension-unsupported",
-                f"sylvester with {self.units} units needs at least {self.units} features",
-            )
-
-    def for_targets(self) -> "SylvesterSpec":
-        return dataclasses.replace(self, closed="sampling")
-
-    def cost(self, dim: int, context_dim: int = 0) -> Cost:
-        units = dim if self.units is None else self.units
-        return layers_cost(
-            self.layers,
-            sum(_widths(dim, units)),
-            dim=dim,
-            context_dim=context_dim,
-            closed=self.closed,
-            units=units,
-        )
-
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        units = dim if self.units is None else self.units
-        layers = Sylvester(
-            dim, units, layers=self.layers, context_dim=context_dim, generator=generator
-        )
-        return oriented(layers, self.closed)
 
 
 class Sylvester(Bijection):
@@ -98,7 +49,7 @@ class Sylvester(Bijection):
         self.dim = dim
         self.units = units
         self.context_dim = context_dim
-        self._widths = _widths(dim, units)
+        self._widths = raw_widths(dim, units)
         above = INITIAL_TRIANGLE * units**-0.5
         stds = [1.0, above, above, INITIAL_GAIN, 0.0, 1.0]
         base = [
@@ -203,9 +154,3 @@ def _product(matrix: Float[Tensor, "rows out in"], z: Float[Tensor, "batch in"])
     if len(matrix) == 1:
         return z @ matrix[0].mT
     return torch.einsum("noi,ni->no", matrix, z)
-
-
-def _widths(dim: int, units: int) -> list[int]:
-    """Return the sizes of a layer: reflections, strict triangles of R and of S, gains, log scales, biases."""
-    triangle = units * (units - 1) // 2
-    return [dim * units, triangle, triangle, units, units, units]

@@ -13,12 +13,12 @@ from torch import Tensor
 from flows.bijections.base import Batch
 from flows.flow import ContextTable, Flow
 from flows.mixed.categorical import one_hot, repeats_levels
-from flows.mixed.columns import Layout
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding, observed_values
 from flows.mixed.map_fitting import fit_column
-from flows.mixed.spec import MixedSpec
 from flows.mixed.trees import tree_of
+from flows.specs.columns import Layout
+from flows.specs.mixed import MixedSpec
 
 # Most training rows and cells that the maps of the columns are fitted to.
 MOST_ROWS, MOST_CELLS = 200_000, 2**23

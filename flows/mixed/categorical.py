@@ -1,8 +1,6 @@
 """Probabilities of several categorical variables: a masked autoregressive network."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -13,47 +11,22 @@ from torch import Tensor, nn
 
 from flows.bijections.autoregressive.masked import (
     MaskedLinear,
-    hidden_degrees,
     hidden_mask,
     output_mask,
     run_masked,
 )
-from flows.bijections.linear import ActivationName, uniform
+from flows.bijections.linear import uniform
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
-from flows.mixed.columns import UNSEEN
 from flows.mixed.trees import log_frequencies, pair_gains, parents_in_order, smoothed_log_table
+from flows.specs.columns import UNSEEN
+from flows.specs.costs import hidden_degrees, level_groups
+from flows.specs.spec import ActivationName
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.
 INITIAL_OUTPUT = 0.1
 
 Indices = Float[Tensor, "batch variables"]
 """Indices of levels, as floats; those that are no level are `UNSEEN`, `HIDDEN` or NaN."""
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Variables whose softmaxes are computed together, each padded to `width` outputs."""
-
-    variables: list[int]
-    width: int
-    start: int
-
-    @property
-    def outputs(self) -> slice:
-        return slice(self.start, self.start + len(self.variables) * self.width)
-
-
-def _groups(sizes: Sequence[int]) -> list[_Group]:
-    """Return the groups: variables of about as many levels, so that little is padded."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for variable, size in enumerate(sizes):
-        found[1 << (size - 1).bit_length()].append(variable)
-    groups, start = [], 0
-    for width, variables in sorted(found.items()):
-        groups.append(_Group(variables, width, start))
-        start += len(variables) * width
-    return groups
 
 
 def one_hot(
@@ -117,7 +90,7 @@ class CategoricalMade(nn.Module):
         self._is_tree = tree and repeats_levels(hidden, activation)
         self.activation = activation
         self.slots, self.context_dim = sum(sizes), context_dim
-        self._groups = _groups(sizes)
+        self._groups = level_groups(sizes)
         ends = list(accumulate(sizes))
         self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
         self.register_buffer("starts", torch.tensor([0, *ends[:-1]]), persistent=False)
@@ -190,7 +163,9 @@ class CategoricalMade(nn.Module):
 
     def _unordered(self, sizes: Sequence[int], free: int) -> Int[Tensor, " width"]:
         """Return the degrees of free hidden units, then of those that repeat levels."""
-        degrees = hidden_degrees(free, len(sizes), lowest=0 if self.context_dim else 1)
+        degrees = torch.from_numpy(
+            hidden_degrees(free, len(sizes), lowest=0 if self.context_dim else 1)
+        )
         if not self._is_tree:
             return degrees
         own = torch.arange(1, len(sizes)).repeat_interleave(torch.tensor(sizes[:-1]))
@@ -261,7 +236,7 @@ class CategoricalMade(nn.Module):
             [network],
             MapSpec("levels", 0),
             context=self.context_dim,
-            degrees=self.degrees,
+            degrees=[one.numpy() for one in self.degrees],
             outputs=self.outputs(),
         )
 
@@ -292,7 +267,10 @@ class CategoricalMade(nn.Module):
         if len(sizes) <= lowest:
             return [inputs[:0]]  # a single variable has biases alone
         if len(sizes) == 1:
-            return [inputs, *(hidden_degrees(w, 1, lowest=lowest) for w in hidden)]
+            return [
+                inputs,
+                *(torch.from_numpy(hidden_degrees(w, 1, lowest=lowest)) for w in hidden),
+            ]
         return [inputs, *(self._unordered(sizes, width).sort().values for width in hidden)]
 
     def _layers(self, hidden: list[int], generator: torch.Generator) -> list[MaskedLinear]:
@@ -325,44 +303,3 @@ class CategoricalMade(nn.Module):
 def repeats_levels(hidden: list[int], activation: ActivationName) -> bool:
     """Return whether a network can repeat levels: one layer of ReLU passes 0 and 1 on."""
     return len(hidden) == 1 and activation == "relu"
-
-
-def categorical_cost(
-    sizes: Sequence[int], hidden: list[int], context_dim: int, *, tree: bool = False
-) -> Cost:
-    """Return the cost of a `CategoricalMade` with its one-hot inputs; no variables, no cost."""
-    if not sizes:
-        return Cost()
-    if tree and len(hidden) == 1 and len(sizes) > 1:
-        hidden = [hidden[0] + sum(sizes[:-1])]
-    slots = sum(sizes)
-    outputs = sum(len(group.variables) * group.width for group in _groups(sizes))
-    plain = len(sizes) == 1 and context_dim == 0
-    widths = [0, outputs] if plain else [slots, *hidden, outputs]
-    pairs = [below * above for below, above in pairwise(widths)]
-    context = 0 if plain else context_dim * widths[1] if context_dim else 0
-    weights, units = sum(pairs), sum(widths[1:-1])
-    row = FLOAT_BYTES * (2 * slots + context_dim + 12 * len(sizes))
-    once = FLOAT_BYTES * (weights + context)
-    density = Way(
-        kept=once,
-        kept_row=row + FLOAT_BYTES * (2 * units + 4 * outputs),
-        used=once,
-        used_row=row + FLOAT_BYTES * (3 * max(widths[:-1]) + 4 * outputs),
-        operations=3 * len(widths) + 12 * 24,
-    )
-    sampling = Way(
-        kept=2 * once,
-        kept_row=row + FLOAT_BYTES * (2 * units + 4 * outputs),
-        used=2 * once,
-        used_row=row + FLOAT_BYTES * (3 * units + 4 * outputs),
-        operations=len(sizes) * (10 + 8 * len(hidden)),
-    )
-    return Cost(
-        parameters=weights + context + sum(widths[1:]),
-        layers=max(1, len(hidden)),
-        width=max(hidden),
-        buffers=FLOAT_BYTES * (weights + outputs) + 2 * INDEX_BYTES * (slots + units + outputs),
-        density=density,
-        sampling=sampling,
-    )

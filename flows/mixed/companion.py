@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import LOG_TWO_PI, Batch
 from flows.families.gaussian_mixture import MixtureOfGaussians, inverse_of
-from flows.mixed.columns import Layout
+from flows.specs.columns import Layout
 
 # Part of the draws from wider components, and how much wider: their tails cover those of the flow.
 _WIDE_SHARE, _WIDE_SCALE = 0.15, 2.5

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from flows.families.gaussian_mixture import MixtureOfGaussians
 from flows.flow import Flow
-from flows.mixed.columns import Layout, MixedColumn
 from flows.mixed.companion import Companion, patterns
 from flows.mixed.encoding import TableEncoding
+from flows.specs.columns import Layout, MixedColumn
 
 # Numbers of components that are tried until held-out rows gain less than this, in nats.
 COUNTS, GAIN = (1, 2, 4, 8, 16), 0.01

@@ -5,9 +5,9 @@ With columns mapped by their quantiles, three layers of splines with 64 units, a
 to 0 over 40 epochs of batches of 250, most of which the patience saves.
 """
 
-from flows.families.family import FamilySpec
-from flows.families.maf import MafSpec
-from flows.families.nsf import NsfSpec
+from flows.specs.family import FamilySpec
+from flows.specs.maf import MafSpec
+from flows.specs.nsf import NsfSpec
 
 # Rows from which on a table is no longer small, and from which on it is large.
 SMALL_TABLE, LARGE_TABLE = 2_000, 100_000

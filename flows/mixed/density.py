@@ -12,11 +12,9 @@ from flows.bijections.linear import uniform
 from flows.bijections.observed import Observed, refuse_mask
 from flows.errors import FlowError
 from flows.mixed.categorical import CategoricalMade, one_hot
-from flows.mixed.columns import HIDDEN, UNSEEN, Layout
 from flows.mixed.hidden import summed_parts
-
-# Number of slots up to which a flow reads d one-hot; more are projected to as many features.
-MAX_ONE_HOT = 128
+from flows.specs.columns import HIDDEN, UNSEEN, Layout
+from flows.specs.mixed import MAX_ONE_HOT, MixedSpec
 
 
 class MixedDensity(Bijection):
@@ -173,3 +171,31 @@ class MixedDensity(Bijection):
     def _inputs(self, indices: Tensor) -> Tensor:
         assert self.made is not None  # noqa: S101  asked only then
         return one_hot(indices, self.made.sizes, self.made.starts, self.made.slots)
+
+
+def build_mixed(
+    spec: MixedSpec, dim: int, generator: torch.Generator, context_dim: int = 0
+) -> Bijection:
+    """Return the untrained bijection of a specification."""
+    layout = spec.layout(dim)
+    made = flow = None
+    if layout.variables:
+        made = CategoricalMade(
+            [variable.size for variable in layout.variables],
+            hidden=spec.hidden,
+            activation=spec.activation,
+            context_dim=context_dim,
+            tree=layout.is_tree,
+            generator=generator,
+        )
+    if layout.continuous and spec.flow is not None:
+        given = min(layout.slots, MAX_ONE_HOT) + context_dim
+        flow = spec.flow.build(len(layout.continuous), generator, given)
+    return MixedDensity(
+        layout,
+        made,
+        flow,
+        context_dim=context_dim,
+        rows=spec.rows,
+        generator=generator,
+    )

@@ -9,12 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, PerRow
-from flows.mixed.columns import HIDDEN, Layout, MixedColumn, TransformName
 from flows.mixed.levels import Levels
 from flows.mixed.map_fitting import fit_column
-from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
-from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
-from flows.preprocess import DENOISE_KNOTS, Denoise, Preprocessing, with_noise
+from flows.mixed.maps import ENDLESS, ColumnFit, FittedMaps
+from flows.mixed.roundings import measure_roundings, round_like
+from flows.preprocess import Denoise, Preprocessing, with_noise
+from flows.specs.columns import HIDDEN, Layout, MixedColumn, TransformName
+from flows.specs.mixed import DECADES, KNOTS, STEPS
+from flows.specs.preprocessing import DENOISE_KNOTS
 
 # Largest value that is mapped; a larger one counts as this one.
 LARGEST = 1e37

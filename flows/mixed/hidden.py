@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, Given
-from flows.mixed.columns import HIDDEN, UNSEEN, Layout
+from flows.specs.columns import HIDDEN, UNSEEN, Layout
 
 # Most terms of the sum of a row, and most rows that are scored at a time for them. The hidden variables of
 # the most levels are left out where all would take more: the flow and the probabilities have them hidden.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.mixed.columns import HIDDEN, UNSEEN, MixedColumn
+from flows.specs.columns import HIDDEN, UNSEEN, MixedColumn
 
 Cells = Float[Tensor, "rows columns"]
 

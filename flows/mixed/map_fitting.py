@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.mixed.columns import MixedColumn
-from flows.mixed.maps import ENDLESS, KNOTS, ColumnFit, FittedMaps
+from flows.mixed.maps import ENDLESS, ColumnFit, FittedMaps
+from flows.specs.columns import MixedColumn
+from flows.specs.mixed import KNOTS
 
 # Share of the values beyond the outermost knots, and the least number of them.
 TAIL_SHARE, TAIL_ROWS = 2e-3, 8

@@ -14,10 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
-from flows.mixed.columns import MixedColumn, TransformName
+from flows.specs.columns import MixedColumn, TransformName
 
-# Number of knots of the map of quantiles.
-KNOTS = 48
 # Curvature of the scores beyond their reach: data grow with the root of the distance there.
 CURVATURE = 4.0
 # Reach of scores that are stretched nowhere.

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-DECADES = 16
-STEPS = 8
+from flows.specs.mixed import DECADES, STEPS
 
 Values = Float[Tensor, "rows columns"]
 Numbers = Int[Tensor, "rows columns"]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flows.cost import fitting_rows
 from flows.errors import FitError
-from flows.flow import Flow, Space
+from flows.flow import Flow
+from flows.specs.preprocessing import Space
 from flows.training.robust import robust_mean
 
 # Number of rows computed at a time: on a processor the hidden units of a chunk should stay in its

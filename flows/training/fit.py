@@ -14,6 +14,7 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.mixed.density import MixedDensity
+from flows.specs.spec import Json
 from flows.training.denormals import denormals_as_zero
 from flows.training.evaluate import Evaluation, default_chunk_rows, evaluate
 from flows.training.fit_mixture import (
@@ -30,7 +31,6 @@ from flows.training.state import (
     Callbacks,
     EpochReport,
     FitState,
-    Json,
     OnState,
     OnStep,
     StopReason,

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from flows.cost import FLOAT_BYTES, fitting_rows
+from flows.cost import fitting_rows
 from flows.errors import FitError
-from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
+from flows.families.gaussian_mixture import MixtureOfGaussians
 from flows.flow import Flow
+from flows.specs.gaussian_mixture import MOST_COMPONENTS, START_ROWS
+from flows.specs.spec import Json
 from flows.training.evaluate import evaluate
 from flows.training.expectation import (
     GAIN,
@@ -28,7 +30,6 @@ from flows.training.state import (
     Callbacks,
     EpochReport,
     FitState,
-    Json,
     StopReason,
     copies,
     pack_state,
@@ -38,22 +39,10 @@ from flows.training.state import (
 
 # Numbers of components that are tried until the criterion has risen this often.
 COUNTS, PATIENCE = (1, 2, 3, 4, 6, 8, 12, MOST_COMPONENTS), 2
-# Rows by which the starts of a number of components are compared.
-START_ROWS = 10_000
 CHUNK_ROWS = 8192
 # Criterion before a number is fitted; JSON has no infinity.
 NO_CRITERION = 1e308
-_SAMPLE_COPIES = 4  # in float64, while k-means centres them
 _NAMES = ("weights", "means", "covariances")
-
-
-def sample_bytes(rows: int, width: int) -> int:
-    """Return the bytes of the rows from which a mixture starts, and of what is computed of them.
-
-    Args:
-        width: Numbers of a row, those of its context included.
-    """
-    return _SAMPLE_COPIES * 2 * FLOAT_BYTES * min(rows, START_ROWS) * width
 
 
 def has_mixture(flow: Flow) -> bool:

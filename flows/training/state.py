@@ -8,8 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from flows.errors import FlowError, StateMismatchError
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+from flows.specs.spec import Json
 
 
 @dataclass(frozen=True, eq=False)

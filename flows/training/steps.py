@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flows.engine.describe import Singles
+from flows.engine.description import Singles
 from flows.engine.training.program import UnsupportedError
 from flows.engine.training.step import CompiledGradient
 from flows.flow import Flow

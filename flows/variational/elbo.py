@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from flows.bijections.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FlowError
 from flows.flow import Flow, base_noise
+from flows.specs.spec import Json
 from flows.training.denormals import denormals_as_zero
 from flows.training.optimiser import make_optimiser, moments_of, restore_moments
 from flows.training.options import VariationalOptions
 from flows.training.state import (
     Callbacks,
     FitState,
-    Json,
     OnState,
     OnStep,
     copies,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from flows.errors import FitError
 from flows.flow import Flow
+from flows.specs.latent import latent_names
 
 # Scale of the fall-off outside the window of a potential that does not decay.
 WALL_SCALE = 0.1
@@ -136,11 +137,6 @@ class LatentTarget(ConditionalTarget):
     ) -> Float[Tensor, "batch context_dim"]:
         drawn = torch.randint(len(self._rows), (n,), generator=generator)
         return self._rows[drawn.to(self._rows.device)]
-
-
-def latent_names(dim: int) -> tuple[str, ...]:
-    """Return the names of latent variables."""
-    return tuple(f"z{number + 1}" for number in range(dim))
 
 
 class Potential(Target):

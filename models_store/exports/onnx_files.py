@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flows import spec_from_dict
 from models_store.errors import ConflictError, RequestError
-from models_store.files.checkpoints import ModelHeader, build_model, read_tensors
 from models_store.files.disks import disk_errors
+from models_store.files.model_header import ModelHeader
 from models_store.records import Version
 from tabular import processes
 from tabular.errors import SandboxLimitError
@@ -70,8 +70,10 @@ def _metadata(version: Version) -> dict[str, str]:
 
 def _write(checkpoint: Path, target: Path, metadata: dict[str, str]) -> str | None:
     """Write the file; return why there is none."""
-    from flows.onnx.export import onnx_model  # noqa: PLC0415  torch and onnx, in the process alone
+    # PyTorch and ONNX, in the process alone.
+    from flows.onnx.export import onnx_model  # noqa: PLC0415
     from flows.onnx.recording import OnnxError  # noqa: PLC0415
+    from models_store.files.checkpoints import build_model, read_tensors  # noqa: PLC0415
 
     try:
         tensors, text = read_tensors(checkpoint)

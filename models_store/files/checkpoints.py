@@ -21,7 +21,6 @@ from flows import (
     Flow,
     FlowError,
     FlowSpec,
-    PreprocessingSpec,
     build,
     count_parameters,
     spec_from_dict,
@@ -36,30 +35,18 @@ from models_store.errors import (
     StorageFullError,
 )
 from models_store.files.blobs import Blobs, StoredBlob
-from models_store.requests.training import Levels, Preprocessing
+from models_store.files.model_header import (
+    METADATA_KEY,
+    ModelHeader,
+    preprocessing_spec,
+)
+from models_store.requests.training import Preprocessing
 
-# One entry, so that equal contents are equal bytes: the order of several is not defined.
-_METADATA_KEY = "densityd"
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
 _DENOISE, _EXTENT = "preprocessing.denoise.plain", "preprocessing.extent"
 _CONTEXT_MEAN = "context.standardise.mean"
 _COMPANION = "companion.log_weights"  # of models from before companions there is none
 _NO_SPACE = "os error 28"
-
-
-class ModelHeader(BaseModel):
-    """Metadata of a model file, from which its flow is built."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    kind: Literal["model"] = "model"
-    spec: dict[str, Any]
-    dim: int
-    columns: list[str]
-    context_columns: list[str] = []
-    types: list[dict[str, Any]] | None = None
-    preprocessing: dict[str, Any]
 
 
 class _StateHeader(BaseModel):
@@ -140,16 +127,10 @@ def load_model(
         raise CheckpointMismatchError(key) from error
 
 
-def read_description(path: Path) -> str:
-    """Return the description of a file as text; "" if it has none. Its tensors are not read, and errors are not translated."""
-    with safe_open(path, framework="pt") as file:
-        return str((file.metadata() or {}).get(_METADATA_KEY, ""))
-
-
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     """Read the tensors of a file, and its description, as `read_description`."""
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(_METADATA_KEY, "")
+        text = (file.metadata() or {}).get(METADATA_KEY, "")
         # Copies: the file may go while its tensors live.
         return {name: file.get_tensor(name).clone() for name in file.keys()}, text  # noqa: SIM118
 
@@ -207,14 +188,6 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     return flow.eval()
 
 
-def preprocessing_spec(chosen: Preprocessing) -> PreprocessingSpec:
-    """Return the values that a flow is built from."""
-    return PreprocessingSpec(
-        levels=chosen.dequantise.levels if isinstance(chosen.dequantise, Levels) else None,
-        logit=None if chosen.logit is None else chosen.logit.margin,
-    )
-
-
 def _no_moments(dim: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(dim), torch.ones(dim)
 
@@ -222,7 +195,7 @@ def _no_moments(dim: int) -> tuple[Tensor, Tensor]:
 def _save(
     blobs: Blobs, key: str, tensors: Mapping[str, Tensor], header: dict[str, Any]
 ) -> StoredBlob:
-    metadata = {_METADATA_KEY: json.dumps(header, allow_nan=False)}
+    metadata = {METADATA_KEY: json.dumps(header, allow_nan=False)}
     with blobs.staged(".safetensors") as path:
         try:
             save_file({name: _own(value) for name, value in tensors.items()}, path, metadata)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from flows import EnsembleSpec, MixedSpec, spec_from_dict
-from flows.mixed.explain import explained
+from flows.specs.explained import explained
 from models_store.errors import RequestError
 from models_store.plans.plan import MAX_REQUESTS_BYTES
 from models_store.records import Dataset, Version

@@ -7,8 +7,6 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
-import torch
-
 from flows import (
     EnsembleSpec,
     FlowSpec,
@@ -17,7 +15,7 @@ from flows import (
     flow_cost,
 )
 from flows.defaults import candidate_flows
-from flows.families.family import FamilySpec
+from flows.specs.family import FamilySpec
 from models_store.errors import RequestError
 from models_store.plans.plan import MAX_REQUESTS_BYTES
 from models_store.records import Dataset
@@ -238,6 +236,8 @@ def draw_points(request: SweepRequest) -> list[Point]:
 
 def _places(request: SweepRequest, seed: int) -> Iterator[Sequence[float]]:
     """Yield points of the unit cube."""
+    import torch  # noqa: PLC0415  only sweeps need it
+
     dim = len(request.ranges)
     if request.method == "sobol":
         sobol = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)  # type: ignore[no-untyped-call]  # torch's

@@ -20,7 +20,7 @@ from flows import (
     default_hidden,
 )
 from flows.defaults import LARGE_TABLE, default_epochs, default_flow, default_learning_rate
-from flows.training.fit_mixture import sample_bytes
+from flows.specs.gaussian_mixture import sample_bytes
 from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow

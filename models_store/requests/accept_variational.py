@@ -6,12 +6,11 @@ lists them.
 
 import secrets
 from math import ceil
+from typing import TYPE_CHECKING
 
 from flows import (
     EncoderSpec,
     FlowSpec,
-    FormulaError,
-    FormulaTarget,
     GaussianSpec,
     IafSpec,
     LatentSpec,
@@ -19,7 +18,7 @@ from flows import (
     VariationalOptions,
 )
 from flows.defaults import default_for_target
-from flows.variational.targets import latent_names
+from flows.specs.latent import latent_names
 from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.accept_training import (
@@ -43,6 +42,9 @@ from models_store.requests.variational import (
     VariationalOptimisationRequest,
     VariationalRequest,
 )
+
+if TYPE_CHECKING:
+    from flows import FormulaError
 
 INTERCEPT = "intercept"
 _POSTERIOR, _LATENT = "/target/posterior", "/target/latent"
@@ -130,6 +132,8 @@ def check_formula(target: DensityTarget) -> None:
     Raises:
         RequestError: `formula`, with the position of what does not fit.
     """
+    from flows import FormulaError, FormulaTarget  # noqa: PLC0415  they load PyTorch
+
     try:
         FormulaTarget(target.log_density, target.dim)
     except FormulaError as error:
@@ -142,7 +146,7 @@ def check_formula(target: DensityTarget) -> None:
         ) from error
 
 
-def _excerpt(error: FormulaError, text: str) -> str:
+def _excerpt(error: "FormulaError", text: str) -> str:
     """Return the surroundings of an error on one line, with a caret under the place."""
     line, caret = error.pointer(text).split("\n")
     at = len(caret) - 1

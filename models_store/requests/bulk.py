@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, FiniteFloat
 
-from flows.compiled.answers import Fill
+from flows.compiled.conditions import Fill
 from models_store.requests.training import Accepted, DatasetId, Placed, Seed
 from tabular.formats import Output
 

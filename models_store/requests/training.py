@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flows import FitOptions, FlowSpec, SpecError, StepSchedule, spec_from_dict
-from flows.families.family import FamilySpec
+from flows.specs.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.job_states import Accelerator
 from models_store.label_types import MAX_TAGS, Description, TagName, TagValue

@@ -1,7 +1,7 @@
 """Request for a variational job, as a caller writes it and as it is accepted."""
 
 from contextlib import suppress
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -13,16 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from flows import (
-    FlowError,
-    FormulaTarget,
-    Potential,
-    Target as TargetDensity,
-    VariationalOptions,
-    Window as QuadratureWindow,
-)
-from flows.bijections.linear import ActivationName
-from flows.latent import Likelihood
+from flows import FlowError, VariationalOptions
+from flows.specs.latent import Likelihood
+from flows.specs.spec import ActivationName
 from models_store.requests.training import (
     Accepted,
     DatasetId,
@@ -36,6 +29,9 @@ from models_store.requests.training import (
     RequestedFlow,
     Strict,
 )
+
+if TYPE_CHECKING:
+    from flows import Target as TargetDensity
 
 MAX_FORMULA_LENGTH, MAX_FORMULA_DIM, MAX_WINDOW_DIM = 10_000, 100, 2
 MAX_LATENTS = 100
@@ -250,7 +246,7 @@ Target = Annotated[
 _TARGETS: TypeAdapter[Target] = TypeAdapter(Target)
 
 
-def closed_form(target: object) -> TargetDensity | None:
+def closed_form(target: object) -> "TargetDensity | None":
     """Return the density of a named potential or of a formula.
 
     Args:
@@ -259,6 +255,12 @@ def closed_form(target: object) -> TargetDensity | None:
     Returns:
         The density; None for one that depends on a dataset, and for what is no target.
     """
+    from flows import (  # noqa: PLC0415  they load PyTorch
+        FormulaTarget,
+        Potential,
+        Window as QuadratureWindow,
+    )
+
     with suppress(ValidationError, FlowError):
         known = _TARGETS.validate_python(target)
         if isinstance(known, PotentialTarget):

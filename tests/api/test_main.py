@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 
@@ -104,3 +106,23 @@ def test_staged_files_are_swept_while_the_service_runs(settings, monkeypatch):
         os.utime(old, (past, past))
         wait_until(lambda: not old.exists())
         assert fresh.exists()
+
+
+def test_a_process_without_models_is_ready_without_libraries_of_tensors_tables_and_plots(data_dir):
+    code = """
+import sys
+from fastapi.testclient import TestClient
+from app.main import create_app
+from app.settings import ApiSettings
+
+with TestClient(create_app(ApiSettings())) as client:
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/v1/models").status_code == 200
+    assert client.get("/openapi.json").status_code == 200
+print(*{"llvmlite", "matplotlib", "numba", "onnx", "pandas", "torch"} & sys.modules.keys())
+"""
+    environment = {**os.environ, "DENSITYD_DATA_DIR": str(data_dir)}
+    run = subprocess.run(  # noqa: S603  the code above
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr

@@ -36,6 +36,7 @@ from flows import (
     fit,
 )
 from flows.bijections.base import Bijection
+from flows.compiled.torch_flow import TorchFlow
 from flows.engine.serving.packing import PackedFlow
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -201,7 +202,7 @@ def grid(flow: Flow, *, points: int, reach: float) -> tuple[Tensor, float]:
 
 def is_packed(compiled: CompiledFlow) -> bool:
     """Whether compiled loops serve a flow."""
-    return isinstance(compiled.engine, PackedFlow)
+    return isinstance(compiled, TorchFlow) and isinstance(compiled.engine, PackedFlow)
 
 
 def through_bytes(state: FitState) -> FitState:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from flows import BatchNormSpec, FlowError, build
 from flows.bijections.base import Bijection
-from flows.bijections.batch_norm import EPS, LEAST_OBSERVED, BatchNorm, set_dataset_statistics
+from flows.bijections.batch_norm import LEAST_OBSERVED, BatchNorm, set_dataset_statistics
 from flows.bijections.compose import Chain
+from flows.specs.spec import BATCH_NORM_EPS
 from tests.flows.cases import CASES, RUNNING, Case, example_rows, find
 
 MASKING = [case for case in CASES if case.spec.masks_columns]
@@ -207,10 +208,10 @@ def test_statistics_of_a_batch_are_those_of_the_observed_values():
     for column in (0, 2):
         seen = observed[:, column] > 0
         values = x[seen, column]
-        expected = (values - values.mean()) / (values.var(correction=0) + EPS).sqrt()
+        expected = (values - values.mean()) / (values.var(correction=0) + BATCH_NORM_EPS).sqrt()
         torch.testing.assert_close(u[seen, column], expected)
         torch.testing.assert_close(norm.mean[column], 0.5 * values.mean())
-    std = (x[:, 2].var(correction=0) + EPS).sqrt()
+    std = (x[:, 2].var(correction=0) + BATCH_NORM_EPS).sqrt()
     assert bool((u[observed == 0] == 0).all())
     # A row of which the last feature alone is observed.
     torch.testing.assert_close(log_det[LEAST_OBSERVED + 8], -std.log())
@@ -220,7 +221,7 @@ def test_a_feature_that_is_hardly_observed_takes_the_stored_statistics():
     norm, x, observed = norm_and_rows()
     u, _ = norm.inverse(x, None, observed)
     seen = observed[:, 1] > 0
-    torch.testing.assert_close(u[seen, 1], x[seen, 1] * (1 + EPS) ** -0.5)
+    torch.testing.assert_close(u[seen, 1], x[seen, 1] * (1 + BATCH_NORM_EPS) ** -0.5)
     assert (float(norm.mean[1]), float(norm.var[1])) == (0, 1)
     some = x[:8]  # few, but all of the batch
     assert_close = torch.testing.assert_close

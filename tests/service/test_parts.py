@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from app.engine import kernels
 from app.settings import ApiSettings
 from densityd.errors import StartError
-from densityd.service import kernels, private_redis
+from densityd.service import private_redis
 from densityd.service.children import Child, Signals, end_all
 from densityd.service.data_dir import lock_data_dir
 from densityd.service.ports import build_url, free_port, wants_key, why_unready

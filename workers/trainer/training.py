@@ -31,7 +31,7 @@ from flows.compiled.calibration import companion_of
 from flows.compiled.sampling import calibrate_samples
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
-from models_store.files.checkpoints import preprocessing_spec
+from models_store.files.model_header import preprocessing_spec
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError

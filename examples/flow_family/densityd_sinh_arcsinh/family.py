@@ -12,8 +12,9 @@ from flows.bijections.compose import Chain
 from flows.bijections.observed import Observed, refuse_mask
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import SpecError
-from flows.families.gaussian import Gaussian, gaussian_cost
-from flows.families.spec import Spec
+from flows.families.gaussian import Gaussian
+from flows.specs.costs import gaussian_cost
+from flows.specs.spec import Spec
 
 
 @dataclass(frozen=True)

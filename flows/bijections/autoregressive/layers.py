@@ -5,7 +5,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.autoregressive.masked import Conditioner, MaskedLinear, run_masked
+from flows.bijections.autoregressive.masked import (
+    MaskedLinear,
+    context_weights,
+    masked_layers,
+    run_masked,
+)
 from flows.bijections.base import (
     Batch,
     Bijection,
@@ -20,6 +25,7 @@ from flows.bijections.network_layers import LayerNetwork, NetworkLayer, Reorderi
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import Affine, Transformer
 from flows.errors import FlowError
+from flows.specs.costs import Conditioner
 
 
 class Autoregressive(Bijection):
@@ -48,8 +54,8 @@ class Autoregressive(Bijection):
         self.conditioner = conditioner
         self.is_affine = isinstance(transformer, Affine)
         self.transformer = transformer
-        self.layers = conditioner.layers(dim, transformer.outputs, generator)
-        self.context_weight = conditioner.context_weight(transformer.outputs, generator)
+        self.layers = masked_layers(conditioner, dim, transformer.outputs, generator)
+        self.context_weight = context_weights(conditioner, transformer.outputs, generator)
 
     def forward(self, u: Batch, context: Given = None, observed: Observed = None) -> Mapped:
         x = torch.zeros_like(u)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flows.bijections.autoregressive.masked import (
-    Conditioner,
+    context_weights,
     made_masks,
     random_degrees,
     run_masked,
@@ -16,12 +16,9 @@ from flows.bijections.autoregressive.masked import (
 from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow
 from flows.bijections.linear import initial_linear
 from flows.bijections.observed import Observed, refuse_mask
-from flows.bijections.transformers import MapSize, Transformer
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
+from flows.bijections.transformers import Transformer
 from flows.errors import FlowError
-
-# A sample draws one mask for each row; this many rows are a block of noise.
-_BLOCK_ROWS = 64
+from flows.specs.costs import Conditioner
 
 
 class MaskEnsemble(Bijection):
@@ -71,7 +68,7 @@ class MaskEnsemble(Bijection):
         self.mask_weights: nn.ParameterList | None = None
         if conditioner.mask_weights:
             self.mask_weights = nn.ParameterList(torch.zeros_like(w) for w in self.weights)
-        self.context_weight = conditioner.context_weight(transformer.outputs, generator)
+        self.context_weight = context_weights(conditioner, transformer.outputs, generator)
         orders = [torch.randperm(dim, generator=generator) for _ in range(masks)]
         self.register_buffer("orders", torch.stack(orders))
         self.hidden_names = [f"degrees_{layer}" for layer in range(1, len(widths))]
@@ -165,37 +162,6 @@ class MaskEnsemble(Bijection):
             x = torch.cat([x[:, :feature], column[:, None], x[:, feature + 1 :]], dim=1)
             total = total + log_det
         return x, total
-
-
-def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: int) -> Cost:
-    """Return the cost of a network with this number of masks."""
-    network = conditioner.cost(dim, size)
-    weights = conditioner.count_weights(dim, size.outputs)
-    widths = conditioner.widths(dim, size.outputs)
-    members = masks * INDEX_BYTES * sum(widths[:-1])
-    # Masks as bits and as numbers, their products with the weights, and those of `mask_weights`.
-    drawn = 4 * FLOAT_BYTES * weights * (2 if conditioner.mask_weights else 1)
-    rows = 2 * FLOAT_BYTES * masks
-    return Cost(
-        parameters=network.parameters,
-        layers=network.layers,
-        width=network.width,
-        buffers=members,
-        density=Way(
-            kept=network.density.kept + drawn,
-            kept_row=network.density.kept_row,
-            used=network.density.used + drawn,
-            used_row=network.density.used_row + rows,
-            operations=masks * network.density.operations,
-        ),
-        sampling=Way(
-            kept=network.sampling.kept + dim * drawn,
-            kept_row=network.sampling.kept_row,
-            used=network.sampling.used + drawn,
-            used_row=network.sampling.used_row + rows + 8 * FLOAT_BYTES * dim,
-            operations=min(masks, _BLOCK_ROWS) * network.sampling.operations,
-        ),
-    )
 
 
 def choose_mask(u: Batch, masks: int) -> tuple[Int[Tensor, " batch"], Batch]:

@@ -1,18 +1,19 @@
 """Masked networks, which condition each feature on those before it."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch
-from flows.bijections.linear import ACTIVATIONS, ActivationName, initial_linear, uniform
-from flows.bijections.transformers import MapSize
-from flows.cost import FLOAT_BYTES, Cost, Way
+from flows.bijections.linear import ACTIVATIONS, initial_linear, uniform
+from flows.specs.costs import Conditioner
+from flows.specs.spec import ActivationName
 
 
 class _MaskedGradient(torch.autograd.Function):
@@ -80,100 +81,29 @@ def _mask_after_load(module: nn.Module, _keys: object) -> None:
     module.apply_mask()
 
 
-@dataclass(frozen=True)
-class Conditioner:
-    """Architecture of a masked network.
+def masked_layers(
+    conditioner: Conditioner, dim: int, outputs: int, generator: torch.Generator
+) -> nn.ModuleList:
+    """Return the affine maps, untrained."""
+    degrees, direct = tensors_of(conditioner.degrees(dim, outputs)), conditioner.is_direct(dim)
+    masks = made_masks(degrees, outputs, separate=conditioner.separate, direct=direct)
+    widths = [dim, *conditioner.hidden]
+    widths[-1] += dim if direct else 0
+    return nn.ModuleList(
+        MaskedLinear(mask, generator, fan_in=width)
+        for mask, width in zip(masks, widths, strict=False)
+    )
 
-    Attributes:
-        activation: Activation between the layers.
-        context_dim: Number of context values per row, which all units see.
-        separate: True for a network of that size for each output of a feature.
-        direct: True if outputs see earlier inputs also without hidden units between (Germain et al.
-            2015, section 4: the matrix A); these are the last columns of the last weights.
-        mask_weights: True for a second matrix beside the weights of each layer, by which units know
-            their own masks, where there are several (`flows.bijections.autoregressive.mask_ensemble`).
-    """
 
-    hidden: list[int]
-    activation: ActivationName
-    context_dim: int = 0
-    separate: bool = False
-    direct: bool = False
-    mask_weights: bool = False
-
-    def degrees(self, dim: int, outputs: int) -> list[Tensor]:
-        """Return the degrees of inputs and hidden layers; one feature has no hidden layers."""
-        lowest = 0 if self.context_dim else 1
-        if dim <= lowest:
-            return [input_degrees(dim)]
-        repeats = outputs if self.separate else 1
-        hidden = [hidden_degrees(width, dim, lowest=lowest) for width in self.hidden]
-        return [input_degrees(dim), *(layer.repeat_interleave(repeats) for layer in hidden)]
-
-    def layers(self, dim: int, outputs: int, generator: torch.Generator) -> nn.ModuleList:
-        """Return the affine maps, untrained."""
-        degrees, direct = self.degrees(dim, outputs), self.is_direct(dim)
-        masks = made_masks(degrees, outputs, separate=self.separate, direct=direct)
-        widths = [dim, *self.hidden]
-        widths[-1] += dim if direct else 0
-        return nn.ModuleList(
-            MaskedLinear(mask, generator, fan_in=width)
-            for mask, width in zip(masks, widths, strict=False)
-        )
-
-    def is_direct(self, dim: int) -> bool:
-        """Return True if there are direct connections; a single feature has none."""
-        return self.direct and dim > 1
-
-    def context_weight(self, outputs: int, generator: torch.Generator) -> nn.Parameter | None:
-        """Return the context weights of the first hidden layer."""
-        if self.context_dim == 0:
-            return None
-        width = self.hidden[0] * (outputs if self.separate else 1)
-        shape = (width, self.context_dim)
-        return nn.Parameter(uniform(shape, fan_in=self.context_dim, generator=generator))
-
-    def widths(self, dim: int, outputs: int) -> list[int]:
-        """Return the numbers of units of the input, of each hidden layer and of the output."""
-        repeats = outputs if self.separate else 1
-        hidden = [] if dim == 1 and self.context_dim == 0 else [w * repeats for w in self.hidden]
-        return [dim, *hidden, outputs * dim]
-
-    def count_weights(self, dim: int, outputs: int) -> int:
-        """Return the number of weights between the layers, masked ones included, without biases."""
-        widths = self.widths(dim, outputs)
-        weights = sum(below * above for below, above in pairwise(widths))
-        return weights + (outputs * dim * dim if self.is_direct(dim) else 0)
-
-    def cost(self, dim: int, size: MapSize) -> Cost:
-        """Return the cost of an autoregressive layer of this network."""
-        widths, weights = self.widths(dim, size.outputs), self.count_weights(dim, size.outputs)
-        own = weights + size.own + (self.context_dim * widths[1] if self.context_dim else 0)
-        hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
-        density = Way(
-            kept=FLOAT_BYTES * (own + 8 * size.own),
-            # An activation keeps its input or its output, the next layer its input.
-            kept_row=FLOAT_BYTES * (single + 2 * hidden + out + size.kept * dim),
-            used=FLOAT_BYTES * (own + 4 * size.own),
-            used_row=FLOAT_BYTES * (2 * single + 3 * max(widths[:-1]) + 2 * out + size.used * dim),
-            operations=3 * len(widths) + size.operations,
-        )
-        # A pass for each feature; compiled loops take less.
-        sampling = Way(
-            kept=dim * density.kept,
-            kept_row=dim * (density.kept_row - FLOAT_BYTES * size.kept * (dim - 1)),
-            used=density.used,
-            used_row=density.used_row + 2 * FLOAT_BYTES * dim,
-            operations=dim * density.operations,
-        )
-        return Cost(
-            parameters=own + (weights if self.mask_weights else 0) + sum(widths[1:]),
-            layers=max(1, len(self.hidden)),
-            width=max(self.hidden),
-            buffers=FLOAT_BYTES * own,
-            density=density,
-            sampling=sampling,
-        )
+def context_weights(
+    conditioner: Conditioner, outputs: int, generator: torch.Generator
+) -> nn.Parameter | None:
+    """Return the context weights of the first hidden layer."""
+    if conditioner.context_dim == 0:
+        return None
+    width = conditioner.hidden[0] * (outputs if conditioner.separate else 1)
+    shape = (width, conditioner.context_dim)
+    return nn.Parameter(uniform(shape, fan_in=conditioner.context_dim, generator=generator))
 
 
 def run_masked(
@@ -208,16 +138,9 @@ def input_degrees(dim: int) -> Int[Tensor, " dim"]:
     return torch.arange(1, dim + 1)
 
 
-def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> Int[Tensor, " width"]:
-    """Return ascending degrees from `lowest` to `dim - 1`, spread evenly over the units of a layer.
-
-    Samplers rely on the order: they cut layers into ranges of units by it.
-
-    Args:
-        dim: Number of features, more than `lowest`: a single feature leaves no valid degree.
-        lowest: Lowest degree: 1, or 0 if there is a context.
-    """
-    return torch.linspace(lowest, dim - 1, width, dtype=torch.float64).round().long()
+def tensors_of(degrees: list[npt.NDArray[np.int64]]) -> list[Tensor]:
+    """Return degrees as tensors."""
+    return [torch.from_numpy(layer) for layer in degrees]
 
 
 def random_degrees(

@@ -5,27 +5,11 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Given, Mapped
 from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
-from flows.bijections.linear import (
-    ActivationName,
-    apply_network,
-    network,
-    network_cost,
-)
+from flows.bijections.linear import apply_network, network
 from flows.bijections.network_layers import ADDITIVE, NetworkLayer, Reordering, affine_map
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import bounded
-from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
-
-
-def coupling_cost(
-    copied: int, moved: int, hidden: list[int], *, context_dim: int, networks: int
-) -> Cost:
-    """Return the cost of an affine or additive coupling layer."""
-    dim = copied + moved
-    rows = FLOAT_BYTES * (8 * dim + context_dim)
-    way = Way(kept_row=rows, used_row=rows)
-    places = Cost.both(way, buffers=INDEX_BYTES * dim)
-    return places + network_cost([copied + context_dim, *hidden, moved], networks=networks)
+from flows.specs.spec import ActivationName
 
 
 class Coupling(HalvesLayer):

@@ -1,16 +1,15 @@
 """The two halves of the features in a coupling layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection
-from flows.bijections.linear import ActivationName, network_parameters
+from flows.bijections.linear import network_parameters
 from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
-from flows.cost import Cost
-from flows.errors import SpecError
+from flows.specs.spec import ActivationName
 
 
 @dataclass(frozen=True)
@@ -40,30 +39,6 @@ class CouplingShape:
         """Return the position of each feature in the copied, then the transformed ones."""
         order = torch.arange(self.dim)
         return torch.argsort(torch.cat([order[half] for half in self.halves()]))
-
-
-def check_coupling_dim(family: str, dim: int) -> None:
-    """Check that there are two features, as a coupling layer needs.
-
-    Raises:
-        SpecError: There is only one feature.
-    """
-    if dim < 2:
-        raise SpecError(
-            "dimension-unsupported",
-            f"{family} needs at least 2 features: one half of them conditions the other",
-        )
-
-
-def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> Cost:
-    """Return the cost of layers whose halves swap roles from one to the next.
-
-    Args:
-        cost_of: Function from the numbers of copied and of transformed features to the layer's
-            cost.
-    """
-    even, odd = (dim + 1) // 2, dim // 2
-    return cost_of(even, odd) * -(-layers // 2) + cost_of(odd, even) * (layers // 2)
 
 
 class HalvesLayer(Bijection):
@@ -108,4 +83,6 @@ def coupling_layer(
     for layers, activation in networks:
         weights, biases = network_parameters(layers)
         found.append(LayerNetwork(weights, [[bias] for bias in biases], activation))
-    return NetworkLayer(found, spec, context=shape.context_dim, copied=read, places=shape.places())
+    return NetworkLayer(
+        found, spec, context=shape.context_dim, copied=read, places=shape.places().numpy()
+    )

@@ -6,15 +6,11 @@ from torch import Tensor
 
 from flows.bijections.base import Batch, Given, Mapped
 from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
-from flows.bijections.linear import (
-    ACTIVATIONS,
-    ActivationName,
-    apply_network,
-    network,
-)
+from flows.bijections.linear import ACTIVATIONS, apply_network, network
 from flows.bijections.network_layers import NetworkLayer, Reordering
 from flows.bijections.observed import Observed
 from flows.bijections.transformers import Transformer
+from flows.specs.spec import ActivationName
 
 
 class TransformerCoupling(HalvesLayer):

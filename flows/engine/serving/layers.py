@@ -5,14 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from flows.bijections.network_layers import LayerNetwork, NetworkLayer
-from flows.engine.describe import Description, Integers, Singles
+from flows.engine.description import Description, Doubles, Integers, Singles
 from flows.engine.fields import ACTIVATIONS, PANEL
 
 Arrays = list[npt.NDArray[np.generic]]
+Floats = Singles | Doubles
 
 
 def first_mask(described: Description) -> int:
@@ -42,8 +41,8 @@ class _Network:
     `reaches` say how many units of the layer below each unit sees, layer by layer.
     """
 
-    weights: list[Tensor]
-    biases: list[Tensor]
+    weights: list[Floats]
+    biases: list[Floats]
     reaches: list[Integers]
     context: int
 
@@ -113,10 +112,10 @@ def _known(layer: NetworkLayer, dim: int, sizes: Integers | None) -> Integers | 
     if sizes is not None:  # of a single variable, too, which reads nothing
         counts, inputs = (
             sizes,
-            torch.arange(1, len(sizes) + 1).repeat_interleave(torch.from_numpy(sizes)),
+            np.repeat(np.arange(1, len(sizes) + 1), sizes),
         )
     numbers = np.arange(len(counts) + 1)
-    known = [np.searchsorted(one.numpy(), numbers, side="right") for one in (inputs, *hidden)]
+    known = [np.searchsorted(one, numbers, side="right") for one in (inputs, *hidden)]
     return np.stack([*known, np.concatenate([[0], np.cumsum(counts)])]).astype(np.int64)
 
 
@@ -130,18 +129,18 @@ def _folded(
     weights = list(network.weights)
     if network.masks is not None:
         weights = [weight * mask for weight, mask in zip(weights, network.masks, strict=True)]
-    biases = [torch.cat(list(parts)) for parts in network.biases]
+    biases = [np.concatenate(list(parts)) for parts in network.biases]
     read = layer.copied if known is None else int(known[0, -1])
     if known is not None and len(weights) == 1:  # it may see nothing, and have no weights for that
         missing = read - weights[0].shape[1]
-        weights[0] = torch.cat([weights[0], weights[0].new_zeros(len(weights[0]), missing)], dim=1)
+        weights[0] = np.pad(weights[0], ((0, 0), (0, missing)))
     context = weights[0][:, read:] if network.context is None else network.context
     if layer is not described.levels:
-        levels, given = context.tensor_split([context.shape[1] - described.context_dim], dim=1)
+        levels, given = np.split(context, [context.shape[1] - described.context_dim], axis=1)
         if described.projection is not None and levels.shape[1]:
             levels = levels @ described.projection
-        context = torch.cat([given, levels], dim=1) if layer.context else context
-    weights[0] = torch.cat([context, weights[0][:, :read]], dim=1)
+        context = np.concatenate([given, levels], axis=1) if layer.context else context
+    weights[0] = np.concatenate([context, weights[0][:, :read]], axis=1)
     order = _order(layer, len(biases[-1]))
     weights[-1], biases[-1] = weights[-1][order], biases[-1][order]
     if known is None:
@@ -156,12 +155,12 @@ def _folded(
     return _Network(weights, biases, reaches, context.shape[1])
 
 
-def _order(layer: NetworkLayer, units: int) -> Tensor:
+def _order(layer: NetworkLayer, units: int) -> Integers:
     """Return the last units of a network, the parameters of a feature side by side."""
     if layer.outputs is not None:
-        return torch.cat([torch.arange(one.start, one.stop) for one in layer.outputs])
+        return np.concatenate([np.arange(one.start, one.stop) for one in layer.outputs])
     each = layer.map.outputs // len(layer.networks)
-    return torch.arange(units).view(each, -1).t().flatten()
+    return np.arange(units).reshape(each, -1).T.ravel()
 
 
 def _packed_network(network: _Network, place: int) -> tuple[Integers, int, Arrays]:
@@ -176,11 +175,11 @@ def _packed_network(network: _Network, place: int) -> tuple[Integers, int, Array
     return np.array(lines, dtype=np.int64), place, arrays
 
 
-def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers) -> Arrays:
+def _packed_matrix(weight: Floats, bias: Floats, reach: Integers) -> Arrays:
     """Return biases, the addresses of the panels, the reach of the units, and the panels."""
     width = len(bias)
     biases = aligned_zeros(_up(width))
-    biases[:width] = bias.numpy()
+    biases[:width] = bias
     ends = np.minimum(np.arange(PANEL, width + PANEL, PANEL), width)
     depths = reach[ends - 1]
     starts = np.cumsum(np.concatenate([[0], PANEL * depths]))
@@ -188,7 +187,7 @@ def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers) -> Arrays:
     for end, depth, start in zip(ends, depths, starts, strict=False):
         first = (end - 1) // PANEL * PANEL
         block = panels[start : start + PANEL * depth].reshape(depth, PANEL)
-        block[:, : end - first] = weight[first:end, :depth].t().numpy()
+        block[:, : end - first] = weight[first:end, :depth].T
     return [biases, panels.ctypes.data + 4 * starts[:-1], reach.astype(np.int64), panels]
 
 

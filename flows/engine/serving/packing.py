@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
-import torch
 
-from flows.bijections.base import Bijection
-from flows.engine.describe import Description, Doubles, Integers, Singles, describe
+from flows.engine.description import Description, Doubles, Integers, Singles
 from flows.engine.fields import DENSITY, INVERSE, LAYER_SIZE
 from flows.engine.serving.layers import PackedLayer, first_mask, first_unit, pack_layer
 
@@ -38,24 +36,26 @@ def load_kernels() -> ModuleType | None:
     return kernels
 
 
-@torch.no_grad()
-def pack(transform: Bijection) -> "PackedFlow | None":
-    """Return the bijection as one engine; None if it has other kinds of layers, or no numba.
-
-    It is on the CPU, in evaluation mode and float64, without gradients.
-    """
-    described = describe(transform)
+def pack_layers(described: Description | None) -> "PackedFlow | None":
+    """Return layers of arrays as one engine; None if there are none, or no numba."""
     if described is None or described.slots > MOST_LEVELS:
         return None
-    kernels = load_kernels()
-    if kernels is None or not (described.layers or described.levels):
-        return None
-    from flows.engine.maps.registry import map_address  # noqa: PLC0415  numba is there
-
     layers = [*described.layers, *([described.levels] if described.levels else [])]
-    addresses = [map_address(layer.map.kind) for layer in layers]
+    kernels = load_kernels()
+    if kernels is None or not layers:
+        return None
+    addresses = load_maps([layer.map.kind for layer in layers])
     known = [address for address in addresses if address is not None]
     return PackedFlow(described, kernels, known) if len(known) == len(addresses) else None
+
+
+def load_maps(kinds: Sequence[str]) -> list[int | None]:
+    """Return the addresses of maps, compiled or loaded beside the kernels; None for those that there are not."""
+    if load_kernels() is None:
+        return [None] * len(kinds)
+    from flows.engine.maps.registry import map_address  # noqa: PLC0415  numba is there
+
+    return [map_address(kind) for kind in kinds]
 
 
 @dataclass(frozen=True)

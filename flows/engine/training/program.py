@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.network_layers import LayerNetwork, NetworkLayer
-from flows.engine.describe import Description, Integers, describe
+from flows.engine.describe import describe
+from flows.engine.description import Description, Integers
 from flows.engine.fields import ACTIVATIONS
 from flows.engine.training.fields import LAYER_FIELDS, MAPPED, MATRIX_FIELDS, NORM
 
@@ -202,7 +203,7 @@ class Program:
             if network.masks is not None:
                 reach = _reach_of(network.masks[number])
             place = self._place(weight, reach) if isinstance(weight, nn.Parameter) else 0
-            if not isinstance(weight, nn.Parameter) and weight.numel():
+            if not isinstance(weight, nn.Parameter) and weight.shape[1]:
                 raise UnsupportedError("weights that are computed from others")
             starts = [self._place(bias) for bias in biases]
             given = [-1, 0, 0, 0]

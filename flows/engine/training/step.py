@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.engine.describe import Singles
+from flows.engine.description import Singles
 from flows.engine.fields import MAP
 from flows.engine.serving.layers import aligned_zeros
 from flows.engine.training.fields import HELD, OWN

@@ -10,7 +10,8 @@ from safetensors.torch import load, save
 
 from flows import MafSpec
 from models_store.errors import ModelFileError, RequestError
-from models_store.files.model_files import check_model_file, read_model_file
+from models_store.files.model_checks import read_model_file
+from models_store.files.model_files import check_model_file
 from models_store.requests.flow_limits import TrainingLimits
 from tabular.columns import Column
 from tests.api.conftest import CSV, TABLE, assert_refused

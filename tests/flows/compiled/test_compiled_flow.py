@@ -21,10 +21,11 @@ from flows import (
     rank_among,
 )
 from flows.bijections.base import Bijection
-from flows.bijections.batch_norm import BatchNorm, BatchNormSpec
+from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.compose import Chain
 from flows.ensemble import mix, mix_parts
 from flows.preprocess import Preprocessing, Standardise
+from flows.specs.spec import BatchNormSpec
 from tests.flows.cases import CASES, Case, draw, enlarged, example_rows, find, trained_flow
 
 

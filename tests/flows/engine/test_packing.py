@@ -29,7 +29,6 @@ from flows import (
     compile_flow,
 )
 from flows.bijections.autoregressive.layers import Autoregressive
-from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.compose import Chain, Reverse
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.transformers import Affine
@@ -40,6 +39,7 @@ from flows.engine.serving.networks import BLOCK_UNITS, HOT_UNITS
 from flows.engine.training.program import UnsupportedError
 from flows.engine.training.step import CompiledGradient
 from flows.preprocess import Preprocessing
+from flows.specs.costs import Conditioner
 from tests.flows.cases import is_packed, stirred
 
 # More units than are computed at a time, and widths that no panel divides.

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from flows import NsfSpec, build
-from flows.families.nsf import MAX_BINS, RationalQuadratic
+from flows.families.nsf import RationalQuadratic
+from flows.specs.nsf import MAX_BINS
 from tests.flows.cases import draw, jacobian, trained
 
 BINS = 8

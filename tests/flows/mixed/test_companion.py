@@ -24,7 +24,8 @@ from flows import (
 )
 from flows.compiled.answers import expect, impute, weighted_quantiles, weighted_shares
 from flows.compiled.calibration import companion_of
-from flows.compiled.questions import Conditions, Effort, Questions, Within, pareto_k
+from flows.compiled.conditions import Conditions, Within
+from flows.compiled.questions import Effort, Questions, pareto_k
 from flows.mixed.companion_fitting import fit_companion
 
 COLUMNS = [

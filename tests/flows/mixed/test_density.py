@@ -28,11 +28,11 @@ from flows import (
     spec_to_dict,
 )
 from flows.bijections.autoregressive.masked import MaskedLinear
-from flows.families.made import MadeSpec
 from flows.mixed.categorical import CategoricalMade, one_hot
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.levels import Levels
+from flows.specs.made import MadeSpec
 from tests.flows.cases import assert_same
 
 COLUMNS = [

@@ -34,10 +34,10 @@ from flows import (
     fit,
     fit_encoding,
 )
-from flows.families.family import FamilySpec
 from flows.mixed import hidden as summed
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import explain
+from flows.specs.family import FamilySpec
 from tests.flows.cases import CASES, Case, assert_same, example_rows, trained_flow
 
 COLUMNS = [

@@ -9,8 +9,9 @@ from flows import Denoise, GaussianSpec, MixedColumn, MixedSpec, build
 from flows.compiled.sampling import calibrate_samples
 from flows.mixed.building import fit_encoding
 from flows.mixed.encoding import TableEncoding
-from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
+from flows.mixed.roundings import measure_roundings, round_like
 from flows.preprocess import Preprocessing
+from flows.specs.mixed import DECADES, STEPS
 
 NO_SPIKES = torch.full((1, 1), math.nan)
 

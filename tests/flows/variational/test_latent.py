@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from flows import (
-    CompiledFlow,
     EncoderSpec,
     FitError,
     Flow,
@@ -29,6 +28,7 @@ from flows import (
     spec_from_dict,
     spec_to_dict,
 )
+from flows.compiled.torch_flow import TorchFlow
 
 LOADINGS = torch.tensor([[1.0, 0.5], [0.0, 1.0], [-1.0, 2.0]])
 OFFSET, NOISE = torch.tensor([1.0, 0.0, -2.0]), 0.7
@@ -205,9 +205,7 @@ def test_latent_variables_need_data_and_their_flow():
     with pytest.raises(FitError, match="rows of 3 columns"):
         LatentTarget(known(), ROWS[:, :2])
     with pytest.raises(FlowError, match="no generative model"):
-        row_evidence(
-            CompiledFlow(plain, device=torch.device("cpu")), ROWS.numpy(), samples=1, seed=0
-        )
+        row_evidence(TorchFlow(plain, device=torch.device("cpu")), ROWS.numpy(), samples=1, seed=0)
     with pytest.raises(FlowError, match="hidden layers"):
         known(LatentSpec(hidden=[4]))
     curved = build(LatentSpec(hidden=[4]), 2, context_dim=3, seed=0).decoder

@@ -19,7 +19,7 @@ from flows import (
     spec_from_dict,
 )
 from flows.defaults import default_flow
-from flows.families.spec import EncoderSpec
+from flows.specs.spec import EncoderSpec
 from models_store.errors import RequestError
 from models_store.requests.accept_training import training_bytes
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow, check_model

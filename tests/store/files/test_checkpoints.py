@@ -1,8 +1,11 @@
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -19,7 +22,9 @@ from flows import (
     MixedSpec,
     RealNvpSpec,
     build,
+    compile_flow,
     fit_encoding,
+    spec_to_dict,
 )
 from flows.mixed.companion import Companion
 from flows.mixed.companion_fitting import fit_companion
@@ -27,7 +32,9 @@ from models_store.errors import BlobCorruptError, CheckpointMismatchError, Model
 from models_store.exports.exported_files import RECORD_KEY, read_record
 from models_store.files.blobs import Blobs, StoredBlob
 from models_store.files.checkpoints import load_model, load_state, save_model, save_state
-from models_store.files.model_files import MAX_HEADER_BYTES, read_model_file
+from models_store.files.model_checks import read_model_file
+from models_store.files.model_files import MAX_HEADER_BYTES
+from models_store.files.served_models import load_compiled
 from models_store.requests.flow_limits import TrainingLimits
 
 KEY = "models/job_1/1.safetensors"
@@ -278,3 +285,41 @@ def test_a_record_of_large_metrics_is_refused(tmp_path: Path) -> None:
     read(metrics={"trials": [{"stage": 1}] * 1_000})
     with pytest.raises(ModelFileError):
         read(metrics={"curve": "x" * 65_536})
+
+
+def test_a_model_is_served_without_pytorch_with_the_same_scores(blobs):
+    spec = MafSpec(layers=2, hidden=[16])
+    stored = save(blobs, spec=spec)
+    rows = [[0.5, -1.0, 2.0], [3.0, 0.0, 0.25]]
+    code = f"""
+import sys
+import numpy as np
+from models_store.files.blobs import Blobs
+from models_store.files.served_models import load_compiled
+
+blobs, spec = Blobs.in_folder({str(blobs.root)!r}), {spec_to_dict(spec)!r}
+flow = load_compiled(blobs, {KEY!r}, {stored.sha256!r}, spec=spec, columns={COLUMNS!r})
+scores = flow.log_prob(np.array({rows!r}))
+assert "torch" not in sys.modules
+assert flow.sample(2, seed=1).shape == (2, 3)
+print(*map(float.hex, scores))
+"""
+    run = subprocess.run(  # noqa: S603  the code above
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    expected = compile_flow(load_model(blobs, KEY, stored.sha256)).log_prob(np.array(rows))
+    assert run.stdout.split() == [float(score).hex() for score in expected]
+
+
+@pytest.mark.parametrize("spec", [SPECS[1], MafSpec(layers=2, hidden=[16])])
+def test_a_served_model_is_that_of_its_row(blobs, spec):
+    stored = save(blobs, spec=spec)
+    load = partial(load_compiled, blobs, KEY, stored.sha256)
+    assert load(spec=spec_to_dict(spec), columns=COLUMNS).dim == len(COLUMNS)
+    for other, columns in ((SPECS[0], COLUMNS), (spec, COLUMNS[::-1])):
+        with pytest.raises(CheckpointMismatchError):
+            load(spec=spec_to_dict(other), columns=columns)
+    blobs.path(KEY).write_bytes(b"damaged")
+    with pytest.raises(BlobCorruptError):
+        load(spec=spec_to_dict(spec), columns=COLUMNS)

@@ -5,17 +5,17 @@ import operator
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
-from flows.families.gaussian import GaussianSpec
-from flows.families.gaussian_mixture import GaussianMixtureSpec
-from flows.families.made import MadeSpec
-from flows.families.maf import HafSpec, IafSpec, MafSpec
-from flows.families.naf import NafSpec
-from flows.families.nsf import NsfSpec
-from flows.families.planar import PlanarSpec
-from flows.families.radial import RadialSpec
-from flows.families.real_nvp import NiceSpec, RealNvpSpec
-from flows.families.spec import Spec
-from flows.families.sylvester import SylvesterSpec
+from flows.specs.gaussian import GaussianSpec
+from flows.specs.gaussian_mixture import GaussianMixtureSpec
+from flows.specs.made import MadeSpec
+from flows.specs.maf import HafSpec, IafSpec, MafSpec
+from flows.specs.naf import NafSpec
+from flows.specs.nsf import NsfSpec
+from flows.specs.planar import PlanarSpec
+from flows.specs.radial import RadialSpec
+from flows.specs.real_nvp import NiceSpec, RealNvpSpec
+from flows.specs.spec import Spec
+from flows.specs.sylvester import SylvesterSpec
 
 FamilySpec = (
     GaussianSpec

@@ -1,23 +1,35 @@
 """Specification of the density of mixed rows."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-
-from flows.bijections.base import Bijection
-from flows.bijections.linear import ActivationName
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, Cost, Way
 from flows.errors import SpecError
-from flows.families.family import FamilySpec
-from flows.families.nsf import NsfSpec
-from flows.families.spec import Spec
-from flows.mixed.categorical import CategoricalMade, categorical_cost
-from flows.mixed.columns import Layout, MixedColumn
-from flows.mixed.density import MAX_ONE_HOT, MixedDensity
-from flows.mixed.maps import KNOTS
-from flows.mixed.roundings import DECADES, STEPS
-from flows.preprocess import MOST_REPEATED
+from flows.specs.columns import Layout, MixedColumn
+from flows.specs.costs import categorical_cost
+from flows.specs.family import FamilySpec
+from flows.specs.nsf import NsfSpec
+from flows.specs.preprocessing import MOST_REPEATED
+from flows.specs.spec import ActivationName, Spec
+
+if TYPE_CHECKING:
+    import torch
+
+    import flows.bijections.base
+
+
+# Number of slots up to which a flow reads d one-hot; more are projected to as many features.
+MAX_ONE_HOT = 128
+
+
+# Number of knots of the map of quantiles.
+KNOTS = 48
+
+
+DECADES = 16
+
+
+STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -128,29 +140,12 @@ class MixedSpec(Spec):
             total += _given_cost(layout, given)
         return total + encoding_cost(layout)
 
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        layout = self.layout(dim)
-        made = flow = None
-        if layout.variables:
-            made = CategoricalMade(
-                [variable.size for variable in layout.variables],
-                hidden=self.hidden,
-                activation=self.activation,
-                context_dim=context_dim,
-                tree=layout.is_tree,
-                generator=generator,
-            )
-        if layout.continuous and self.flow is not None:
-            given = min(layout.slots, MAX_ONE_HOT) + context_dim
-            flow = self.flow.build(len(layout.continuous), generator, given)
-        return MixedDensity(
-            layout,
-            made,
-            flow,
-            context_dim=context_dim,
-            rows=self.rows,
-            generator=generator,
-        )
+    def build(
+        self, dim: int, generator: "torch.Generator", context_dim: int = 0
+    ) -> "flows.bijections.base.Bijection":
+        from flows.mixed.density import build_mixed
+
+        return build_mixed(self, dim, generator, context_dim)
 
 
 def _given_cost(layout: Layout, given: int) -> Cost:

@@ -5,19 +5,43 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import torch
-
-from flows.bijections.base import Bijection
-from flows.bijections.linear import ActivationName
 from flows.cost import Cost
 from flows.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+    import flows.bijections.base
 
 # Numbers above these fit in no machine; below, `Spec.cost` decides.
 MAX_NUMBER, MAX_HIDDEN_LAYERS = 2**31, 1024
 
 Own = TypeVar("Own", bound="Spec")
+BATCH_NORM_EPS = 1e-5
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+ActivationName = Literal["relu", "tanh", "elu", "gelu"]
+
+
+@dataclass(frozen=True)
+class BatchNormSpec:
+    """Statistics that a trained batch norm uses.
+
+    Attributes:
+        statistics: `dataset` for the statistics of the entire training set at that layer, or `running`
+            for averages over the training batches.
+        momentum: Weight of the past in a running average.
+    """
+
+    statistics: Literal["dataset", "running"] = "dataset"
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.statistics not in ("dataset", "running"):
+            raise ValueError("statistics must be dataset or running")
+        if not 0 <= self.momentum < 1:
+            raise ValueError("momentum must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -110,8 +134,12 @@ class Spec(ABC):
         """
 
     @abstractmethod
-    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+    def build(
+        self, dim: int, generator: "torch.Generator", context_dim: int = 0
+    ) -> "flows.bijections.base.Bijection":
         """Return the untrained bijection between the model space and the noise.
+
+        It imports the layers, and PyTorch with them, which a specification does without.
 
         Args:
             dim: Number of features, already checked.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
-from flows.preprocess import MOST_REPEATED
+from flows.specs.preprocessing import MOST_REPEATED
 
 TransformName = Literal["none", "log", "logit", "asinh", "quantiles", "circular"]
 

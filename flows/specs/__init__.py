@@ -1,0 +1,1 @@
+"""Specifications of flows: their numbers, limits and costs, known without PyTorch."""
