@@ -28,7 +28,17 @@ from models_store.job_states import (
     JobRole,
     JobState,
 )
-from models_store.jobs.rows import add, append, count_files, fail, keep_result, move, requeue
+from models_store.jobs.retries import Ending, Failure
+from models_store.jobs.rows import (
+    add,
+    append,
+    count_files,
+    count_rows,
+    fail,
+    keep_result,
+    move,
+    requeue,
+)
 from models_store.plans.parts import parts_account, parts_step
 from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
 from models_store.plans.search import search_account, search_step
@@ -178,6 +188,7 @@ def _finish(session: Session, row: JobRow, child: Child, children: Sequence[JobR
     else:
         keep_result(row, product["result"])
         row.metrics = {**(row.metrics or {}), **child.metrics}
+        count_rows(session, row, product.get("counts"))
     if row.progress is not None:
         row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
     count_files(row)
@@ -284,7 +295,8 @@ def _count_failure(session: Session, job_id: str, error: Exception) -> None:
         return
     told = error if isinstance(error, StoreError) else None
     code = "internal" if told is None else told.slug.replace("-", "_")
-    row.failures = [*row.failures, {"code": code}]
+    failure = Failure(attempt=row.attempt, worker="", ending=Ending.ENVIRONMENT.value, code=code)
+    row.failures = [*row.failures, dict(failure)]
     if len(row.failures) < _MOST_FAILURES:
         row.not_before = db_now(_AGAIN_S)
         return

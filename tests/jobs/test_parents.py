@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from models_store.computed import Usage
 from models_store.database.clock import db_now
@@ -16,6 +16,7 @@ from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRol
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import MOST_OPEN
+from models_store.jobs.retries import Failure, verdict
 from models_store.plans.parts import parts_account
 from models_store.plans.plan import Child, Finish, Start
 from models_store.plans.search import SCORE, search_step
@@ -267,6 +268,9 @@ def test_a_parent_whose_step_fails_each_time_fails(database, jobs, work):
     assert looks == 5
     assert found.error is not None
     assert (found.state, found.error["code"]) == (JobState.FAILED, "internal")
+    with database.read() as session:
+        failures = session.scalars(select(JobRow.failures).where(JobRow.id == broken.id)).one()
+    assert verdict([Failure(**failure) for failure in failures]) is None, "of its surroundings"
     jobs.resume(PROJECT, broken.id)
     assert work.claim("worker", lease_s=LEASE_S) is None
     assert jobs.get(PROJECT, broken.id).state is not JobState.FAILED, "it has as many tries again"
