@@ -270,7 +270,7 @@ def test_a_parent_whose_step_fails_each_time_fails(database, jobs, work):
     assert (found.state, found.error["code"]) == (JobState.FAILED, "internal")
     with database.read() as session:
         failures = session.scalars(select(JobRow.failures).where(JobRow.id == broken.id)).one()
-    assert verdict([Failure(**failure) for failure in failures]) is None, "of its surroundings"
+    assert verdict([Failure(**failure) for failure in failures])  # type: ignore[typeddict-item] # JSON is None, "of its surroundings"
     jobs.resume(PROJECT, broken.id)
     assert work.claim("worker", lease_s=LEASE_S) is None
     assert jobs.get(PROJECT, broken.id).state is not JobState.FAILED, "it has as many tries again"
