@@ -19,7 +19,7 @@ from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
-from models_store.errors import DatabaseError, LimitError, StoreError
+from models_store.errors import DatabaseError, LimitError
 from models_store.job_states import (
     FINAL_STATES,
     UNFINISHED_STATES,
@@ -96,9 +96,9 @@ def advance_all(database: Database) -> None:
             database.transact(_advance_free, job_id)
         except DatabaseError as error:
             log.warning("the next step of %s is left to the next look for work: %s", job_id, error)
-        except Exception as error:
+        except Exception:
             log.exception("the next step of %s failed", job_id)
-            database.transact(_count_failure, job_id, error)
+            database.transact(_count_failure, job_id)
 
 
 def _advance_free(session: Session, job_id: str) -> None:
@@ -287,19 +287,19 @@ def _child_of(row: JobRow, one: NewChild) -> JobRow:
     )
 
 
-def _count_failure(session: Session, job_id: str, error: Exception) -> None:
-    """Put a step off that failed; after some failures the parent fails, with the error of the last one."""
+def _count_failure(session: Session, job_id: str) -> None:
+    """Put a step off that failed, by an unexpected fault alone; after some failures the parent fails."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.state.in_(UNFINISHED_STATES))
     row = session.scalar(query.with_for_update())
     if row is None:
         return
-    told = error if isinstance(error, StoreError) else None
-    code = "internal" if told is None else told.slug.replace("-", "_")
-    failure = Failure(attempt=row.attempt, worker="", ending=Ending.ENVIRONMENT.value, code=code)
+    failure = Failure(
+        attempt=row.attempt, worker="", ending=Ending.ENVIRONMENT.value, code=_FAULT.code
+    )
     row.failures = [*row.failures, dict(failure)]
     if len(row.failures) < _MOST_FAILURES:
         row.not_before = db_now(_AGAIN_S)
         return
     if row.state == JobState.QUEUED:
         move(session, row, JobState.RUNNING)
-    fail(session, row, code=code, detail=None if told is None else str(told))
+    fail(session, row, code=_FAULT.code, detail=None)
