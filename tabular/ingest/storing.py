@@ -169,7 +169,7 @@ class _Store:
             ignored = {at for at, summary in summaries.items() if summary.column.type == "ignored"}
             keep = np.array([at in summaries and at not in ignored for at in self.kept])
             if not keep.any():
-                raise self._nothing_left()
+                raise self._nothing_left(summaries)
             if not keep.all():
                 writer.keep_columns(keep)
             writer.finish()
@@ -222,10 +222,10 @@ class _Store:
                 "dataset-too-small", f"The table has 1 row; it needs {MIN_ROWS}. {dropped}".strip()
             )
 
-    def _nothing_left(self) -> TableError:
+    def _nothing_left(self, summaries: Mapping[int, ColumnSummary]) -> TableError:
         reasons = [
-            (decision.column.name, f"The column is not modelled: {decision.reason}")
-            for _, decision in sorted(self.decisions.items())
+            (summary.name, f"The column is not modelled: {summary.reason}")
+            for _, summary in sorted(summaries.items())
         ]
         remedy = "State the types of some by types=."
         if len(reasons) == 1 and any(mark in reasons[0][0] for mark in ",;\t|"):

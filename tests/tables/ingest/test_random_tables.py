@@ -290,3 +290,11 @@ def test_a_column_that_was_dropped_as_constant_moves_no_cells_of_others(accept, 
     changed = retype_table(stored, tmp_path / "again.npy", {"x": "category"}, ParseOptions())
     assert [one.column.type for one in changed.columns] == ["ignored", "category", "category"]
     assert np.load(tmp_path / "again.npy")[:4, 0].tolist() == [0, 1, 0, 1]
+
+
+def test_numbers_that_are_all_too_large_leave_nothing_to_model(refuse):
+    error = refuse(b"a,b\n" + b"1e300,-1e38\n" * 20)
+    assert error.slug == "dataset-shape"
+    assert error.errors == [
+        (name, "The column is not modelled: Every cell is missing.") for name in ("a", "b")
+    ]
