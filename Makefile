@@ -19,7 +19,7 @@ $(BIN)/pip:
 LOCKS := requirements/run.lock requirements/dev.lock requirements/torch.txt
 # pip shows the progress of each download.
 $(VENV)/.run-stamp: pyproject.toml $(LOCKS) | $(BIN)/pip
-	@echo "Installing what densityd needs: 220 MB, then PyTorch: 160 MB for processors, 3 GB with CUDA."
+	@echo "Installing what densityd needs: 200 MB, then PyTorch: 160 MB for processors, 3 GB with CUDA."
 	$(BIN)/pip install --require-hashes --requirement requirements/run.lock
 	$(BIN)/pip install --requirement requirements/torch.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
@@ -124,8 +124,8 @@ UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-
 lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrade takes the newest
 	$(BIN)/pip install --quiet --group supply
 	echo 'setuptools>=80' | $(UV) --output-file requirements/run.lock pyproject.toml -
-	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
-	$(UV) --output-file requirements/image.lock --constraint requirements/dev.lock requirements/run.lock pyproject.toml --extra traces
+	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --extra onnx --group dev
+	$(UV) --output-file requirements/image.lock --constraint requirements/dev.lock requirements/run.lock pyproject.toml --extra onnx --extra traces
 	$(UV) --output-file requirements/docs.lock --constraint requirements/dev.lock --group docs
 
 dist: install docs ## Build the service, its client alone, its flows alone, and a list of what an image holds, in dist/

@@ -229,6 +229,10 @@ def _encode_levels(cells: pa.Array, column: Column) -> NDArray[np.float64]:
     if _is_number(cells.type):
         values = pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         found = _by_value(np.asarray(values, np.float64), column)
+        long = np.abs(values) >= _EXACT
+        if pa.types.is_integer(cells.type) and long.any():  # only their digits tell these apart
+            texts = cells.filter(pa.array(long))
+            found[long] = _by_text(texts, column, values=np.full(len(texts), np.nan))
         if column.holds_values:
             numbers = np.asarray(values, np.float64).copy()
     else:

@@ -25,7 +25,11 @@ COMPACT_DATE = "%Y%m%d"
 MAX_FORMAT = 64
 """The most characters of a format."""
 
-_FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999
+DATE_DECIMALS = 6
+"""The most decimals of the seconds of a date."""
+
+FIRST_S, LAST_S = -62_135_596_800.0, 253_402_300_799.0
+"""Seconds of the first and the last date, of the years 1 to 9999."""
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
@@ -123,15 +127,15 @@ def format_dates(
     """
     values = np.asarray(seconds, np.float64)
     missing = np.isnan(values)
-    values = np.clip(np.where(missing, 0.0, values), _FIRST_S, _LAST_S)
+    values = np.clip(np.where(missing, 0.0, values), FIRST_S, LAST_S)
     if date_only:
         half = 0 if format is None or "%d" in format else 15  # to the middle of a month
-        values = np.minimum((np.rint(values / DAY_S) + half) * DAY_S, _LAST_S)
-    digits = min(max(decimals, 0), 6)
+        values = np.minimum((np.rint(values / DAY_S) + half) * DAY_S, LAST_S)
+    digits = min(max(decimals, 0), DATE_DECIMALS)
     ticks = np.rint((values - np.floor(values)) * 10**digits).astype(np.int64)
     whole = np.floor(values).astype(np.int64) + ticks // 10**digits
-    ticks = np.where(whole > _LAST_S, 10**digits - 1, ticks % 10**digits)
-    moments = pa.array(np.minimum(whole, int(_LAST_S)), mask=missing).cast(pa.timestamp("s"))
+    ticks = np.where(whole > LAST_S, 10**digits - 1, ticks % 10**digits)
+    moments = pa.array(np.minimum(whole, int(LAST_S)), mask=missing).cast(pa.timestamp("s"))
     iso = ISO_DATE if date_only else "%Y-%m-%dT%H:%M:%S" + (".%f" if digits else "") + "Z"
     written = (format or iso).replace("%z", "+0000")
     before, fraction, behind = written.partition("%f")

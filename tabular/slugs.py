@@ -18,7 +18,7 @@ Slug = Literal[
     "limit-body", "limit-columns", "limit-decoded-bytes", "limit-memory", "limit-metadata",
     "limit-open-requests", "limit-parameters", "limit-queued-jobs", "limit-result", "limit-rows",
     "limit-samples", "media-type", "method-not-allowed", "model-without-noise", "multipart", "not-acceptable",
-    "not-found", "overloaded", "onnx-unsupported", "plot-unavailable", "precondition",
+    "not-found", "overloaded", "onnx-not-installed", "onnx-unsupported", "plot-unavailable", "precondition",
     "preprocessing-unsuitable", "quota-storage", "range", "rate-limited", "response-not-binary",
     "result-deleted", "result-not-ready", "retrain-unavailable", "score-unavailable", "split-invalid",
     "split-too-small", "stopping", "storage-full", "storage-unavailable", "unauthorized", "unknown-column",

@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from workers.settings import WorkerSettings
@@ -18,8 +19,9 @@ def count_gpus(folder: Path = Path("/dev")) -> int:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        named = [one.strip() for one in visible.split(",")]
-        return len([one for one in named if one and one != "-1"])
+        names = (name.strip() for name in visible.split(","))
+        # CUDA shows those before the first that there is not.
+        return sum(1 for _ in takewhile(lambda name: name not in {"", "-1"}, names))
     try:
         return sum(bool(_DEVICE_FILE.fullmatch(path.name)) for path in folder.iterdir())
     except OSError:

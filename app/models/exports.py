@@ -128,6 +128,7 @@ async def _onnx_file(request: Request, state: StateDep) -> AsyncIterator[Path]:
         **problem_responses(
             "not-found",
             "onnx-unsupported",
+            "onnx-not-installed",
             "limit-memory",
             "limit-open-requests",
             "overloaded",

@@ -1,6 +1,7 @@
 """ONNX files of log densities, written in a process of the pool with limits."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from flows import spec_from_dict
@@ -24,11 +25,17 @@ def write_onnx_file(
         timeout_s: Most seconds that it may take, by the clock.
 
     Raises:
-        ConflictError: The density has no form in ONNX.
+        ConflictError: The density has no form in ONNX, or the package of ONNX is not installed.
         RequestError: Writing takes too much memory or time.
         StorageFullError, BlobDiskError: The file cannot be written.
         RuntimeError: The process failed for a reason of its own.
     """
+    if find_spec("onnx") is None:
+        raise ConflictError(
+            "This service is installed without ONNX. Whoever runs it adds it by"
+            " `pip install 'densityd[onnx]'`; else export the version as safetensors.",
+            slug="onnx-not-installed",
+        )
     try:
         with disk_errors(target.name):
             unsupported = processes.run(

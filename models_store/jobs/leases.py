@@ -40,6 +40,7 @@ from models_store.jobs.retries import (
 from models_store.jobs.rows import (
     append,
     count_files,
+    count_rows,
     fail,
     keep_result,
     lock_parent,
@@ -48,7 +49,6 @@ from models_store.jobs.rows import (
     tell,
     to_job,
 )
-from models_store.monitoring import add_counts
 from models_store.quotas import check_storage, hold_project
 from models_store.records import NewVersion
 from models_store.rows.versions import add_version
@@ -227,9 +227,7 @@ class JobWork(Rows):
                         return None
                     _record(session, row, version=version, result=result, product=product)
                     row.metrics = metrics
-                    if counts is not None and row.model_name and row.model_version:
-                        at = row.project, row.model_name, row.model_version
-                        add_counts(session, *at, counts)
+                    count_rows(session, row, counts)
                     move(session, row, JobState.SUCCEEDED)
                     return row
             except FencedError:

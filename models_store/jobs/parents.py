@@ -19,7 +19,7 @@ from models_store.database.database import Database
 from models_store.database.dialects import constant, is_one_of
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow
-from models_store.errors import DatabaseError, LimitError, StoreError
+from models_store.errors import DatabaseError, LimitError
 from models_store.job_states import (
     FINAL_STATES,
     UNFINISHED_STATES,
@@ -28,7 +28,17 @@ from models_store.job_states import (
     JobRole,
     JobState,
 )
-from models_store.jobs.rows import add, append, count_files, fail, keep_result, move, requeue
+from models_store.jobs.retries import Ending, Failure
+from models_store.jobs.rows import (
+    add,
+    append,
+    count_files,
+    count_rows,
+    fail,
+    keep_result,
+    move,
+    requeue,
+)
 from models_store.plans.parts import parts_account, parts_step
 from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
 from models_store.plans.search import search_account, search_step
@@ -86,9 +96,9 @@ def advance_all(database: Database) -> None:
             database.transact(_advance_free, job_id)
         except DatabaseError as error:
             log.warning("the next step of %s is left to the next look for work: %s", job_id, error)
-        except Exception as error:
+        except Exception:
             log.exception("the next step of %s failed", job_id)
-            database.transact(_count_failure, job_id, error)
+            database.transact(_count_failure, job_id)
 
 
 def _advance_free(session: Session, job_id: str) -> None:
@@ -178,6 +188,7 @@ def _finish(session: Session, row: JobRow, child: Child, children: Sequence[JobR
     else:
         keep_result(row, product["result"])
         row.metrics = {**(row.metrics or {}), **child.metrics}
+        count_rows(session, row, product.get("counts"))
     if row.progress is not None:
         row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
     count_files(row)
@@ -276,18 +287,19 @@ def _child_of(row: JobRow, one: NewChild) -> JobRow:
     )
 
 
-def _count_failure(session: Session, job_id: str, error: Exception) -> None:
-    """Put a step off that failed; after some failures the parent fails, with the error of the last one."""
+def _count_failure(session: Session, job_id: str) -> None:
+    """Put a step off that failed, by an unexpected fault alone; after some failures the parent fails."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.state.in_(UNFINISHED_STATES))
     row = session.scalar(query.with_for_update())
     if row is None:
         return
-    told = error if isinstance(error, StoreError) else None
-    code = "internal" if told is None else told.slug.replace("-", "_")
-    row.failures = [*row.failures, {"code": code}]
+    failure = Failure(
+        attempt=row.attempt, worker="", ending=Ending.ENVIRONMENT.value, code=_FAULT.code
+    )
+    row.failures = [*row.failures, dict(failure)]
     if len(row.failures) < _MOST_FAILURES:
         row.not_before = db_now(_AGAIN_S)
         return
     if row.state == JobState.QUEUED:
         move(session, row, JobState.RUNNING)
-    fail(session, row, code=code, detail=None if told is None else str(told))
+    fail(session, row, code=_FAULT.code, detail=None)

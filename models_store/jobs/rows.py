@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models_store.counts import Counts
 from models_store.database.announcements import announce_end
 from models_store.database.base import JsonObject
 from models_store.database.clock import db_now, moment
@@ -25,6 +26,7 @@ from models_store.job_states import (
     JobSummary,
 )
 from models_store.jobs.live_workers import LIVE_S
+from models_store.monitoring import add_counts
 
 _NO_GPU = "No worker that is at work has the GPU that this job requires; it waits for one."
 _TOO_SMALL = (
@@ -77,6 +79,12 @@ def find(session: Session, project: str, job_id: str, *, lock: bool = False) -> 
     if row is None:
         raise NotFoundError("job", job_id)
     return row
+
+
+def count_rows(session: Session, row: JobRow, counts: Counts | None) -> None:
+    """Count the rows that a job has scored among those of its version."""
+    if counts is not None and row.model_name and row.model_version:
+        add_counts(session, row.project, row.model_name, row.model_version, counts)
 
 
 def lock_parent(session: Session, job_id: str) -> None:

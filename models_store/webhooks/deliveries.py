@@ -118,6 +118,13 @@ class Deliveries(Rows):
     @writing
     def end(self, session: Session, delivery_id: str, attempt: int, outcome: Outcome) -> None:
         """Note what became of an attempt, unless a later one began since."""
+        # The webhook first, as whoever deletes it with its deliveries.
+        session.execute(
+            select(WebhookRow.id)
+            .join(WebhookDeliveryRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
+            .where(WebhookDeliveryRow.id == delivery_id)
+            .with_for_update(of=WebhookRow, key_share=True)
+        )
         row = session.scalar(
             select(WebhookDeliveryRow)
             .where(

@@ -181,10 +181,14 @@ def _shared(values: NDArray[np.float64], counts: NDArray[np.int64]) -> list[int]
 def _median(counts: NDArray[np.int64], cells: int) -> float:
     """Return the median of ascending counts and of those of empty cells, of which there are so many in all."""
     empty = cells - counts.size
+    if not cells:  # beside a single value, there are none
+        return 0.0
     middle = [place - empty for place in ((cells - 1) // 2, cells // 2)]
     return sum(float(counts[place]) if place >= 0 else 0.0 for place in middle) / 2
 
 
+# Values overflow on a scale that does not suit them: its gain is no finite number then, and it is not chosen.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def choose_transform(
     values: NDArray[np.float64], *, decimals: int | None
 ) -> tuple[TransformName, float]:
@@ -232,8 +236,7 @@ def _gaussian(
 ) -> float:
     """Return the mean log-likelihood of values on a scale, with the log-slopes of the scale."""
     std = max(float(train.std()), 1e-300)
-    with np.errstate(over="ignore"):
-        squares = ((test - train.mean()) / std) ** 2
+    squares = ((test - train.mean()) / std) ** 2
     return float(np.mean(-0.5 * squares + slopes) - np.log(std) - 0.5 * np.log(2 * np.pi))
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tabular.cells import decode_cells
 from tabular.columns import Column, ColumnType
-from tabular.dates import DAY_S, has_date
+from tabular.dates import DATE_DECIMALS, DAY_S, has_date
 from tabular.formats import ColumnSummary
 from tabular.ingest.numbers import (
     Sample,
@@ -57,10 +57,14 @@ class ObservedColumns:
         self._steps_s = {
             place: 0 for place, column in enumerate(columns) if column.type == "datetime"
         }
-        self._level_counts = {
-            place: np.zeros(column.level_count, np.int64)
+        self._level_numbers = {
+            place: np.array(column.level_numbers)
             for place, column in enumerate(columns)
-            if not column.holds_values
+            if column.is_discrete
+        }
+        self._level_counts = {
+            place: np.zeros(numbers.size, np.int64)
+            for place, numbers in self._level_numbers.items()
         }
         self.mean = self.std = np.empty(0)
         self.missing = np.empty(0, np.int64)
@@ -76,17 +80,26 @@ class ObservedColumns:
                 self._decimals[place] = self._count_decimals(values[place], place, known)
         for place, step_s in self._steps_s.items():
             self._steps_s[place] = common_step(values[place], step_s)
-        for place in self._level_counts:
-            indices = values[place][values[place] >= 0].astype(np.int64)
-            counts = np.bincount(indices, minlength=self._level_counts[place].size)
-            self._level_counts[place] += counts
+        for place, levels in self._level_numbers.items():
+            indices = np.minimum(np.searchsorted(levels, values[place]), levels.size - 1)
+            known = levels[indices] == values[place]
+            self._level_counts[place] += np.bincount(indices[known], minlength=levels.size)
 
     def finish(self) -> None:
         """Compute what is asked of all columns once, when all rows have come."""
         statistics = self.statistics
         self.mean, self.std = statistics.mean, statistics.std
         self.missing, self.distinct = statistics.missing, statistics.distinct
-        self.sample = [values[~np.isnan(values)] for values in self._sample.rows()]
+        self.sample = [self._known(place, row) for place, row in enumerate(self._sample.rows())]
+
+    def _known(self, place: int, sampled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values of a column in the sample, or some others where all that were drawn are missing."""
+        known = sampled[~np.isnan(sampled)]
+        if known.size or not self.statistics.counts[place]:
+            return known
+        values = self.statistics.values(place)
+        extremes = self.statistics.low.value[place], self.statistics.high.value[place]
+        return np.array(extremes) if values is None else np.repeat(*values)
 
     @property
     def constant(self) -> NDArray[np.bool_]:
@@ -108,6 +121,8 @@ class ObservedColumns:
             reason: Reason of the type so far, such as of texts that are all numbers; None if there is none.
         """
         sample, decimals = self.sample[place], self._decimals[place]
+        if column.type == "datetime" and decimals is None:
+            decimals = DATE_DECIMALS
         column = replace(column, decimals=None if column.date_only else decimals)
         is_whole = bool(self.statistics.whole[place])
         if column.type == "number" and is_whole and abs(sample).max() < _LARGEST:
@@ -162,16 +177,18 @@ class ObservedColumns:
         """Return the statistics of a column, as far as its type has them."""
         statistics = self.statistics
         values = statistics.values(place)
+        level_counts = self._level_counts.get(place)
+        if level_counts is None and column.levels and values is not None:
+            level_counts = values[1]
         beside = ColumnSummary(
             column=column,
             reason=reason,
             dtype=self._dtypes[place],
             missing_count=int(self.missing[place]),
+            level_counts=() if level_counts is None else tuple(level_counts.tolist()),
         )
         if not column.holds_values:
-            counts = self._level_counts[place]
-            seen = int((counts > 0).sum())
-            return replace(beside, level_counts=tuple(counts.tolist()), distinct=seen)
+            return replace(beside, distinct=sum(count > 0 for count in beside.level_counts))
         if column.type == "ignored" or not statistics.counts[place]:
             return beside
         known = self.sample[place]
@@ -182,7 +199,6 @@ class ObservedColumns:
             min=float(statistics.low.value[place]),
             max=float(statistics.high.value[place]),
             distinct=self.distinct[place],
-            level_counts=tuple(values[1].tolist()) if column.levels and values is not None else (),
             spike_counts=_spike_counts(column, values, known, rows=int(statistics.counts[place])),
             quantiles={} if column.levels else quantiles(known),
         )

@@ -44,7 +44,7 @@ class Reading:
         example: Text of the first of these cells that may mean more, or else of the first of all.
         row: Its row, where it may mean more and is known.
         latest: Largest value.
-        total: Sum of the values, by which two readings differ.
+        total: Sum of the dates, by which two readings differ.
     """
 
     column: Column
@@ -81,7 +81,8 @@ class Reading:
         values = self.values(distinct)
         bad = np.isnan(values)
         self.latest = max(self.latest, np.nanmax(values, initial=-np.inf))
-        self.total += float(np.nansum(values * counts))
+        if not self.is_number:
+            self.total += float(np.nansum(values * counts))
         if not bad.any():
             return
         self.bad += int(counts[bad].sum())

@@ -79,8 +79,10 @@ def retype_table(
 
 def _with_old_reason(column: ColumnSummary, old: Mapping[str, Any]) -> ColumnSummary:
     """Return a column whose type was not changed, with what the file told of it."""
-    if column.column.type == "ignored":
+    if old.get("type") == "ignored":
         return ColumnSummary.from_dict(old)
+    if column.column.type == "ignored":
+        return column
     return dataclasses.replace(
         column,
         reason=old.get("reason") or column.reason,

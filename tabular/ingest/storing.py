@@ -42,6 +42,8 @@ from tabular.source import Columns, Source, check_written
 MIN_ROWS = 2
 """The fewest rows of a table: one row has no spread."""
 
+_CONSTANT = "It is constant, and the caller leaves such columns out."
+_LARGEST_INTEGER = 2.0**63
 _MAX_NAMED = 3
 _ID_NAME = re.compile(r"(?i)(.*[ _.-])?(id|uuid|guid|index|row_?(id|num|number))|.*[a-z]I[dD]")
 
@@ -167,7 +169,7 @@ class _Store:
             ignored = {at for at, summary in summaries.items() if summary.column.type == "ignored"}
             keep = np.array([at in summaries and at not in ignored for at in self.kept])
             if not keep.any():
-                raise self._nothing_left()
+                raise self._nothing_left(summaries)
             if not keep.all():
                 writer.keep_columns(keep)
             writer.finish()
@@ -220,10 +222,10 @@ class _Store:
                 "dataset-too-small", f"The table has 1 row; it needs {MIN_ROWS}. {dropped}".strip()
             )
 
-    def _nothing_left(self) -> TableError:
+    def _nothing_left(self, summaries: Mapping[int, ColumnSummary]) -> TableError:
         reasons = [
-            (decision.column.name, f"The column is not modelled: {decision.reason}")
-            for _, decision in sorted(self.decisions.items())
+            (summary.name, f"The column is not modelled: {summary.reason}")
+            for _, summary in sorted(summaries.items())
         ]
         remedy = "State the types of some by types=."
         if len(reasons) == 1 and any(mark in reasons[0][0] for mark in ",;\t|"):
@@ -238,11 +240,7 @@ class _Store:
         self.observed.finish()
         constant = self.observed.constant
         self._refuse_constants(constant)
-        refuse_types(
-            (self.table.names[at], "integer", "It holds numbers that are not whole.")
-            for place, at in enumerate(self.kept)
-            if self.wanted.get(at) == "integer" and not self.observed.statistics.whole[place]
-        )
+        self._refuse_integers()
         summaries = {
             at: ColumnSummary(
                 column=decision.column,
@@ -255,10 +253,30 @@ class _Store:
         }
         alone = int((self.observed.statistics.counts > 0).sum()) < 2
         for place, at in enumerate(self.kept):
-            if not (constant[place] and self.options.constant == "drop"):
+            if constant[place] and self.options.constant == "drop":
+                column, reason = Column(name=self.table.names[at], type="ignored"), _CONSTANT
+            else:
                 column, reason = self._typed(place, alone=alone)
-                summaries[at] = self.observed.summary(place, column, reason)
+            summaries[at] = self.observed.summary(place, column, reason)
         return summaries
+
+    def _refuse_integers(self) -> None:
+        """Refuse columns that the caller takes for integers, and that are none, or none of 64 bits."""
+        statistics = self.observed.statistics
+        wanted = [place for place, at in enumerate(self.kept) if self.wanted.get(at) == "integer"]
+        faults = {
+            place: "It holds numbers that are not whole."
+            for place in wanted
+            if not statistics.whole[place]
+        }
+        for place in wanted:
+            if max(-statistics.low.value[place], statistics.high.value[place]) >= _LARGEST_INTEGER:
+                faults.setdefault(
+                    place, "It holds numbers of 2^63 and more, which integers of 64 bits cannot be."
+                )
+        refuse_types(
+            (self.screen.names[place], "integer", fault) for place, fault in faults.items()
+        )
 
     def _refuse_constants(self, constant: NDArray[np.bool_]) -> None:
         """Refuse or warn of constant columns, as the caller wants it."""
@@ -289,7 +307,7 @@ class _Store:
         empty = not observed.sample[place].size
         decision = self.decisions.get(at)
         column = replace(self.columns[at], missing=bool(observed.missing[place]))
-        if decision is not None and (column.is_discrete or empty):
+        if decision is not None and column.is_discrete:
             return column, decision.reason
         ignored = self._reason_to_ignore(place, alone=alone)
         if ignored is not None:

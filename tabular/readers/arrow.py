@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
-from tabular.cells import is_text
+from tabular.cells import is_text, timestamps
+from tabular.dates import FIRST_S, LAST_S
 from tabular.errors import TableError
 from tabular.formats import ParseOptions
 from tabular.numbers import MAX_DECIMALS, round_to
@@ -105,12 +106,17 @@ def _source(
     plain = [_plain_type(kind) for kind in kinds]
     dtypes = [_name_of(field.type) for field in schema]
 
+    dates = [at for at, kind in enumerate(plain) if _is_date(kind)]
+
     def batches() -> Iterator[pa.RecordBatch]:
-        step = rows_per_chunk(len(kinds))
+        step, rows = rows_per_chunk(len(kinds)), 0
         for batch in read():
             for start in range(0, batch.num_rows, step):
-                columns = map(_plain, batch.slice(start, step).columns, plain)
-                yield pa.record_batch(list(columns), names=[str(at) for at in range(len(plain))])
+                columns = list(map(_plain, batch.slice(start, step).columns, plain))
+                for at in dates:
+                    _check_dates(columns[at], names[at], rows + start)
+                yield pa.record_batch(columns, names=[str(at) for at in range(len(plain))])
+            rows += batch.num_rows
 
     return Source(
         names=names,
@@ -148,6 +154,24 @@ def _has_cells(kind: pa.DataType) -> bool:
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     is_other = pa.types.is_boolean(kind) or pa.types.is_temporal(kind) or pa.types.is_null(kind)
     return bool(is_number or is_other or is_text(kind))
+
+
+def _is_date(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _check_dates(cells: pa.Array, name: str, before: int) -> None:
+    """Refuse dates that no text tells, and some of which Parquet does not store."""
+    seconds = timestamps(cells)
+    outside = (seconds < FIRST_S) | (seconds >= LAST_S + 1)
+    if outside.any():
+        row = before + int(outside.argmax()) + 1
+        raise TableError(
+            "dataset-range",
+            f"Column {name!r}, row {row}: the date is not of the years 1 to 9999. Write such cells as missing.",
+            column=name,
+            row=row,
+        )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from models_store.computed import Usage
 from models_store.database.clock import db_now
@@ -16,6 +16,7 @@ from models_store.job_states import Accelerator, EventKind, Job, JobKind, JobRol
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.parents import MOST_OPEN
+from models_store.jobs.retries import Failure, verdict
 from models_store.plans.parts import parts_account
 from models_store.plans.plan import Child, Finish, Start
 from models_store.plans.search import SCORE, search_step
@@ -259,17 +260,23 @@ def test_a_step_that_fails_is_tried_again_and_keeps_nobody_waiting(database, job
 
 def test_a_parent_whose_step_fails_each_time_fails(database, jobs, work):
     broken, _, _ = a_parent_whose_step_fails(jobs, work)
-    looks = 0
-    while (found := jobs.get(PROJECT, broken.id)).state is JobState.RUNNING:
-        assert work.claim("worker", lease_s=LEASE_S) is None
-        no_wait(database, broken.id)
-        looks += 1
-    assert looks == 5
-    assert found.error is not None
-    assert (found.state, found.error["code"]) == (JobState.FAILED, "internal")
-    jobs.resume(PROJECT, broken.id)
-    assert work.claim("worker", lease_s=LEASE_S) is None
-    assert jobs.get(PROJECT, broken.id).state is not JobState.FAILED, "it has as many tries again"
+    for before in (
+        JobState.RUNNING,
+        JobState.QUEUED,
+    ):  # it has as many tries again when it is resumed
+        looks = 0
+        while (found := jobs.get(PROJECT, broken.id)).state is before:
+            assert work.claim("worker", lease_s=LEASE_S) is None
+            no_wait(database, broken.id)
+            looks += 1
+        assert looks == 5
+        assert found.error is not None
+        assert (found.state, found.error["code"]) == (JobState.FAILED, "internal")
+        with database.read() as session:
+            failures = session.scalars(select(JobRow.failures).where(JobRow.id == broken.id)).one()
+        known = [Failure(**failure) for failure in failures]  # type: ignore[typeddict-item] # JSON
+        assert verdict(known) is None, "nothing speaks against the job itself"
+        jobs.resume(PROJECT, broken.id)
 
 
 def test_children_keep_the_place_of_their_parent_in_the_queue(jobs: Jobs, work: JobWork) -> None:

@@ -23,6 +23,7 @@ from models_store.job_states import Idempotency, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, NewKey, Scope
+from models_store.plans.search import SCORE
 from models_store.records import DatasetSummary, Version
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
@@ -148,6 +149,27 @@ def test_a_child_is_claimed_or_cancelled_with_its_parent(jobs: Jobs, work: JobWo
             assert (now.state, now.cancel_requested) == (JobState.RUNNING, True)
             work.cancelled(child.id, child.attempt)
         assert jobs.get(PROJECT, parent.id).state is JobState.CANCELLED
+
+
+def test_the_end_of_the_last_child_against_cancelling_its_parent(jobs: Jobs, work: JobWork) -> None:
+    for _ in range(12):
+        request = a_search(trials=1, stages=((1, 1.0),))
+        parent = submitted(jobs, role=JobRole.PARENT, request=request)
+        child = claimed(work)
+        metrics = {SCORE: 1.0, "epoch": 5}
+        product = vars(a_version(child, metrics=metrics))
+        cancelled, finished = race(
+            partial(jobs.cancel, PROJECT, parent.id),
+            partial(work.finish, child.id, child.attempt, metrics=metrics, product=product),
+        )
+        states = {jobs.get(PROJECT, job.id).state for job in (parent, child)}
+        if isinstance(cancelled, Job):
+            assert states == {JobState.CANCELLED}
+            assert isinstance(finished, CancelledInsteadError)
+        else:
+            assert states == {JobState.SUCCEEDED}
+            assert slug_of(cancelled) == "job-final"
+            assert finished is None
 
 
 def test_a_zombie_against_the_new_owner_gives_one_version(jobs, work, registry):

@@ -83,7 +83,7 @@ def test_the_welcome_names_the_page_and_the_demo_and_a_second_start_is_refused(u
 
 def test_the_blocks_of_the_readme_run_as_printed(up, tmp_path):
     blocks = _BLOCK.findall((EXAMPLES.parent / "README.md").read_text())
-    assert "densityd up" in blocks[0][1]  # the service, which runs already
+    assert "make up" in blocks[0][1]  # the service, which runs already
     path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
     printed = ""
     compared = 0

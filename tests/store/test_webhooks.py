@@ -1,15 +1,18 @@
 """Webhooks and their deliveries in the database, and the addresses that they may have."""
 
 import ipaddress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
-from models_store.database.schema import WebhookDeliveryRow
+from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.errors import ConflictError, NotFoundError, RequestError
 from models_store.jobs.figures import JobFigures
 from models_store.jobs.jobs import Jobs
@@ -202,6 +205,29 @@ def test_projects_see_their_own_and_deletions_leave_nothing(database, webhooks, 
     webhooks.delete(PROJECT, webhook.id)
     assert waits(database) == 0
     assert a_job().project == PROJECT
+
+
+def test_the_end_of_a_delivery_waits_for_whoever_deletes_its_webhook(
+    database, webhooks, deliveries, webhook
+):
+    webhooks.test(PROJECT, webhook.id)
+    [due] = deliveries.take(8, {}, lease_s=60)
+    gone = partial(deliveries.end, due.id, due.attempt, Outcome(status=410, error="It is gone."))
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:  # as `delete` does
+            locked = select(WebhookRow).where(WebhookRow.id == webhook.id).with_for_update()
+            session.scalars(locked).one()
+            ended = pool.submit(gone)
+            with suppress(TimeoutError):  # on PostgreSQL it waits
+                ended.result(0.5)
+            mine = select(WebhookDeliveryRow).where(WebhookDeliveryRow.id == due.id)
+            row = session.scalar(mine.with_for_update(skip_locked=True))
+            assert row is not None, "it holds nothing while it waits"
+            session.delete(row)
+            session.flush()
+            session.execute(delete(WebhookRow).where(WebhookRow.id == webhook.id))
+        ended.result()
+    assert webhooks.list(PROJECT) == []
 
 
 def test_an_address_that_is_never_called_is_refused() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tabular.errors import TableError
 from tabular.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
+from tabular.ingest.statistics import DISTINCT_CAP
 from tabular.ingest.storing import parse_table
 
 Accept = Callable[..., TableSummary]
@@ -124,24 +125,47 @@ def check_summary(summary: TableSummary, stored: NDArray[np.floating]) -> None:
     modelled = [column for column in summary.columns if column.column.type != "ignored"]
     assert stored.shape == (summary.rows, len(modelled))
     assert not np.isinf(stored).any()
+    json.dumps(summary.warnings, allow_nan=False)
+    for column in summary.columns:
+        written = json.dumps(column.to_dict(), allow_nan=False)
+        assert ColumnSummary.from_dict(json.loads(written)).to_dict() == json.loads(written)
     for i, column in enumerate(modelled):
-        x = stored[:, i].astype(np.longdouble)
+        x = stored[:, i].astype(np.float64)
         x = x[~np.isnan(x)]
+        values, counts = np.unique(x, return_counts=True)
+        rows_of = dict(zip(values.tolist(), counts.tolist(), strict=True))
         assert column.missing_count == summary.rows - x.size
-        if not column.column.holds_values:
-            places = stored[:, i][~np.isnan(stored[:, i])].astype(int)
-            counts = np.bincount(places, minlength=column.column.level_count)
-            assert list(column.level_counts) == counts.tolist()
-            continue
-        assert column.min is not None
-        assert column.max is not None
-        assert column.mean is not None
-        size = float(np.abs(x).max())
-        spread = float(x.max() - x.min())
-        assert (column.min, column.max) == (float(x.min()), float(x.max()))
-        assert column.min <= column.mean <= column.max
-        assert column.mean == pytest.approx(float(x.mean()), rel=1e-12, abs=1e-14 * size)
-        assert column.std == pytest.approx(float(x.std()), rel=1e-9, abs=1e-9 * spread + 1e-160)
-        assert column.distinct == np.unique(x.astype(float)).size
-        if column.column.levels:
-            assert set(x.astype(float).tolist()) <= set(column.column.level_numbers)
+        numbers = column.column.level_numbers
+        assert x.size
+        assert not numbers or set(rows_of) <= set(numbers)
+        assert list(column.level_counts) == [rows_of.get(number, 0) for number in numbers]
+        if column.column.holds_values:
+            check_values(column, x, rows_of)
+
+
+def check_values(column: ColumnSummary, x: NDArray[np.float64], rows_of: dict[float, int]) -> None:
+    """Check the statistics of values, exactly where they are centred before they are added."""
+    assert column.min is not None
+    assert column.max is not None
+    assert column.mean is not None
+    assert (column.min, column.max) == (float(x.min()), float(x.max()))
+    assert column.min <= column.mean <= column.max
+    size, spread = float(np.abs(x).max()), float(np.ptp(x))
+    centred = (x - x[0]).astype(np.longdouble)
+    mean = float(centred.mean())
+    assert column.mean - x[0] == pytest.approx(mean, rel=1e-12, abs=1e-14 * size)
+    assert column.std == pytest.approx(float(centred.std()), rel=1e-9, abs=1e-9 * spread + 1e-160)
+    assert column.distinct == (len(rows_of) if len(rows_of) <= DISTINCT_CAP else None)
+    if column.column.levels:
+        return
+    shares = list(column.quantiles.values())
+    assert shares == sorted(shares)
+    assert set(shares) <= set(rows_of)
+    spikes = column.column.spikes
+    assert list(spikes) == sorted(set(spikes))
+    assert list(column.spike_counts) == [rows_of[spike] for spike in spikes]
+    rest = x[~np.isin(x, spikes)]
+    low = column.column.low
+    assert low is None or not rest.size or low <= rest.min()
+    assert column.column.transform != "log" or rest.min() > 0
+    assert column.column.type != "integer" or np.array_equal(x, np.rint(x))

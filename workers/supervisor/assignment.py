@@ -11,7 +11,7 @@ from models_store.job_states import Job, JobKind
 from models_store.records import Version
 from models_store.registry import Registry
 from tabular.columns import Column
-from workers.devices import devices_of
+from workers.devices import devices_of, has_accelerator
 from workers.protocol import (
     CheckpointRef,
     DatasetRef,
@@ -135,7 +135,7 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
 
 def memory_limit_bytes(settings: WorkerSettings) -> int | None:
     """Return the memory limit of a trainer; None on CUDA, which maps far more than it uses."""
-    return _host_memory_bytes(settings) if settings.device == "cpu" else None
+    return None if has_accelerator(settings) else _host_memory_bytes(settings)
 
 
 def _host_memory_bytes(settings: WorkerSettings) -> int:

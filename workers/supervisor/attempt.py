@@ -283,10 +283,7 @@ class Attempt:
     def _finish(self, message: Trained | Produced) -> None:
         job_id, attempt, metrics = self._job.id, self._job.attempt, message.metrics
         if self._job.role is JobRole.CHILD:
-            if isinstance(message, Trained):
-                product = message.version
-            else:
-                product = as_product(message.result)
+            product = message.version if isinstance(message, Trained) else as_product(message)
             self._work.finish(job_id, attempt, metrics=metrics, product=product)
             self._made = product["checkpoint_key"]
         elif isinstance(message, Trained):
@@ -328,12 +325,14 @@ class Attempt:
             time.sleep(_READ_S)
 
 
-def as_product(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a file as what a child gives to its parent."""
+def as_product(message: Produced) -> dict[str, Any]:
+    """Return a file, with the counts of its rows, as what a child gives to its parent."""
+    result = message.result
     return {
         "checkpoint_key": result["key"],
         "checkpoint_sha256": result["sha256"],
         "checkpoint_bytes": result["bytes"],
         "rows": result["rows"],
         "result": result,
+        "counts": message.counts,
     }

@@ -261,6 +261,19 @@ def test_a_job_that_is_resumed_while_its_parts_are_forgotten_has_all_rows(
     assert len(client.get(f"/v1/jobs/{job['id']}/result").text.splitlines()) == 1 + 400
 
 
+@pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
+def test_rows_that_a_job_scores_in_parts_are_watched(client, supervisor, database, blobs):
+    registered(
+        database, blobs, held_out={"rows": 40, "quantiles": np.linspace(-60, 0, 1001).tolist()}
+    )
+    dataset_id = uploaded(client, TABLE, NAMES)
+    job = start(client, "scoring", model="people:3", dataset_id=dataset_id).json()
+    assert job["role"] == "parent"
+    while client.get(f"/v1/jobs/{job['id']}").json()["state"] in ("queued", "running"):
+        supervisor.run_next()
+    assert client.get("/v1/models/people:3/monitoring").json()["rows"] == 400
+
+
 LINES = ["id,cut,price,sold,on,doors,comment"]
 PRICES = np.random.default_rng(3)
 for number in range(400):

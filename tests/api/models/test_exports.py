@@ -1,6 +1,7 @@
 """Versions that go from one service to another lose nothing that matters there."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -180,6 +181,13 @@ def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
 
 
 @pytest.mark.slow
+def test_an_onnx_export_without_the_package_names_the_extra(client, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
+    refused = client.get("/v1/models/people/versions/1/onnx")
+    assert_refused(refused, 501, "onnx-not-installed")
+    assert "pip install 'densityd[onnx]'" in refused.json()["detail"]
+
+
 def test_an_onnx_export_has_a_limit_of_memory(settings):
     small = settings.model_copy(update={"import_memory_bytes": 256 << 20})
     app = create_app(small)

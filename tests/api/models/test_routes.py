@@ -223,9 +223,10 @@ def test_a_version_is_better_beyond_two_standard_errors_of_the_difference(client
 
 def test_what_cannot_be_compared_is_told(client):
     rows = np.random.default_rng(0).normal(size=(20, 3))
-    few, far, other = (
+    lacking = np.where(np.arange(20)[:, None] < 18, rows * [np.nan, 1, 1], rows)
+    few, gaps, other = (
         uploaded(client, *table)
-        for table in ((rows[:9], COLUMNS), (rows * 1e300, COLUMNS), (rows, ["x", *COLUMNS[:2]]))
+        for table in ((rows[:9], COLUMNS), (lacking, COLUMNS), (rows, ["x", *COLUMNS[:2]]))
     )
     discrete = [Column(name=COLUMNS[0], type="category", levels=("a",)).to_dict()]
     known: dict[str, dict[str, Any]] = {
@@ -242,7 +243,7 @@ def test_what_cannot_be_compared_is_told(client):
         ("lost", "people", None, "Dataset ds_lost of lost:1 is deleted; name another"),
         ("typed", "people", few, "Column 'height' has levels or single values"),
         ("people", "people:1", few, f"Too few rows of dataset {few} were held out"),
-        ("people", "people:1", far, "Too few rows have a density by both"),
+        ("people", "people:1", gaps, "Too few rows have a density by both"),
         ("people", "people:1", other, f"Dataset {other} does not have the columns of people:2."),
     ):
         query = {"with": two} | ({} if dataset_id is None else {"dataset_id": dataset_id})

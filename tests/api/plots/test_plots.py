@@ -241,6 +241,23 @@ def test_a_picture_is_drawn_once(shared_client, monkeypatch):
     assert_refused(picture(shared_client, "pairs"), 503, "overloaded")
 
 
+def test_panels_pairs_and_points_are_bounded(shared_client):
+    columns = [f"c{number}" for number in range(20)]
+    table = np.random.default_rng(0).normal(size=(2500, 20))
+    dataset_id = uploaded(shared_client, table, columns)
+    spec = MadeSpec(hidden=[8])
+    version = registered(
+        *stores(shared_client), name="wide", columns=columns, spec=spec, dataset_id=dataset_id
+    )
+    flow = compile_flow(build(spec, 20, seed=0).eval())
+    source = source_of(shared_client, version)
+    for kind, most in ((PlotKind.MARGINALS, 16), (PlotKind.PAIRS, 5), (PlotKind.NOISE, 16)):
+        numbers = asyncio.run(source.numbers(kind, flow))
+        assert numbers["names"].tolist() == columns[:most]
+        shapes = {numbers[name].shape for name in ("samples", "data", "noise") if name in numbers}
+        assert shapes == {(2000, most)}
+
+
 @pytest.mark.usefixtures("people")
 def test_what_cannot_be_shown_is_told(shared_client):
     for kind in ("learning-curve", "noise", "density", "images"):

@@ -209,6 +209,31 @@ def test_probabilities_of_a_category_are_those_that_validation_rows_make_likely(
     assert (flat.argmax(axis=1) == fitted.argmax(axis=1)).mean() > 0.95
 
 
+@pytest.mark.parametrize("fill", ["mean", "median"])
+def test_levels_that_are_numbers_have_means_and_quantiles_among_them(fill):
+    """Those of the probabilities that `expect` gives, summed up from the least number."""
+    numbers, draw = [0.5, 1.0, 2.0, 7.0], np.random.default_rng(0)
+    kind = draw.integers(0, 2, 400)
+    level = np.array(numbers)[np.minimum(draw.poisson(0.3 + 1.5 * kind), 3)]
+    rows = torch.from_numpy(np.column_stack([level, kind]).astype(float))
+    columns = [MixedColumn(levels=4, values=numbers), MixedColumn(levels=2)]
+    flow = build(replace(SPEC, columns=columns, rows=400), 2, seed=1)
+    fit_encoding(flow, rows)
+    flow.companion = fit_companion(flow.eval(), rows[:300], rows[300:], seed=0)
+    asks = Questions(compile_flow(flow))
+    asked = np.array([[np.nan, 0.0], [np.nan, 1.0]])
+    answer, found = expect(asks, asked, 0), impute(asks, asked, fill=fill, level=0.8)
+    assert answer.mean == pytest.approx(answer.levels @ numbers)
+    low, high, middle = asks.companion.calibrated(0, [0.1, 0.9, 0.5])
+    for row, probabilities in enumerate(answer.levels):
+        upto = list(zip(itertools.accumulate(probabilities), numbers, strict=True))
+        ends = [next(n for total, n in upto if total >= share - 1e-9) for share in (low, high)]
+        assert [found.low[row, 0], found.high[row, 0]] == ends
+        median = next(number for total, number in upto if total >= middle - 1e-9)
+        target = median if fill == "median" else answer.mean[row]
+        assert found.rows[row, 0] == min(numbers, key=lambda number: abs(number - target))
+
+
 def test_intervals_hold_their_share_of_rows_like_those_of_validation():
     """Numbers twice as far apart as those of training make the intervals wider, others not half as wide."""
     rows, flow = example_rows(2000), trained()

@@ -1,6 +1,8 @@
 """Log densities of ONNX models: those of the flows, in ONNX Runtime."""
 
 import io
+import sys
+from importlib import import_module
 
 import numpy as np
 import onnx
@@ -242,3 +244,11 @@ def test_a_graph_of_many_operations_is_refused_before_it_is_written(monkeypatch)
     flow = build(MadeSpec(hidden=[4], masks=100), 2, seed=0).eval()
     with pytest.raises(OnnxError, match="more than 500 operations"):
         onnx_model(flow, {})
+
+
+def test_without_the_package_the_import_names_the_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("flows.onnx")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'densityd\[onnx\]'"):
+        import_module("flows.onnx.export")

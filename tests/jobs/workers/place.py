@@ -188,7 +188,7 @@ class Place:
         last: Any = run(self.assigned(job))[-1]
         made: dict[str, Any] = last.version if isinstance(last, Trained) else last.result
         if job.role is JobRole.CHILD and not isinstance(last, Trained):
-            made = as_product(made)
+            made = as_product(last)
         kept: Any = {"product" if job.role is JobRole.CHILD else "result": made}
         self.work.finish(job.id, job.attempt, metrics=last.metrics, **kept)
         return made

@@ -26,7 +26,7 @@ from workers.devices import count_gpus, devices_of, has_accelerator
 from workers.leftovers import sweep
 from workers.service import WorkerService
 from workers.settings import WorkerSettings
-from workers.supervisor.assignment import group_limits, machine_bytes
+from workers.supervisor.assignment import group_limits, machine_bytes, memory_limit_bytes
 from workers.supervisor.fitness import Fitness
 from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.trainers import Trainers
@@ -273,7 +273,14 @@ def test_gpus_are_counted_by_their_files_or_as_the_environment_says(tmp_path, mo
         (tmp_path / name).touch()
     assert count_gpus(tmp_path) == 3
     assert count_gpus(tmp_path / "none") == 0
-    for visible, count in (("", 0), ("-1", 0), ("0", 1), ("0,2", 2), ("GPU-1, GPU-2 ", 2)):
+    for visible, count in (
+        ("", 0),
+        ("-1", 0),
+        ("0", 1),
+        ("0,2", 2),
+        ("GPU-1, GPU-2 ", 2),
+        ("0,-1,1", 1),
+    ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert count_gpus(tmp_path) == count, visible
 
@@ -291,6 +298,16 @@ def test_each_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices_of(every) == ["cuda:0"]  # whose self-test says that it is missing
     assert not has_accelerator(WorkerSettings(device="auto"))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "limit"),
+    [("cpu", "0", 2**32), ("auto", "", 2**32), ("auto", "0", None), ("cuda:0", "0", None)],
+)
+def test_memory_is_limited_where_jobs_compute_without_a_gpu(monkeypatch, device, gpus, limit):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    settings = WorkerSettings(device=device, trainer_memory_bytes=2**32)
+    assert memory_limit_bytes(settings) == limit
 
 
 def make(path: Path, text: str) -> None:

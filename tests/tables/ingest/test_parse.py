@@ -288,7 +288,7 @@ def test_dropping_constant_columns_of_a_long_table_moves_every_row(accept, tmp_p
     table = normal(300_000, 4)
     table[:, [0, 2]] = 7.0
     summary = accept(table, constant="drop")
-    assert [c.name for c in summary.columns] == ["x2", "x4"]
+    assert [c.name for c in summary.columns if c.column.type != "ignored"] == ["x2", "x4"]
     assert np.array_equal(np.load(tmp_path / "table.npy"), table[:, [1, 3]])
     assert summary.bytes == 128 + 300_000 * 16
 
