@@ -57,14 +57,14 @@ class ObservedColumns:
         self._steps_s = {
             place: 0 for place, column in enumerate(columns) if column.type == "datetime"
         }
-        self._level_numbers = {
-            place: np.array(column.level_numbers)
-            for place, column in enumerate(columns)
-            if column.is_discrete
-        }
+        discrete = {place: column for place, column in enumerate(columns) if column.is_discrete}
         self._level_counts = {
-            place: np.zeros(numbers.size, np.int64)
-            for place, numbers in self._level_numbers.items()
+            place: np.zeros(column.level_count, np.int64) for place, column in discrete.items()
+        }
+        self._level_values = {
+            place: np.array(column.level_numbers)
+            for place, column in discrete.items()
+            if column.holds_values
         }
         self.mean = self.std = np.empty(0)
         self.missing = np.empty(0, np.int64)
@@ -80,10 +80,14 @@ class ObservedColumns:
                 self._decimals[place] = self._count_decimals(values[place], place, known)
         for place, step_s in self._steps_s.items():
             self._steps_s[place] = common_step(values[place], step_s)
-        for place, levels in self._level_numbers.items():
-            indices = np.minimum(np.searchsorted(levels, values[place]), levels.size - 1)
-            known = levels[indices] == values[place]
-            self._level_counts[place] += np.bincount(indices[known], minlength=levels.size)
+        for place, counts in self._level_counts.items():
+            if place in self._level_values:
+                levels = self._level_values[place]
+                known = values[place][np.isin(values[place], levels)]
+                indices = np.searchsorted(levels, known)
+            else:
+                indices = values[place][values[place] >= 0].astype(np.int64)
+            counts[:] += np.bincount(indices, minlength=counts.size)
 
     def finish(self) -> None:
         """Compute what is asked of all columns once, when all rows have come."""
