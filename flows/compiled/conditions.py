@@ -10,8 +10,6 @@ import numpy as np
 from flows.compiled.compiled_flow import Doubles
 
 Fill = Literal["mean", "median", "draw"]
-
-
 GIVEN_ROWS = 128
 """Rows that `sample_given` yields at a time."""
 

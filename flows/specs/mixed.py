@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 
 # Number of slots up to which a flow reads d one-hot; more are projected to as many features.
 MAX_ONE_HOT = 128
-
-
 # Number of knots of the map of quantiles.
 KNOTS = 48
-
-
-DECADES = 16
-
-
-STEPS = 8
+# Decades of values whose roundings are measured, and steps of each.
+DECADES, STEPS = 16, 8
 
 
 @dataclass(frozen=True)

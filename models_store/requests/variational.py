@@ -31,7 +31,7 @@ from models_store.requests.training import (
 )
 
 if TYPE_CHECKING:
-    from flows import Target as TargetDensity
+    import flows
 
 MAX_FORMULA_LENGTH, MAX_FORMULA_DIM, MAX_WINDOW_DIM = 10_000, 100, 2
 MAX_LATENTS = 100
@@ -246,7 +246,7 @@ Target = Annotated[
 _TARGETS: TypeAdapter[Target] = TypeAdapter(Target)
 
 
-def closed_form(target: object) -> "TargetDensity | None":
+def closed_form(target: object) -> "flows.Target | None":
     """Return the density of a named potential or of a formula.
 
     Args:
