@@ -73,6 +73,18 @@ def test_log_prob_gives_the_densities_of_the_flow(client, rows):
     np.testing.assert_allclose(body["log_prob"], expected(ROWS), atol=1e-4)
 
 
+@pytest.mark.parametrize("what", ["log_prob", "inverse", "sample"])
+def test_a_query_that_spells_a_default_changes_no_byte(client, what):
+    body = {"n": 3, "seed": 1} if what == "sample" else {"rows": ROWS}
+    plain, spelled = (ask(client, f"{what}{query}", body) for query in ("", "?space=data"))
+    assert plain.status_code == 200
+    assert plain.content == spelled.content
+    varying = {"x-request-id"}
+    assert {n: v for n, v in plain.headers.items() if n not in varying} == {
+        n: v for n, v in spelled.headers.items() if n not in varying
+    }
+
+
 def test_the_density_in_model_space_lacks_the_units_of_the_data(client):
     standard = ((torch.tensor(ROWS) - MEAN) / STD).tolist()
     response = ask(client, "log_prob?space=model", {"rows": standard})
