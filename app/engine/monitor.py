@@ -22,6 +22,7 @@ from models_store.drift import (
     Drift,
     count_ranks,
     count_reasons,
+    count_sorted,
     drift_of,
     reference_count,
 )
@@ -216,8 +217,8 @@ class Monitor:
         """Return the counts of some requests to one version."""
         version = seen[0].version
         held_out, bins = HeldOutRows.of(version), self.bins(version)
-        # In order they are found among the held-out ones three times as fast.
-        counts = count_ranks(held_out.rank(np.sort(np.concatenate([one.log_prob for one in seen]))))
+        ordered = np.sort(np.concatenate([one.log_prob for one in seen]))
+        counts = count_sorted(ordered, held_out.rank)
         if bins is not None:
             counts["columns"] = bins.count(np.concatenate([one.rows for one in seen]))
         explained = [one for one in seen if one.differences is not None]

@@ -10,9 +10,16 @@ from starlette.testclient import TestClient
 
 from app.engine.monitor import Monitor
 from app.main import create_app
-from flows import compile_flow, quantiles_of
+from flows import compile_flow, quantiles_of, rank_among
 from models_store.database.schema import MonitoredRow
-from models_store.drift import ALARM, ColumnBins, count_ranks, distance, drift_of
+from models_store.drift import (
+    ALARM,
+    ColumnBins,
+    count_ranks,
+    count_sorted,
+    distance,
+    drift_of,
+)
 from models_store.errors import DatabaseBusyError
 from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
@@ -165,6 +172,32 @@ def test_values_that_are_counted_are_spread_over_a_large_request(shared_client):
     score(shared_client, np.repeat(ends, 1024, axis=0))
     (height,) = (one for one in watched(shared_client)["columns"] if one["column"] == "height")
     assert (height["counts"][0], height["counts"][-2]) == (512, 512)
+
+
+@pytest.mark.parametrize("held_out", [3, 500, 5_000])
+@pytest.mark.parametrize("rows", [0, 1, 7, 3_000])
+def test_the_tenths_of_ordered_rows_are_those_of_their_ranks(held_out, rows):
+    random = np.random.default_rng(rows)
+    known = quantiles_of(random.normal(size=held_out).round(1))
+    log_prob = np.sort(random.normal(size=rows).round(1))
+    log_prob[: rows // 5], log_prob[rows - rows // 7 :] = -np.inf, np.nan
+
+    def rank(some: np.ndarray) -> np.ndarray:
+        return rank_among(some, known, rows=held_out)
+
+    assert count_sorted(log_prob, rank) == count_ranks(rank(log_prob))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_every_value_of_a_column_is_in_one_part(kind):
+    rows = RNG.normal(size=(500, 2)).round(1).astype(kind)
+    rows[::7, 0], rows[:, 1] = np.nan, 3.0
+    bins = ColumnBins.of(["a", "b"], rows.astype(np.float64))
+    for column, edges, counts in zip(rows.T, bins.edges, bins.count(rows).values(), strict=True):
+        values = column[~np.isnan(column)]
+        above = [np.count_nonzero(values >= edge) for edge in edges]
+        parts = -np.diff([len(values), *above, 0])
+        assert counts == [*parts, np.count_nonzero(np.isnan(column))]
 
 
 def test_rows_of_one_kind_raise_an_alarm_on_at_most_one_day_in_a_hundred():
