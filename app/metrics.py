@@ -105,7 +105,11 @@ class RankMetrics:
 
 
 class Metrics:
-    """Metrics of `/metrics`; each application has its own registry."""
+    """Metrics of `/metrics`; each application has its own registry.
+
+    Attributes:
+        open_requests: Number of requests in progress.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -149,7 +153,9 @@ class Metrics:
         self._models: set[tuple[str, str]] = set()
         self._of_models: dict[tuple[str, str], Histogram] = {}
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.in_flight = Gauge(
+        self.open_requests = 0
+        self._shared = SHARED_METRICS in os.environ
+        self._in_flight = Gauge(
             "densityd_http_requests_in_flight",
             "Requests in progress.",
             multiprocess_mode="livesum",
@@ -173,6 +179,8 @@ class Metrics:
                 self._requests.labels(method, route, str(status)),
                 self._seconds.labels(method, route),
             )
+        if self._shared:  # another process may render
+            self._in_flight.set(self.open_requests)
         counter, histogram = known
         counter.inc()
         histogram.observe(seconds)
@@ -213,6 +221,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the metrics in the text format of Prometheus, of all processes of the port."""
+        self._in_flight.set(self.open_requests)
         folder = os.environ.get(SHARED_METRICS)
         if folder is None or not Path(folder).is_dir():
             return generate_latest(self.registry)

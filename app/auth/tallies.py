@@ -4,7 +4,6 @@ import asyncio
 import logging
 
 from app.auth.callers import Callers
-from app.limits import owner_here
 from models_store.computed import Usage
 from models_store.errors import StoreError
 from models_store.keys import Keys
@@ -29,9 +28,8 @@ class Tallies:
         self._callers = callers
         self._rows: dict[str, int] = {}
 
-    def add_rows(self, rows: int) -> None:
-        """Count rows that were computed for the project of this context."""
-        project = owner_here()
+    def add_rows(self, project: str, rows: int) -> None:
+        """Count rows that were computed for a project."""
         self._rows[project] = self._rows.get(project, 0) + rows
 
     async def run(self) -> None:

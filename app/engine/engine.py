@@ -205,7 +205,7 @@ class Engine:
         metrics: Metrics that count requests and batches.
 
     Attributes:
-        count: Function that is called with the number of rows of each `apply` that ends.
+        count: Function that is called with the project and the number of rows of each `apply` that ends.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Engine:
         threads: int = 1,
         metrics: EngineMetrics | None = None,
     ) -> None:
-        self.count: Callable[[int], None] = lambda _rows: None
+        self.count: Callable[[str, int], None] = lambda _owner, _rows: None
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
         self._threads = threads
@@ -311,7 +311,7 @@ class Engine:
             await work.done
         else:
             await self._finished(work, max_wait_s)
-        self.count(len(rows))
+        self.count(work.owner, len(rows))
 
     async def run(
         self,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from app.engine.held_out_rows import HeldOutRows
@@ -62,7 +63,7 @@ class RowFunction:
     whole: bool = False
     differences: int | None = None
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Numbers that a row becomes."""
         return len(self.columns)

@@ -92,7 +92,7 @@ class Drawing:
                         max_wait_s=score.max_wait_s,
                     )
                 rows = drawn.pop()
-                score.state.tallies.add_rows(len(rows))
+                score.state.tallies.add_rows(score.exchange.project, len(rows))
                 yield rows
 
     def _rows(self, flow: CompiledFlow, step: int) -> Iterator[Floats]:

@@ -91,14 +91,14 @@ class Entrance:
         exchange = Exchange(scope, receive, send, last=self._shutdown.draining)
         REQUEST_ID.set(exchange.request_id)
         TRACEPARENT.set(exchange.traceparent)
-        self._metrics.in_flight.inc()
+        self._metrics.open_requests += 1
         try:
             if TRACES.on and scope["path"] not in _QUIET_ROUTES:
                 await self._serve_traced(exchange)
             else:
                 await self._serve(exchange)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.open_requests -= 1
             self._record(exchange, seconds=time.perf_counter() - began)
 
     async def _serve(self, exchange: Exchange) -> None:
