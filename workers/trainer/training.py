@@ -4,7 +4,7 @@ It writes durable files and nothing else, so it may be killed at any moment and 
 what comes out is the same bit for bit on the same kind of CPU and number of threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from flows import (
     FitOptions,
     FitState,
     Flow,
+    MixedColumn,
     MixedSpec,
     build,
     compile_flow,
@@ -26,26 +27,28 @@ from flows import (
     fit,
     fit_encoding,
     quantiles_of,
+    with_tree,
 )
 from flows.compiled.calibration import companion_of
 from flows.compiled.sampling import calibrate_samples
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.model_header import preprocessing_spec
+from models_store.requests.encoding import decide
 from models_store.requests.training import AcceptedTraining
-from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
 from workers.protocol import Send, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, finite, store
 from workers.trainer.data import SplitRows, load_parts, moments, sample
 from workers.trainer.devices import memory_of, training_device
-from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress, Teller
 from workers.trainer.summary import summarise_training
 from workers.trainer.unusual import unusual_rows
 
 # Chunks of a flow that a compiled one, which is faster, scores between two signs of life.
 _SCORED_CHUNKS = 8
+# The most rows that the maps of samples are fitted to, evenly spread over all.
+SAMPLE_ROWS = 1_000_000
 _RESTARTED = (
     "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
     " back to the best state so far and continues with a tenth of the learning rate."
@@ -79,15 +82,11 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     if parts.left_out and not task.checkpoints:
         kept = len(parts.train)
         teller.note(_SAMPLED.format(kept=kept, rows=kept + parts.left_out))
-    request = choose_training(request, parts.sample)
-    noise = denoise = None
-    if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
-        rows = sample(parts.train[:, : len(request.columns)], SAMPLE_ROWS)
-        noise = column_noise(rows)
-        denoise = noise.denoise(rows)
-        for text in noise.notes(request.columns) if not task.checkpoints else ():
-            teller.note(text)
-    flow = _build(request, parts, noise, denoise).to(device)
+    request = decide(request, parts.sample)
+    if isinstance(request.flow, MixedSpec):
+        tree = with_tree(request.flow, parts.sample)
+        request = request.model_copy(update={"flow": tree})
+    flow = _build(request, parts).to(device)
     checkpoints = Checkpoints(task, blobs, teller, unit="epoch")
     try:
         trained = checkpoints.resume(
@@ -177,9 +176,7 @@ def _fit(
     return report.snapshot()
 
 
-def _build(
-    request: AcceptedTraining, parts: SplitRows, noise: Noise | None, denoise: Denoise | None
-) -> Flow:
+def _build(request: AcceptedTraining, parts: SplitRows) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
     if isinstance(request.flow, MixedSpec):
         flow = build(request.flow, dim, context_dim=context_dim, seed=request.optimisation.seed)
@@ -191,9 +188,7 @@ def _build(
         request.flow,
         dim,
         preprocessing=preprocessing_spec(request.preprocessing),
-        steps=None if noise is None else noise.steps,
-        widths=None if noise is None else noise.widths,
-        denoise=denoise,
+        **_noise(request.encoding, rows),
         extent=torch.stack([rows.amin(dim=0), rows.amax(dim=0)]),
         context_dim=context_dim,
         standardise_context=moments(context, request.context_columns) if context_dim else None,
@@ -208,6 +203,23 @@ def _build(
         return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
 
     return build_with(standardise=moments(rows, request.columns, preprocessed))
+
+
+def _noise(encoding: Sequence[MixedColumn] | None, rows: Tensor) -> dict[str, Any]:
+    """Return the noise of the columns, and the maps that take it off samples."""
+    if encoding is None:
+        return {}
+    widths = torch.tensor([max(c.step, c.noise) for c in encoding], dtype=torch.float64)
+    places = [
+        n for n, column in enumerate(encoding) if column.noise > column.step or column.repeated
+    ]
+    repeated = [column.repeated for column in encoding]
+    some = sample(rows, SAMPLE_ROWS)
+    return {
+        "steps": torch.tensor([column.step for column in encoding], dtype=torch.float64),
+        "widths": widths,
+        "denoise": Denoise.fit(some, widths, places, repeated=repeated) if places else None,
+    }
 
 
 def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
