@@ -4,7 +4,7 @@ It writes durable files and nothing else, so it may be killed at any moment and 
 what comes out is the same bit for bit on the same kind of CPU and number of threads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from flows import (
-    Denoise,
     DivergedError,
     EpochReport,
     FitInterrupted,
@@ -39,7 +38,7 @@ from models_store.requests.training import AcceptedTraining
 from workers.errors import TrainingError
 from workers.protocol import Send, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, finite, store
-from workers.trainer.data import SplitRows, load_parts, moments, sample
+from workers.trainer.data import SplitRows, load_parts, moments
 from workers.trainer.devices import memory_of, training_device
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress, Teller
 from workers.trainer.summary import summarise_training
@@ -47,8 +46,6 @@ from workers.trainer.unusual import unusual_rows
 
 # Chunks of a flow that a compiled one, which is faster, scores between two signs of life.
 _SCORED_CHUNKS = 8
-# The most rows that the maps of samples are fitted to, evenly spread over all.
-SAMPLE_ROWS = 1_000_000
 _RESTARTED = (
     "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
     " back to the best state so far and continues with a tenth of the learning rate."
@@ -183,43 +180,29 @@ def _build(request: AcceptedTraining, parts: SplitRows) -> Flow:
         fit_encoding(flow, parts.train)
         return flow
     rows, context = parts.train.tensor_split([dim], dim=1)
+    chosen = preprocessing_spec(request.preprocessing)
+    as_stated = [MixedColumn(step=0.0 if chosen.levels is None else 1.0)] * dim
     build_with = partial(
         build,
         request.flow,
         dim,
-        preprocessing=preprocessing_spec(request.preprocessing),
-        **_noise(request.encoding, rows),
-        extent=torch.stack([rows.amin(dim=0), rows.amax(dim=0)]),
+        preprocessing=chosen,
+        columns=request.encoding or as_stated,
         context_dim=context_dim,
         standardise_context=moments(context, request.context_columns) if context_dim else None,
         seed=request.optimisation.seed,
     )
-    if not request.preprocessing.standardise:
-        return build_with()
-    outer = build_with().preprocessing
-    generator = torch.Generator().manual_seed(request.optimisation.seed)
+    flow = build_with()
+    if request.preprocessing.standardise:
+        outer, generator = flow.preprocessing, torch.Generator()
+        generator.manual_seed(request.optimisation.seed)
 
-    def preprocessed(chunk: Tensor) -> Tensor:
-        return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
+        def preprocessed(chunk: Tensor) -> Tensor:
+            return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
 
-    return build_with(standardise=moments(rows, request.columns, preprocessed))
-
-
-def _noise(encoding: Sequence[MixedColumn] | None, rows: Tensor) -> dict[str, Any]:
-    """Return the noise of the columns, and the maps that take it off samples."""
-    if encoding is None:
-        return {}
-    widths = torch.tensor([max(c.step, c.noise) for c in encoding], dtype=torch.float64)
-    places = [
-        n for n, column in enumerate(encoding) if column.noise > column.step or column.repeated
-    ]
-    repeated = [column.repeated for column in encoding]
-    some = sample(rows, SAMPLE_ROWS)
-    return {
-        "steps": torch.tensor([column.step for column in encoding], dtype=torch.float64),
-        "widths": widths,
-        "denoise": Denoise.fit(some, widths, places, repeated=repeated) if places else None,
-    }
+        flow = build_with(standardise=moments(rows, request.columns, preprocessed))
+    fit_encoding(flow, parts.train)
+    return flow
 
 
 def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
