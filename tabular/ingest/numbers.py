@@ -200,9 +200,11 @@ def tied_columns(
         cells = rows[place, :_PAIRED_ROWS]
         values, counts = np.unique(rows[place][np.isfinite(rows[place])], return_counts=True)
         few = _FEWEST_PAIRED < values.size <= MAX_ORDINAL and repeats(counts)
-        if few and not np.isin(values, left_out).all() and len(coded) < _MOST_PAIRED:
+        if few and not np.isin(values, left_out).all():
             coded[place] = np.where(np.isfinite(cells), np.searchsorted(values, cells), -1)
             listed[place] = values.tolist()
+        if len(coded) == _MOST_PAIRED:
+            break
     tied: dict[int, list[int]] = {}
     for one, other in combinations(coded, 2):
         if _come_together(coded[one], coded[other]):

@@ -266,6 +266,8 @@ class _Store:
             place: summaries[at].column.spikes
             for place, at in enumerate(self.kept)
             if at in summaries
+            and (repeated := summaries[at].repetition) is not None
+            and repeated.values
             and not summaries[at].column.levels
             and summaries[at].column.type in ("number", "integer")
         }
