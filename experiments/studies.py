@@ -42,7 +42,8 @@ from flows import (
 )
 from flows.bijections.autoregressive.masked import MaskedLinear
 from flows.specs.family import FamilySpec
-from workers.trainer.discrete import column_noise
+from models_store.requests.encoding import encoded_columns, profile
+from tabular.columns import Column
 
 Cell = dict[str, Any]
 Rows = NDArray[np.float32]
@@ -351,7 +352,10 @@ def _shuffled(table: NDArray[Any], seed: int) -> Data:
     generator = torch.Generator().manual_seed(seed)
     rows = rows[torch.randperm(len(rows), generator=generator)]
     noise = torch.rand(rows.shape, generator=generator, dtype=torch.float64) - 0.5
-    rows += column_noise(rows).widths * noise
+    columns = [Column(name=f"x{number}") for number in range(rows.shape[1])]
+    statistics = profile(columns, rows.numpy())
+    encoding = encoded_columns(columns, statistics, rows=len(rows), grids=True)
+    rows += torch.tensor([max(one.step, one.noise) for one in encoding]) * noise
     tenth = len(rows) // 10
     train = rows[: -2 * tenth]
     rows = (rows - train.mean(dim=0)) / train.std(dim=0)

@@ -1,5 +1,7 @@
 """Catalogue of the flow families: the only list of them."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,8 +12,9 @@ from flows.flow import Context, Flow
 from flows.latent import Decoder
 from flows.mixed.building import MixedContext
 from flows.mixed.encoding import TableEncoding
-from flows.preprocess import Denoise, Logit, Preprocessing, Rescale, Standardise
+from flows.preprocess import Logit, Preprocessing, Rescale, Standardise
 from flows.specs.catalogue import FlowSpec, check_dim, flow_cost
+from flows.specs.columns import MixedColumn
 from flows.specs.ensemble import EnsembleSpec
 from flows.specs.latent import LatentSpec
 from flows.specs.mixed import MixedSpec
@@ -29,10 +32,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     *,
     standardise: Moments | None = None,
     preprocessing: PreprocessingSpec | None = None,
-    steps: Float[Tensor, " dim"] | None = None,
-    widths: Float[Tensor, " dim"] | None = None,
-    denoise: Denoise | None = None,
-    extent: Float[Tensor, "2 dim"] | None = None,
+    columns: Sequence[MixedColumn] | None = None,
     context_dim: int = 0,
     standardise_context: Moments | None = None,
     seed: int,
@@ -45,10 +45,8 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
             One of family `latent` takes the context and its moments alone.
         standardise: Mean and standard deviation of each feature, after the other preprocessing;
             None leaves that layer out.
-        steps: Distance between neighbouring values of each discrete column, 0 for continuous ones.
-        widths: Widths of the noise on each column; None takes the steps.
-        denoise: Maps that take wide noise off samples; None leaves them out.
-        extent: Least and greatest value of samples of each feature; None leaves these out.
+        columns: Steps, noise and repeated values of the columns, whose samples then have none beyond
+            those of training rows; `flows.mixed.building.fit_encoding` fits them. None for rows as they are.
         standardise_context: Mean and standard deviation of each context column; None leaves it as
             it is.
         seed: Seed of initial weights and random orders; the global generators are not touched.
@@ -68,10 +66,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
                 dim,
                 standardise=standardise,
                 preprocessing=preprocessing,
-                steps=steps,
-                widths=widths,
-                denoise=denoise,
-                extent=extent,
+                columns=columns,
                 context_dim=context_dim,
                 standardise_context=standardise_context,
                 seed=seed,
@@ -88,10 +83,9 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     chosen = preprocessing or PreprocessingSpec()
     levels, margin = chosen.levels, chosen.logit
     outer = Preprocessing(
-        steps=torch.ones(dim) if levels is not None and steps is None else steps,
-        widths=widths,
-        denoise=denoise,
-        extent=extent,
+        columns=[MixedColumn(step=1.0)] * dim
+        if levels is not None and columns is None
+        else columns,
         rescale=None if levels is None else Rescale(dim, levels),
         logit=None if margin is None else Logit(dim, margin),
         standardise=None if standardise is None else Standardise(*standardise),

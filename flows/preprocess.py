@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Bijection, Given, Mapped, PerRow, Terms
 from flows.bijections.observed import Observed, refuse_mask
+from flows.specs.columns import MixedColumn
 from flows.specs.preprocessing import DENOISE_KNOTS
 
 # Values of a column, in training rows and in samples, that its map is fitted to at least.
@@ -19,11 +20,10 @@ _FEWEST_DRAWN = 50
 class Preprocessing(nn.Module):
     """Preprocessing from data to model: dequantise (in training only), rescale, logit, standardise.
 
-    All are elementwise maps. `steps` holds the distance between neighbouring values of each
-    column, 0 where values are continuous; `spread` adds uniform noise of that width, which gives
+    All are elementwise maps. `spread` adds uniform noise to the columns whose values repeat, which gives
     a discrete column a density that exists (dequantisation, Uria et al. 2013). Scored
-    rows are taken as they are: the centre of their noise. `widths` holds the widths of the noise
-    where they differ from the steps: a value that many rows share needs wider noise, and a column
+    rows are taken as they are: the centre of their noise. It is as wide as the step of a column, or wider:
+    a value that many rows share needs wider noise, and a column
     that repeats its values without a grid has no step. `denoise` takes such noise off samples again.
     `extent` holds the least and the greatest training value of each column, beyond which no sample lies.
 
@@ -38,25 +38,61 @@ class Preprocessing(nn.Module):
     widths: Tensor | None
     extent: Tensor | None
 
-    def __init__(  # noqa: PLR0913  one for each layer
+    def __init__(
         self,
         *,
-        steps: Float[Tensor, " dim"] | None = None,
-        widths: Float[Tensor, " dim"] | None = None,
-        denoise: "Denoise | None" = None,
-        extent: Float[Tensor, "2 dim"] | None = None,
+        columns: Sequence[MixedColumn] | None = None,
         rescale: "Rescale | None" = None,
         logit: "Logit | None" = None,
         standardise: "Standardise | None" = None,
     ) -> None:
+        """Initialise the layers.
+
+        Args:
+            columns: Steps, noise and repeated values of the columns; None where training rows are taken
+                as they are, and samples as they come.
+        """
         super().__init__()
-        self.register_buffer("extent", None if extent is None else extent.double().clone())
-        self.denoise = denoise
-        self.register_buffer("steps", None if steps is None else steps.double().clone())
-        self.register_buffer("widths", None if widths is None else widths.double().clone())
+        steps = widths = extent = None
+        if columns is not None:
+            steps = torch.tensor([column.step for column in columns], dtype=torch.float64)
+            noise = torch.tensor([column.noise for column in columns], dtype=torch.float64)
+            widths, extent = torch.maximum(steps, noise), endless(len(columns))
+        self.register_buffer("extent", extent)
+        self.denoise = Denoise.of(columns or [])
+        self.register_buffer("steps", steps)
+        self.register_buffer("widths", widths)
         self.rescale = rescale
         self.logit = logit
         self.standardise = standardise
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *further: object
+    ) -> None:
+        """Load the buffers; models of earlier releases lack what they had no noise or bounds for."""
+        if self.steps is not None and self.extent is not None:
+            steps = state_dict.setdefault(f"{prefix}steps", torch.zeros_like(self.steps))
+            state_dict.setdefault(f"{prefix}widths", steps)
+            state_dict.setdefault(f"{prefix}extent", self.extent)
+        super()._load_from_state_dict(state_dict, prefix, *further)
+
+    def fit(self, rows: Batch) -> None:
+        """Fit the extent of samples and the maps that take noise off them to training rows, without a context."""
+        if self.extent is not None:
+            self.extent.copy_(torch.stack([rows.amin(dim=0), rows.amax(dim=0)]))
+        self.fit_denoise(rows)
+
+    def fit_denoise(self, rows: Batch) -> None:
+        """Fit the maps that take noise off samples to training rows."""
+        widths = self._noise_widths()
+        if self.denoise is None or widths is None:
+            return
+        values = self._continuous(rows)
+        for row, place in enumerate(self.denoise.places.tolist()):
+            known = values[values[:, place].isfinite(), place]
+            if len(known) > 1:
+                pair = with_noise(known, widths[place])
+                self.denoise.set(row, *pair, stepped=bool(self.denoise.stepped[row] > 0))
 
     @property
     def spreads(self) -> bool:
@@ -65,7 +101,7 @@ class Preprocessing(nn.Module):
         return widths is not None and bool((widths > 0).any())
 
     def _noise_widths(self) -> Tensor | None:
-        return self.steps if self.widths is None else self.widths
+        return self.widths
 
     def layers(self) -> list[Bijection]:
         """Return the active layers, from the data to the model."""
@@ -189,24 +225,15 @@ class Denoise(nn.Module):
             self.register_buffer(name, quantiles)
 
     @classmethod
-    def fit(
-        cls,
-        rows: Batch,
-        widths: Float[Tensor, " dim"],
-        places: list[int],
-        *,
-        repeated: Sequence[int] = (),
-    ) -> "Denoise":
-        """Return the maps of some columns.
-
-        Args:
-            repeated: Number of values of each column if samples have no others, else 0; none by default.
-        """
-        maps = cls(len(places), max(DENOISE_KNOTS, *repeated, 0))
-        for row, place in enumerate(places):
-            maps.places[row] = place
-            stepped = bool(repeated) and repeated[place] > 0
-            maps.set(row, *with_noise(rows[:, place], widths[place]), stepped=stepped)
+    def of(cls, columns: Sequence[MixedColumn]) -> "Denoise | None":
+        """Return the maps of the columns with wide noise or repeated values, not fitted yet; None if there are none."""
+        places = [place for place, c in enumerate(columns) if c.noise > c.step or c.repeated]
+        if not places:
+            return None
+        maps = cls(len(places), max(DENOISE_KNOTS, *(column.repeated for column in columns)))
+        maps.places.copy_(torch.tensor(places))
+        stepped = [float(columns[place].repeated > 0) for place in places]
+        maps.stepped.copy_(torch.tensor(stepped)[:, None])
         return maps
 
     def set(
@@ -262,6 +289,12 @@ class Denoise(nn.Module):
         )
         x[:, self.places] = torch.where(self.stepped > 0, nearest, found).t().to(x)
         return x
+
+
+def endless(columns: int) -> Tensor:
+    """Return an extent of samples that bounds nothing."""
+    ends = torch.tensor([-math.inf, math.inf], dtype=torch.float64)
+    return ends[:, None].repeat(1, columns)
 
 
 def with_noise(

@@ -156,6 +156,35 @@ class ParseOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """How the numbers of a column repeat.
+
+    Attributes:
+        values: Number of distinct values that are no spikes, if further rows hardly have others; else 0.
+        shared: Number of cells of the most frequent value that is no spike; of large tables, an estimate
+            by a sample.
+        step: Distance that all values, or all but the spikes, are multiples of; 0 if there is none.
+        gap: Median distance of neighbouring values where each has many cells on average; else 0.
+        tied: Names of the columns whose values come in the same pairs with those of this one.
+        listed: Values of a column that is tied to another.
+    """
+
+    values: int = 0
+    shared: int = 0
+    step: float = 0.0
+    gap: float = 0.0
+    tied: Sequence[str] = ()
+    listed: Sequence[float] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "tied": list(self.tied),
+            "listed": list(self.listed),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class ColumnSummary:
     """One column of a table: its type, why it has that type, and statistics of its stored values.
 
@@ -173,6 +202,7 @@ class ColumnSummary:
         spike_counts: Number of cells of each spike.
         quantiles: Values by share of the cells that are at most these, of a sample of the values on a
             continuous scale.
+        repetition: How numbers repeat; None for columns of text and of dates that are levels.
     """
 
     column: Column
@@ -187,6 +217,7 @@ class ColumnSummary:
     level_counts: Sequence[int] = ()
     spike_counts: Sequence[int] = ()
     quantiles: Mapping[str, float] = field(default_factory=dict)
+    repetition: Repetition | None = None
 
     @property
     def name(self) -> str:
@@ -197,7 +228,10 @@ class ColumnSummary:
         """Return the column as JSON: its type, reason and statistics side by side."""
         beside = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "column"}
         counts = {name: list(beside[name]) for name in ("level_counts", "spike_counts")}
-        return self.column.to_dict() | beside | counts | {"quantiles": dict(self.quantiles)}
+        beside |= counts | {"quantiles": dict(self.quantiles)}
+        if self.repetition is not None:
+            beside["repetition"] = self.repetition.to_dict()
+        return self.column.to_dict() | beside
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "ColumnSummary":
@@ -205,6 +239,8 @@ class ColumnSummary:
         known = {f.name: entry[f.name] for f in fields(cls) if f.name in entry}
         for name in ("level_counts", "spike_counts"):
             known[name] = tuple(known.get(name, ()))
+        if known.get("repetition") is not None:
+            known["repetition"] = Repetition(**known["repetition"])
         return cls(column=Column.from_dict(entry), **known)
 
 

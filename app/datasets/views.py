@@ -57,6 +57,14 @@ _DATASET_EXAMPLE: JsonDict = {
             "level_counts": [],
             "spike_counts": [],
             "quantiles": {"0": 155.3, "0.5": 171.8, "1": 189.2},
+            "repetition": {
+                "values": 0,
+                "shared": 1,
+                "step": 0.1,
+                "gap": 0.0,
+                "tied": [],
+                "listed": [],
+            },
         }
     ],
     "warnings": [
@@ -84,6 +92,25 @@ _PREVIEW_EXAMPLE: JsonDict = {
 
 OptionValue = bool | int | str | list[str] | dict[str, str]
 """Value of an option of reading."""
+
+
+class RepetitionView(BaseModel):
+    """Repetition of the numbers of a column, from which the noise of a training follows."""
+
+    values: int = Field(
+        description="Number of distinct values that are no spikes, if further rows hardly have others; else 0."
+    )
+    shared: int = Field(description="Number of cells of the most frequent value that is no spike.")
+    step: float = Field(
+        description="Distance that all values, or all but the spikes, are multiples of; 0 if there is none."
+    )
+    gap: float = Field(
+        description="Median distance of neighbouring values where each has many cells; else 0."
+    )
+    tied: list[str] = Field(
+        description="Columns whose values come in the same pairs with those of this one."
+    )
+    listed: list[float] = Field(description="Values of a column that is tied to another.")
 
 
 class ColumnView(BaseModel):
@@ -173,6 +200,10 @@ class ColumnView(BaseModel):
         default={},
         description="Quantiles of the values, keyed by their level; of large tables, an"
         " estimate by a sample.",
+    )
+    repetition: RepetitionView | None = Field(
+        default=None,
+        description="Repetition of numbers; null for text, and in a dataset of an earlier release.",
     )
 
 

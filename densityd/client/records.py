@@ -61,41 +61,6 @@ class ColumnDrift(Record):
     expected: list[float]
 
 
-class Column(Record):
-    """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
-
-    name: str
-    type: str = "number"
-    levels: list[str | bool | float] = []
-    other: bool = False
-    merged: bool = False
-    missing: bool = False
-    spikes: list[float] = []
-    decimals: int | None = None
-    na_values: list[str] = []
-    decimal: str = "."
-    thousands: str = ""
-    unit: str = ""
-    datetime_format: str | None = None
-    first_year: int | None = None
-    date_only: bool = False
-    step_s: int = 0
-    transform: str = "none"
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-    dtype: str
-    mean: float | None
-    std: float | None
-    min: float | None
-    max: float | None
-    distinct: int | None
-    missing_count: int = 0
-    level_counts: list[int] = []
-    spike_counts: list[int] = []
-    quantiles: dict[str, float] = {}
-
-
 class ComputedRows(Record):
     """Rows scored, mapped or sampled for requests; those of jobs are not counted."""
 
@@ -372,6 +337,17 @@ class Remedy(Record):
     label: str
 
 
+class Repetition(Record):
+    """Repetition of the numbers of a column, from which the noise of a training follows."""
+
+    values: int
+    shared: int
+    step: float
+    gap: float
+    tied: list[str]
+    listed: list[float]
+
+
 class Review(Record):
     """Review of a row of a model."""
 
@@ -533,12 +509,40 @@ class Window(Record):
     upper: list[float]
 
 
-class ColumnPage(Record):
-    """Some columns of a dataset."""
+class Column(Record):
+    """Column of a dataset: its type as a version has it, the reason for it, and statistics of its cells."""
 
-    items: list[Column]
-    offset: int
-    total: int
+    name: str
+    type: str = "number"
+    levels: list[str | bool | float] = []
+    other: bool = False
+    merged: bool = False
+    missing: bool = False
+    spikes: list[float] = []
+    decimals: int | None = None
+    na_values: list[str] = []
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+    datetime_format: str | None = None
+    first_year: int | None = None
+    date_only: bool = False
+    step_s: int = 0
+    transform: str = "none"
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    dtype: str
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    distinct: int | None
+    missing_count: int = 0
+    level_counts: list[int] = []
+    spike_counts: list[int] = []
+    quantiles: dict[str, float] = {}
+    repetition: Repetition | None = None
 
 
 class Dataset(DatasetRecord):
@@ -704,3 +708,11 @@ class WebhookPage(Record):
     """All webhooks of the project, oldest first."""
 
     items: list[Webhook]
+
+
+class ColumnPage(Record):
+    """Some columns of a dataset."""
+
+    items: list[Column]
+    offset: int
+    total: int

@@ -68,26 +68,25 @@ class MixedContext(ContextTable):
 
 
 def fit_encoding(flow: Flow, rows: Tensor) -> None:
-    """Fit the maps of all continuous columns of a mixed flow to training rows, in place.
+    """Fit the encoding of the rows of a flow to training rows, in place.
 
-    The probabilities of its levels begin at their frequencies.
+    In a mixed flow these are the maps of all continuous columns, and the probabilities of its levels begin at
+    their frequencies.
 
     Args:
-        flow: Untrained flow of family `mixed`.
+        flow: Untrained flow.
         rows: Training rows in the data's units, features first, then the columns of a context.
-
-    Raises:
-        TypeError: The flow is of another family.
     """
     encoding = flow.preprocessing
     if not isinstance(encoding, TableEncoding):
-        raise TypeError("only a flow of family mixed has such an encoding")
+        encoding.fit(rows[:, : flow.dim])
+        return
     sample = sample_rows(rows).double().cpu()
     _fit(encoding, sample[:, : flow.dim])
     if isinstance(flow.transform, MixedDensity):
         _order_levels(flow.transform)
     encoding.set_roundings(sample[:, : flow.dim])
-    encoding.set_denoise(sample[:, : flow.dim])
+    encoding.fit_denoise(sample[:, : flow.dim])
     if isinstance(flow.transform, MixedDensity) and flow.transform.made is not None:
         levels = encoding.inverse(sample[:, : flow.dim])[0][:, : len(encoding.layout.variables)]
         flow.transform.made.set_frequencies(levels)

@@ -13,10 +13,9 @@ from flows.mixed.levels import Levels
 from flows.mixed.map_fitting import fit_column
 from flows.mixed.maps import ENDLESS, ColumnFit, FittedMaps
 from flows.mixed.roundings import measure_roundings, round_like
-from flows.preprocess import Denoise, Preprocessing, with_noise
+from flows.preprocess import Denoise, Preprocessing, endless
 from flows.specs.columns import HIDDEN, Layout, MixedColumn, TransformName
 from flows.specs.mixed import DECADES, KNOTS, STEPS
-from flows.specs.preprocessing import DENOISE_KNOTS
 
 # Largest value that is mapped; a larger one counts as this one.
 LARGEST = 1e37
@@ -92,7 +91,7 @@ class TableEncoding(Preprocessing):
         self._keep("grid", [0.0 if column.repeated else column.step for column in chosen])
         self._keep("noise", [max(column.step, column.noise) for column in chosen])
         self._repeated = [place for place, column in enumerate(chosen) if column.repeated]
-        self.denoise = _denoise_of(chosen)
+        self.denoise = Denoise.of(chosen)
         limits = [[-math.inf if c.low is None else c.low for c in chosen]]
         limits.append([math.inf if c.high is None else c.high for c in chosen])
         self._keep("ends", limits)
@@ -102,7 +101,7 @@ class TableEncoding(Preprocessing):
             self.register_buffer(name, torch.zeros(count, width, dtype=torch.float64))
         shares = torch.zeros(count, DECADES, STEPS, dtype=torch.float64)
         self.register_buffer("roundings", shares)
-        self.register_buffer("extent", _endless(count))
+        self.register_buffer("extent", endless(count))
         self.set_fits([_untrained(c.transform, c.low, c.high, c.step) for c in chosen])
 
     def _keep(self, name: str, values: object) -> None:
@@ -129,16 +128,8 @@ class TableEncoding(Preprocessing):
             if len(known) and place not in self.layout.circles:
                 self.extent[:, place] = torch.stack([known.min(), known.max()])
 
-    def set_denoise(self, rows: Batch) -> None:
-        """Set the maps that take noise off samples, from training rows."""
-        if self.denoise is None:
-            return
-        values = self._continuous(rows)
-        for row, place in enumerate(self.denoise.places.tolist()):
-            known = values[values[:, place].isfinite(), place]
-            if len(known) > 1:
-                pair = with_noise(known, self.noise[place])
-                self.denoise.set(row, *pair, stepped=place in self._repeated)
+    def _noise_widths(self) -> Tensor:
+        return self.noise
 
     def _continuous(self, rows: Batch) -> Batch:
         values = rows[:, self.layout.continuous]
@@ -156,10 +147,10 @@ class TableEncoding(Preprocessing):
         self, state_dict: dict[str, Any], prefix: str, *further: object
     ) -> None:
         """Load the buffers; a model from before maps had a reach, or samples were rounded, has none of these."""
-        endless = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
-        state_dict.setdefault(f"{prefix}reach", endless.repeat(len(self.reach), 1))
+        reach = torch.tensor([-ENDLESS, ENDLESS], dtype=torch.float64)
+        state_dict.setdefault(f"{prefix}reach", reach.repeat(len(self.reach), 1))
         state_dict.setdefault(f"{prefix}roundings", torch.zeros_like(self.roundings))
-        state_dict.setdefault(f"{prefix}extent", _endless(len(self.reach)))
+        state_dict.setdefault(f"{prefix}extent", endless(len(self.reach)))
         super()._load_from_state_dict(state_dict, prefix, *further)
 
     @property
@@ -321,22 +312,6 @@ class TableEncoding(Preprocessing):
             own = state[:, self._spiked] - 1.0
             values[:, self._spiked] = self.atoms.decode(torch.where(own < 0, torch.nan, own))
         return values
-
-
-def _endless(columns: int) -> Tensor:
-    """Return an extent of samples that bounds nothing."""
-    ends = torch.tensor([-math.inf, math.inf], dtype=torch.float64)
-    return ends[:, None].repeat(1, columns)
-
-
-def _denoise_of(columns: list[MixedColumn]) -> Denoise | None:
-    """Return the maps of the continuous columns with wide noise or repeated values, not fitted yet."""
-    places = [place for place, c in enumerate(columns) if c.noise > c.step or c.repeated]
-    if not places:
-        return None
-    denoise = Denoise(len(places), max(DENOISE_KNOTS, *(c.repeated for c in columns)))
-    denoise.places.copy_(torch.tensor(places))
-    return denoise
 
 
 def _atoms_of(column: MixedColumn) -> MixedColumn:

@@ -21,6 +21,7 @@ from flows import (
     Flow,
     FlowError,
     FlowSpec,
+    MixedColumn,
     build,
     count_parameters,
     spec_from_dict,
@@ -43,7 +44,7 @@ from models_store.files.model_header import (
 from models_store.requests.training import Preprocessing
 
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
-_DENOISE, _EXTENT = "preprocessing.denoise.plain", "preprocessing.extent"
+_EXTENT, _MAPS = "preprocessing.extent", "preprocessing.denoise.plain"
 _CONTEXT_MEAN = "context.standardise.mean"
 _COMPANION = "companion.log_weights"  # of models from before companions there is none
 _NO_SPACE = "os error 28"
@@ -163,20 +164,18 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     ):
         raise ValueError("the file has fewer weights than its flow")  # before they take memory
     chosen = Preprocessing.model_validate(header.preprocessing)
-    denoise = Denoise(*tensors[_DENOISE].shape) if _DENOISE in tensors else None
     flow = build(
         spec,
         dim,
         standardise=_no_moments(dim) if header.preprocessing["standardise"] else None,
         preprocessing=preprocessing_spec(chosen),
-        steps=torch.zeros(dim) if _STEPS in tensors else None,
-        widths=torch.zeros(dim) if _WIDTHS in tensors else None,
-        denoise=denoise,
-        extent=torch.zeros(2, dim) if _EXTENT in tensors else None,
+        columns=_columns_of(tensors, dim),
         context_dim=context_dim,
         standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
         seed=0,
     )
+    # Earlier releases had no maps of values that repeat off any grid and are many.
+    flow.preprocessing.denoise = Denoise(*tensors[_MAPS].shape) if _MAPS in tensors else None
     if _COMPANION in tensors:
         flow.companion = Companion(layout_of(flow), len(tensors[_COMPANION]))
         # Answers of a companion from before they were calibrated stay as they are.
@@ -186,6 +185,15 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     if flow.preprocessing.denoise is not None:
         flow.preprocessing.denoise.check(dim)
     return flow.eval()
+
+
+def _columns_of(tensors: Mapping[str, Tensor], dim: int) -> list[MixedColumn] | None:
+    """Return the noise of the columns that a file holds, of this release or an earlier one; None if it holds none."""
+    if not {_STEPS, _EXTENT, _MAPS} & tensors.keys():
+        return None
+    steps = tensors.get(_STEPS, torch.zeros(dim))
+    pairs = zip(steps.tolist(), tensors.get(_WIDTHS, steps).tolist(), strict=True)
+    return [MixedColumn(step=step, noise=width) for step, width in pairs]
 
 
 def _no_moments(dim: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from flows.defaults import LARGE_TABLE, default_epochs, default_flow, default_le
 from flows.specs.gaussian_mixture import sample_bytes
 from models_store.errors import RequestError
 from models_store.records import Dataset
+from models_store.requests.encoding import encoded_columns, encodes_numbers, has_profile
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.mixed import (
     accept_preprocessing,
@@ -30,13 +31,13 @@ from models_store.requests.mixed import (
     check_held_out,
     is_mixed,
     is_numeric,
-    mixed_columns,
     needs_values,
 )
 from models_store.requests.training import (
     AcceptedSplit,
     AcceptedTraining,
     OptimisationRequest,
+    Preprocessing,
     Quality,
     SplitRequest,
     TrainingRequest,
@@ -125,11 +126,24 @@ def accept_training(
         columns=columns,
         context_columns=context,
         types=[one.to_dict() for one in types],
+        **_encoding(flow, preprocessing, types[: len(columns)], dataset),
         split=split,
         preprocessing=preprocessing,
         flow=flow,
         optimisation=optimisation,
     )
+
+
+def _encoding(
+    flow: FlowSpec, preprocessing: Preprocessing, types: Sequence[Column], dataset: Dataset
+) -> dict[str, Any]:
+    """Return the fields that say what is done with the cells of the columns to model."""
+    statistics = {column["name"]: column for column in dataset.columns}
+    is_decided = has_profile(types, statistics)
+    encoding = None
+    if is_decided and encodes_numbers(flow, preprocessing):
+        encoding = encoded_columns(types, statistics, rows=dataset.rows, grids=True)
+    return {"encoding": encoding, "is_decided": is_decided}
 
 
 def _accepted_flow(
@@ -141,8 +155,8 @@ def _accepted_flow(
         return request.chosen_flow or default_flow(train_rows, dim)
     statistics = {column["name"]: column for column in dataset.columns}
     grids = request.preprocessing.dequantise == "auto"
-    columns = mixed_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
-    context = mixed_columns(types[dim:], statistics, rows=dataset.rows, grids=False)
+    columns = encoded_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
+    context = encoded_columns(types[dim:], statistics, rows=dataset.rows, grids=False)
     count = sum(column.levels == 0 for column in columns)
     # Tables of numbers keep the family that their rankings were measured with.
     default = (

@@ -1,18 +1,16 @@
 """Types and preprocessing of the columns that a training models, and the mixed density that follows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flows import FlowSpec, MixedColumn
+from flows import FlowSpec
 from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.training import ColumnOptions, Levels, Preprocessing, TrainingRequest
 from tabular.columns import Column
 from tabular.source import MAX_NAME_LENGTH
 
-_ROWS_PER_DISTINCT_VALUE = 10
-_DAY_SECONDS = 86_400.0
 # Share of the rows on the bound of a column, from which on it is a spike in a table of numbers.
 _FLOOR_SHARE = 0.5
 # Share of the rows that have one value of a column, in at least half of the columns, from which on such
@@ -56,7 +54,8 @@ def accept_types(
     if is_numeric([*chosen, *conditions]):
         chosen = _as_numbers(chosen, statistics, rows=dataset.rows)
     else:
-        chosen = [_with_transform(column) for column in chosen]
+        stated = request.preprocessing.columns
+        chosen = [_with_transform(column) for column in _with_ties(chosen, statistics, stated)]
     # Spikes and other transforms of values that are given, not modelled, would change nothing.
     conditions = [replace(column, spikes=()) for column in conditions]
     circles = {name for name, one in request.preprocessing.columns.items() if _turns(one)}
@@ -84,6 +83,32 @@ def is_numeric(columns: Sequence[Column]) -> bool:
         column.type in ("number", "integer", "datetime") and not column.missing
         for column in columns
     )
+
+
+def _with_ties(
+    columns: Sequence[Column],
+    statistics: Mapping[str, Mapping[str, Any]],
+    stated: Container[str],
+) -> list[Column]:
+    """Return the columns, of which those are levels whose values come in the same pairs with those of another.
+
+    Args:
+        stated: Names of the columns that the caller has options for, which stay.
+    """
+    free = {column.name for column in columns if column.name not in stated}
+    found = []
+    for column in columns:
+        repetition = statistics[column.name].get("repetition") or {}
+        others = free.intersection(repetition.get("tied") or ())
+        if column.name in free and others and not column.is_discrete:
+            levels = tuple(
+                int(v) if v.is_integer() else v for v in map(float, repetition["listed"])
+            )
+            column = replace(  # noqa: PLW2901  as it is modelled
+                column, levels=levels, spikes=(), transform="none", low=None, high=None
+            )
+        found.append(column)
+    return found
 
 
 def _with_transform(column: Column) -> Column:
@@ -320,47 +345,6 @@ def is_mixed(columns: Sequence[Column]) -> bool:
         column.levels or column.missing or column.spikes or column.transform != "none"
         for column in columns
     )
-
-
-def mixed_columns(
-    columns: Sequence[Column],
-    statistics: Mapping[str, Mapping[str, Any]],
-    *,
-    rows: int,
-    grids: bool,
-) -> list[MixedColumn]:
-    """Return what a mixed density needs to know of the columns.
-
-    Args:
-        statistics: Statistics of each column of the dataset, by name.
-        grids: True for noise on columns whose values repeat.
-    """
-    return [
-        MixedColumn(
-            levels=column.level_count,
-            values=list(column.level_numbers) if column.holds_values else [],
-            missing=column.missing,
-            spikes=list(column.spikes),
-            transform=column.transform,
-            low=column.low,
-            high=column.high,
-            step=_step(column, statistics[column.name], rows) if grids else 0.0,
-        )
-        for column in columns
-    ]
-
-
-def _step(column: Column, statistics: Mapping[str, Any], rows: int) -> float:
-    """Return the distance of the values of a column that repeats them, or 0."""
-    distinct = statistics.get("distinct")
-    if column.is_discrete:
-        return 0.0
-    if column.type == "datetime":
-        return _DAY_SECONDS if column.date_only else float(column.step_s)
-    repeats = distinct is not None and distinct * _ROWS_PER_DISTINCT_VALUE <= rows
-    if column.decimals is None or not (repeats or column.decimals == 0):
-        return 0.0
-    return 10.0**-column.decimals
 
 
 def accept_preprocessing(

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from flows import FitOptions, FlowSpec, SpecError, StepSchedule, spec_from_dict
+from flows import FitOptions, FlowSpec, MixedColumn, SpecError, StepSchedule, spec_from_dict
 from flows.specs.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.job_states import Accelerator
@@ -389,8 +389,17 @@ class AcceptedTable(Accepted):
     types: Annotated[list[dict[str, Any]], SchemaOf(list[Column])] | None = Field(
         default=None,
         description="Types of the columns, then of the context columns; null if all are plain"
-        " numbers. Of the spikes and scales of a mixed table, a version has those that its training"
-        " rows suggest, too.",
+        " numbers.",
+    )
+    encoding: list[MixedColumn] | None = Field(
+        default=None,
+        description="Treatment of the cells of each column in a table of numbers: steps, noise, values that repeat."
+        " Null with preprocessing that has none, and for a mixed density, whose `columns` have it.",
+    )
+    is_decided: bool = Field(
+        default=False,
+        description="True if the treatment of the cells is all that is said here; false for a dataset or a"
+        " job of an earlier release, where training rows tell the rest.",
     )
     split: AcceptedSplit = Field(description="Split of the rows.")
     preprocessing: Preprocessing = Field(

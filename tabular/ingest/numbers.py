@@ -1,11 +1,14 @@
 """Numbers of columns: a sample, spikes, quantiles, and the scale on which they are modelled."""
 
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tabular.columns import TransformName
+from tabular.formats import Repetition
 from tabular.source import Columns
 
 MAX_SAMPLE_BYTES = 8 << 20
@@ -20,16 +23,24 @@ MAX_SPIKES = 256
 MAX_ORDINAL = 256
 """The most values of a column of few values at irregular distances that are levels."""
 
+ROWS_PER_VALUE = 10
+"""The fewest rows for each value, on average, of a column of few values."""
+
 _SPIKE_ROWS, _GRID_ROWS, _SPIKE_SHARE, _SPIKE_RATIO = 10, 20, 0.002, 5.0
 _SURE_SHARE, _SURE_RATIO = 0.05, 3.0
-_ORDINAL_ROWS = 10  # for each value, on average
 _ORDINAL_SHARE = 0.9  # of the rows whose values are shared far more than the cells around explain
 _MOST_CELLS = 1e5  # of a grid that rounding leaves recognisable
 _ON_GRID, _SAME = 0.02, 1e-7  # of a step, and of a value in steps
 _ROUNDING = 1e-9  # of the largest value, by which two that are the same may differ
-_FEWEST_ON_GRID = 4
+_FEWEST_ON_GRID, _CELLS_PER_VALUE = (
+    4,
+    4,
+)  # of a grid: fewest values, and cells for each value at most
 _NEW_SHARE = 0.05  # of the rows of which the value may be one that no row had
 _DECIMALS, _DECIMAL_SHARE = 4, 0.9  # of a column with a few values that are finer
+# Part of the pairs of unrelated values that two columns have at most whose values come together; rows and
+# columns that are looked at; values of a column of which pairs tell something.
+_TIED, _PAIRED_ROWS, _MOST_PAIRED, _FEWEST_PAIRED = 0.4, 4096, 32, 10
 _NEIGHBOURS = 5  # on each side
 _SCALED_VALUES = 400  # fewer tell no scale from another
 _KNOTS = 50
@@ -125,7 +136,7 @@ def is_ordinal(values: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
         counts: Number of rows of each.
     """
     rows = int(counts.sum())
-    if not 1 < values.size <= min(MAX_ORDINAL, rows // _ORDINAL_ROWS):
+    if not 1 < values.size <= min(MAX_ORDINAL, rows // ROWS_PER_VALUE):
         return False
     step = grid_step(values)
     if step and abs(np.log10(step) - round(np.log10(step))) > _SAME:
@@ -143,6 +154,74 @@ def repeats(counts: NDArray[np.int64]) -> bool:
     """
     once = int((counts == 1).sum())
     return once <= _NEW_SHARE * counts.sum() and once <= counts.size / 2
+
+
+def repetition(
+    values: NDArray[np.float64], counts: NDArray[np.int64], *, spikes: Sequence[float], rows: int
+) -> Repetition:
+    """Return how the values of a column repeat.
+
+    Args:
+        values: Distinct values in ascending order, of all rows or of a sample.
+        counts: Number of rows of each.
+        spikes: Values that are left out where it counts.
+        rows: Number of all rows that have a value.
+    """
+    if not values.size:
+        return Repetition()
+    kept = ~np.isin(values, spikes)
+    step = grid_step(values) or grid_step(values[kept])
+    cells = (values[-1] - values[0]) / step if step else 0.0
+    has_many = values.size > 1 and values.size * ROWS_PER_VALUE <= counts.sum()
+    shared = int(counts[kept].max(initial=0))
+    return Repetition(
+        values=int(kept.sum()) if repeats(counts) else 0,
+        shared=round(shared / int(counts.sum()) * rows),
+        step=step if cells < _CELLS_PER_VALUE * values.size else 0.0,
+        gap=float(np.median(np.diff(values))) if has_many else 0.0,
+    )
+
+
+def tied_columns(
+    rows: Columns, spikes: Mapping[int, Sequence[float]]
+) -> dict[int, tuple[list[int], list[float]]]:
+    """Return the columns whose values come in the same pairs with those of others: these, and their values.
+
+    So have the rates and the limits of the states of a country: no density of one near the other tells
+    which of them belong together, probabilities of levels do.
+
+    Args:
+        rows: Sample of the table, column by column.
+        spikes: Spikes of the continuous columns, by place.
+    """
+    coded: dict[int, NDArray[np.int64]] = {}
+    listed: dict[int, list[float]] = {}
+    for place, left_out in spikes.items():
+        cells = rows[place, :_PAIRED_ROWS]
+        values, counts = np.unique(rows[place][np.isfinite(rows[place])], return_counts=True)
+        few = _FEWEST_PAIRED < values.size <= MAX_ORDINAL and repeats(counts)
+        if few and not np.isin(values, left_out).all():
+            coded[place] = np.where(np.isfinite(cells), np.searchsorted(values, cells), -1)
+            listed[place] = values.tolist()
+        if len(coded) == _MOST_PAIRED:
+            break
+    tied: dict[int, list[int]] = {}
+    for one, other in combinations(coded, 2):
+        if _come_together(coded[one], coded[other]):
+            tied.setdefault(one, []).append(other)
+            tied.setdefault(other, []).append(one)
+    return {place: (others, listed[place]) for place, others in tied.items()}
+
+
+def _come_together(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+    """Return whether values form far fewer pairs than unrelated ones with their frequencies would."""
+    both = (one >= 0) & (other >= 0)
+    one, other = one[both], other[both]
+    if not one.size:
+        return False
+    shares = np.outer(np.bincount(one), np.bincount(other)) / one.size**2
+    expected = float((1 - (1 - shares) ** one.size).sum())
+    return np.unique(one * (MAX_ORDINAL + 1) + other).size < _TIED * expected
 
 
 def find_spikes(sample: NDArray[np.float64]) -> list[float]:

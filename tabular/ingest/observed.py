@@ -1,6 +1,6 @@
 """Columns of a table as one pass over its rows shows them, in bounded memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,8 @@ from tabular.ingest.numbers import (
     is_ordinal,
     lower_bound,
     quantiles,
+    repetition,
+    tied_columns,
 )
 from tabular.ingest.statistics import RunningStatistics
 from tabular.numbers import MAX_DECIMALS, round_to
@@ -196,6 +198,8 @@ class ObservedColumns:
         if column.type == "ignored" or not statistics.counts[place]:
             return beside
         known = self.sample[place]
+        distinct = values or np.unique(known, return_counts=True)
+        count = int(statistics.counts[place])
         return replace(
             beside,
             mean=float(self.mean[place]),
@@ -203,9 +207,16 @@ class ObservedColumns:
             min=float(statistics.low.value[place]),
             max=float(statistics.high.value[place]),
             distinct=self.distinct[place],
-            spike_counts=_spike_counts(column, values, known, rows=int(statistics.counts[place])),
+            spike_counts=_spike_counts(column, values, known, rows=count),
             quantiles={} if column.levels else quantiles(known),
+            repetition=repetition(*distinct, spikes=column.spikes, rows=count),
         )
+
+    def tied(
+        self, spikes: Mapping[int, Sequence[float]]
+    ) -> dict[int, tuple[list[int], list[float]]]:
+        """Return what `tied_columns` finds in the sample."""
+        return tied_columns(self._sample.rows(), spikes)
 
     def _count_decimals(self, values: NDArray[np.float64], place: int, known: int) -> int | None:
         """Return the decimals of the values, if more than are known."""

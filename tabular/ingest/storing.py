@@ -258,7 +258,27 @@ class _Store:
             else:
                 column, reason = self._typed(place, alone=alone)
             summaries[at] = self.observed.summary(place, column, reason)
-        return summaries
+        return summaries | self._tied(summaries)
+
+    def _tied(self, summaries: Mapping[int, ColumnSummary]) -> dict[int, ColumnSummary]:
+        """Return the columns whose values come in the same pairs with those of others, with the names of these."""
+        continuous = {
+            place: summaries[at].column.spikes
+            for place, at in enumerate(self.kept)
+            if at in summaries
+            and (repeated := summaries[at].repetition) is not None
+            and repeated.values
+            and not summaries[at].column.levels
+            and summaries[at].column.type in ("number", "integer")
+        }
+        found = {}
+        for place, (others, listed) in self.observed.tied(continuous).items():
+            summary = summaries[self.kept[place]]
+            names = [self.columns[self.kept[other]].name for other in others]
+            assert summary.repetition is not None  # noqa: S101  as the others that were looked at
+            pairs = replace(summary.repetition, tied=names, listed=listed)
+            found[self.kept[place]] = replace(summary, repetition=pairs)
+        return found
 
     def _refuse_integers(self) -> None:
         """Refuse columns that the caller takes for integers, and that are none, or none of 64 bits."""

@@ -17,11 +17,11 @@ from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
 from models_store.requests.search import Member
 from models_store.requests.training import AcceptedSplit
-from models_store.requests.training_rows import most_rows
 from models_store.splits import split_rows
 from tabular.cells import recode
 from tabular.columns import Column
 from tabular.errors import TableError
+from tabular.ingest.numbers import MAX_SAMPLE_BYTES, MAX_SAMPLE_ROWS
 from workers.errors import TrainingError
 from workers.protocol import DatasetRef, EnsembleTask, ModelRef, TrainingTask
 
@@ -108,6 +108,11 @@ def load_parts(
         validation=take(*held_out["validation"]),
         test=take(*held_out["test"]) if len(held_out["test"][1]) else None,
     )
+
+
+def most_rows(columns: int) -> int:
+    """Return the most training rows that are looked at."""
+    return max(256, min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // (8 * max(columns, 1))))
 
 
 def numbered_as(

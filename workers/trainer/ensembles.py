@@ -25,7 +25,6 @@ from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean, robust_standard_error
 from models_store.files.blobs import Blobs
 from models_store.requests.search import AcceptedEnsemble, Member
-from models_store.requests.training_rows import choose_types
 from workers.protocol import EnsembleTask, Interrupted, Send, Trained
 from workers.trainer.checkpoints import store
 from workers.trainer.data import SplitRows, load_flow, load_parts
@@ -91,7 +90,6 @@ def _assembled(
     members = [request.members[number] for number in choice.members]
     left_out = len(flows) - len(members)
     evaluation.rows -= left_out * rows_to_score(parts)
-    types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     evaluation.flows = len(members)
     teller.note(_account(members, gain=choice.gain))
@@ -125,7 +123,7 @@ def _assembled(
         spec=spec,
         columns=request.columns,
         context_columns=request.context_columns,
-        types=types,
+        types=request.types,
         preprocessing=request.preprocessing,
         seed=seed,
         metrics=metrics,

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from flows import (
-    Denoise,
     DivergedError,
     EpochReport,
     FitInterrupted,
     FitOptions,
     FitState,
     Flow,
+    MixedColumn,
     MixedSpec,
     build,
     compile_flow,
@@ -26,20 +26,20 @@ from flows import (
     fit,
     fit_encoding,
     quantiles_of,
+    with_tree,
 )
 from flows.compiled.calibration import companion_of
 from flows.compiled.sampling import calibrate_samples
 from flows.training.evaluate import default_chunk_rows
 from models_store.files.blobs import Blobs
 from models_store.files.model_header import preprocessing_spec
+from models_store.requests.encoding import decide
 from models_store.requests.training import AcceptedTraining
-from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
 from workers.protocol import Send, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, finite, store
-from workers.trainer.data import SplitRows, load_parts, moments, sample
+from workers.trainer.data import SplitRows, load_parts, moments
 from workers.trainer.devices import memory_of, training_device
-from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Evaluation, EvaluationEndedError, Progress, Teller
 from workers.trainer.summary import summarise_training
 from workers.trainer.unusual import unusual_rows
@@ -79,15 +79,11 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     if parts.left_out and not task.checkpoints:
         kept = len(parts.train)
         teller.note(_SAMPLED.format(kept=kept, rows=kept + parts.left_out))
-    request = choose_training(request, parts.sample)
-    noise = denoise = None
-    if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
-        rows = sample(parts.train[:, : len(request.columns)], SAMPLE_ROWS)
-        noise = column_noise(rows)
-        denoise = noise.denoise(rows)
-        for text in noise.notes(request.columns) if not task.checkpoints else ():
-            teller.note(text)
-    flow = _build(request, parts, noise, denoise).to(device)
+    request = decide(request, parts.sample)
+    if isinstance(request.flow, MixedSpec):
+        tree = with_tree(request.flow, parts.sample)
+        request = request.model_copy(update={"flow": tree})
+    flow = _build(request, parts).to(device)
     checkpoints = Checkpoints(task, blobs, teller, unit="epoch")
     try:
         trained = checkpoints.resume(
@@ -177,37 +173,36 @@ def _fit(
     return report.snapshot()
 
 
-def _build(
-    request: AcceptedTraining, parts: SplitRows, noise: Noise | None, denoise: Denoise | None
-) -> Flow:
+def _build(request: AcceptedTraining, parts: SplitRows) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
     if isinstance(request.flow, MixedSpec):
         flow = build(request.flow, dim, context_dim=context_dim, seed=request.optimisation.seed)
         fit_encoding(flow, parts.train)
         return flow
     rows, context = parts.train.tensor_split([dim], dim=1)
+    chosen = preprocessing_spec(request.preprocessing)
+    as_stated = [MixedColumn(step=0.0 if chosen.levels is None else 1.0)] * dim
     build_with = partial(
         build,
         request.flow,
         dim,
-        preprocessing=preprocessing_spec(request.preprocessing),
-        steps=None if noise is None else noise.steps,
-        widths=None if noise is None else noise.widths,
-        denoise=denoise,
-        extent=torch.stack([rows.amin(dim=0), rows.amax(dim=0)]),
+        preprocessing=chosen,
+        columns=request.encoding or as_stated,
         context_dim=context_dim,
         standardise_context=moments(context, request.context_columns) if context_dim else None,
         seed=request.optimisation.seed,
     )
-    if not request.preprocessing.standardise:
-        return build_with()
-    outer = build_with().preprocessing
-    generator = torch.Generator().manual_seed(request.optimisation.seed)
+    flow = build_with()
+    if request.preprocessing.standardise:
+        outer, generator = flow.preprocessing, torch.Generator()
+        generator.manual_seed(request.optimisation.seed)
 
-    def preprocessed(chunk: Tensor) -> Tensor:
-        return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
+        def preprocessed(chunk: Tensor) -> Tensor:
+            return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
 
-    return build_with(standardise=moments(rows, request.columns, preprocessed))
+        flow = build_with(standardise=moments(rows, request.columns, preprocessed))
+    fit_encoding(flow, parts.train)
+    return flow
 
 
 def _epoch_metrics(report: EpochReport) -> dict[str, Any]:

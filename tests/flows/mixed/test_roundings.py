@@ -191,7 +191,7 @@ def noisy(values: torch.Tensor, width: float) -> torch.Tensor:
 
 def test_values_with_noise_get_their_distribution_back() -> None:
     values = spiky()
-    found = Denoise.fit(values, torch.tensor([0.5]), [0]).clean(noisy(values, 0.5))
+    found = maps_of(values, MixedColumn(noise=0.5)).clean(noisy(values, 0.5))
     assert (found == 0.25).double().mean() == pytest.approx(0.6, abs=0.01)
     shares = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     assert torch.allclose(found.quantile(shares), values.quantile(shares), atol=0.05)
@@ -201,11 +201,18 @@ def test_values_with_noise_get_their_distribution_back() -> None:
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["lowest", "highest"])
 def test_a_shared_value_at_an_end_is_an_end(sign: float) -> None:
     values = sign * spiky(low=0.0)
-    denoise = Denoise.fit(values, torch.tensor([0.5]), [0])
+    denoise = maps_of(values, MixedColumn(noise=0.5))
     far = sign * torch.tensor([[-7.0], [9.0]], dtype=torch.float64)
     beyond, other = (sign * denoise.clean(far)[:, 0]).tolist()
     assert beyond == 0.0
     assert other == pytest.approx(9.0, abs=0.5)  # beyond the others samples are only shifted
+
+
+def maps_of(values: Tensor, *columns: MixedColumn) -> Denoise:
+    outer = Preprocessing(columns=columns)
+    outer.fit(values)
+    assert outer.denoise is not None
+    return outer.denoise
 
 
 @pytest.mark.parametrize("width", [0.0, 0.5])
@@ -213,9 +220,10 @@ def test_samples_of_a_column_that_repeats_its_values_are_these(width: float) -> 
     generator = torch.Generator().manual_seed(2)
     listed = torch.rand(200, dtype=torch.float64, generator=generator).square().sort().values
     values = listed[(torch.rand(20_000, generator=generator) ** 2 * 200).long()][:, None]
-    denoise = Denoise.fit(values, torch.tensor([width]), [0], repeated=[200])
+    outer = Preprocessing(columns=[MixedColumn(step=min(0.1, width), noise=width, repeated=200)])
+    outer.fit(values)
     given = noisy(values, width or 1e-7)
-    found = Preprocessing(steps=torch.tensor([0.1]), denoise=denoise).to_grid(given)
+    found = outer.to_grid(given)
     assert torch.isin(found, listed).all()
     shares = [torch.bincount(torch.searchsorted(listed, x[:, 0])) / 20_000 for x in (values, found)]
     assert (shares[0] - shares[1]).cumsum(0).abs().max() < 0.01
@@ -224,10 +232,13 @@ def test_samples_of_a_column_that_repeats_its_values_are_these(width: float) -> 
 
 
 def test_maps_follow_what_a_flow_draws_from_fifty_values_on() -> None:
-    values, maps = spiky(), Denoise.fit(spiky(), torch.tensor([0.5]), [0])
+    values, outer = spiky(), Preprocessing(columns=[MixedColumn(noise=0.5)])
+    outer.fit(values)
+    maps = outer.denoise
+    assert maps is not None
     before = maps.noisy.clone()
     for drawn, stays in ((49, True), (50, False)):
-        Preprocessing(denoise=maps).calibrate(values, noisy(values, 0.5)[:drawn])
+        outer.calibrate(values, noisy(values, 0.5)[:drawn])
         assert torch.equal(maps.noisy, before) is stays
 
 
@@ -235,14 +246,14 @@ def test_other_columns_stay_and_what_is_no_number_is_none() -> None:
     values = torch.cat([spiky(), spiky(), spiky()], dim=1)
     rows = noisy(values, 0.5)
     rows[3] = torch.nan
-    found = Denoise.fit(values, torch.tensor([0.0, 0.5, 0.0]), [1]).clean(rows)
+    found = maps_of(values, MixedColumn(), MixedColumn(noise=0.5), MixedColumn()).clean(rows)
     assert torch.equal(found[4:, [0, 2]], rows[4:, [0, 2]])
     assert found[3].isnan().all()
 
 
 @pytest.mark.parametrize("fault", ["places", "noisy"])
 def test_maps_of_a_file_that_are_none_are_refused(fault: str) -> None:
-    denoise = Denoise.fit(spiky(), torch.tensor([0.5]), [0])
+    denoise = maps_of(spiky(), MixedColumn(noise=0.5))
     denoise.check(1)
     getattr(denoise, fault)[0] = 7 if fault == "places" else -torch.arange(130.0)
     with pytest.raises(ValueError, match="samples"):
@@ -257,13 +268,12 @@ def test_samples_have_values_as_often_as_training_rows_whatever_the_flow_has_lea
     counts = torch.tensor([300, 100, 400, 150, 50])
     table = torch.stack([listed.repeat_interleave(counts), torch.linspace(0, 1, 1000).double()], 1)
     context = None if mixed else torch.linspace(-1, 1, 1000).double()[:, None]
+    columns = [MixedColumn(repeated=5), MixedColumn()]
     if context is None:
-        columns = [MixedColumn(repeated=5), MixedColumn()]
         flow = build(MixedSpec(columns=columns), 2, seed=0)
-        fit_encoding(flow, table)
     else:
-        maps = Denoise.fit(table, torch.zeros(2), [0], repeated=[5, 0])
-        flow = build(GaussianSpec(), 2, context_dim=1, denoise=maps, seed=0)
+        flow = build(GaussianSpec(), 2, context_dim=1, columns=columns, seed=0)
+    fit_encoding(flow, table)
     scores = flow.log_prob(table, context)
     calibrate_samples(flow, table if context is None else torch.cat([table, context], 1), seed=1)
     drawn = flow.sample(1000, generator=torch.Generator().manual_seed(2), context=context)

@@ -17,6 +17,7 @@ from flows import (
     Flow,
     MadeSpec,
     MafSpec,
+    MixedColumn,
     build,
     evaluate,
     fit,
@@ -162,8 +163,11 @@ def test_patience_counts_from_the_restart():
 
 @pytest.mark.parametrize("batch", [1, 7, 9, 11])
 def test_resuming_after_a_restart_gives_the_same_flow_to_the_bit(batch):
-    options, steps = with_options(**{**vars(ROBUST), "max_epochs": 3}), torch.tensor([0.5, 0, 0])
-    undisturbed, flow, resumed = (new_flow(steps=steps) for _ in range(3))
+    options, columns = (
+        with_options(**{**vars(ROBUST), "max_epochs": 3}),
+        [MixedColumn(step=0.5), *[MixedColumn()] * 2],
+    )
+    undisturbed, flow, resumed = (new_flow(columns=columns) for _ in range(3))
     expected = sabotaged(options, epoch=2, times=1, flow=undisturbed)
     sabotage, asked, reports = Sabotage(flow, epoch=2, batch=2, times=1), itertools.count(1), []
 
@@ -191,7 +195,7 @@ def test_noise_is_drawn_once_or_for_each_epoch(monkeypatch):
     seen: dict[str, list[Tensor]] = {"once": [], "epoch": []}
     take = CompiledSteps.take
     for noise, kept in seen.items():
-        flow = build(MadeSpec(hidden=[4]), 1, steps=torch.ones(1), seed=0)
+        flow = build(MadeSpec(hidden=[4]), 1, columns=[MixedColumn(step=1.0)], seed=0)
         options = with_options(noise=noise, batch_size=64, max_epochs=3, patience=None)
 
         def watched(steps, x, number, kept=kept):
@@ -216,7 +220,7 @@ def test_a_spike_with_noise_does_not_reach_an_unbounded_density():
     options = {"learning_rate": 0.05, "max_epochs": 25, "patience": None, "noise": "epoch"}
     for width in (0.0, 0.5):
         spec = MadeSpec(conditional="mixture", components=4, hidden=[2])
-        flow = build(spec, 1, widths=torch.tensor([width]), seed=0)
+        flow = build(spec, 1, columns=[MixedColumn(noise=width)], seed=0)
         trained(flow, rows[:500], rows[500:], **options)
         peaks[width] = float(flow.log_prob(torch.zeros(1, 1)).detach())
     assert peaks[0.0] > 2.0

@@ -1,9 +1,8 @@
-"""Trainings on tables with categories, gaps, spikes and bounds: what is accepted, and what training rows change."""
+"""Trainings on tables with categories, gaps, spikes and bounds: what is accepted."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flows import MafSpec, MixedSpec, NsfSpec
@@ -11,12 +10,13 @@ from models_store.errors import RequestError
 from models_store.records import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.training import AcceptedTraining
-from models_store.requests.training_rows import choose_training
 from tabular.columns import Column
+from tabular.formats import Repetition
 from tests.jobs.requests.test_accept_training import LIMITS, dataset, request
 
 NO_ROWS = HeldOut()
 NUMBERS: dict[str, Any] = {"dtype": "float64", "mean": 3.0, "std": 1.0, "min": 1.0, "max": 9.0}
+REPEATS = Repetition(gap=0.05)
 PRICE = Column(name="price", transform="log", low=0.0, decimals=2)
 CUT = Column(name="cut", type="category", levels=("Ideal", "Fair"))
 AGE = Column(name="age", type="integer", missing=True, decimals=0)
@@ -25,7 +25,10 @@ DAY = Column(name="day", type="datetime", date_only=True)
 
 
 def table(*columns: Column, rows: int = 1000) -> Dataset:
-    described = [NUMBERS | {"distinct": 40} | column.to_dict() for column in columns]
+    described = [
+        NUMBERS | {"distinct": 40, "repetition": asdict(REPEATS)} | column.to_dict()
+        for column in columns
+    ]
     return replace(dataset(rows=rows), columns=described)
 
 
@@ -242,99 +245,3 @@ def test_a_sentinel_beyond_the_bound_is_a_spike(values: dict[str, Any]) -> None:
     assert accepted(given).column_types[0].low == 0.0
     given.columns[0].update(quantiles={"0": -9.0, "0.05": -2.0, "0.5": 3.0})
     assert refused(given).slug == "preprocessing-unsuitable"
-
-
-RANDOM = np.random.default_rng(0)
-AMOUNT = Column(name="amount", spikes=(-999.0, 0.0), transform="log", low=0.0, decimals=2)
-
-
-def rows(amounts: Any, *, count: int = 2000) -> Any:
-    ages = RANDOM.integers(20, 80, count).astype(float)
-    return np.stack([np.resize(amounts, count), RANDOM.integers(0, 2, count), ages], axis=1)
-
-
-def chosen(amounts: Any, **fields: Any) -> tuple[Column, MixedSpec]:
-    job = choose_training(accepted(table(AMOUNT, CUT, AGE), **fields), rows(amounts))
-    assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
-    return job.column_types[0], mixed(job)
-
-
-def test_spikes_that_training_rows_lack_are_none() -> None:
-    amounts = np.where(RANDOM.random(2000) < 0.3, 0.0, RANDOM.lognormal(0, 1, 2000).round(2))
-    column, flow = chosen(amounts)
-    assert column.spikes == (0.0,)
-    assert flow.columns[0].spikes == [0.0]
-    assert (flow.columns[1].levels, flow.columns[1].values) == (2, [])
-    assert (column.transform, flow.columns[0].low) == ("log", 0.0)
-
-
-def test_an_amount_of_a_table_of_numbers_keeps_its_spike_and_scale() -> None:
-    given = table(AMOUNT, RARE)
-    given.columns[0].update(spike_counts=[0, 600], min=0.0)
-    amounts = np.where(RANDOM.random(2000) < 0.6, 0.0, RANDOM.lognormal(0, 1, 2000).round(2))
-    job = choose_training(accepted(given), rows(amounts)[:, :2])
-    column = job.column_types[0]
-    assert (column.spikes, column.transform, column.low) == ((0.0,), "log", 0.0)
-
-
-def test_the_scale_is_that_of_the_training_rows() -> None:
-    column, flow = chosen(RANDOM.normal(100, 1, 2000).round(2))
-    assert (column.transform, column.low) == ("quantiles", None)
-    assert (flow.columns[0].transform, flow.columns[0].low) == ("quantiles", None)
-
-
-def test_what_the_caller_states_stays() -> None:
-    options = {"columns": {"amount": {"spikes": [7.0], "low": -2000.0, "transform": "asinh"}}}
-    column, _ = chosen(RANDOM.normal(100, 1, 2000), preprocessing=options)
-    assert (column.spikes, column.transform, column.low) == ((7.0,), "asinh", -2000.0)
-
-
-def test_a_request_of_plain_numbers_stays() -> None:
-    job = accepted(table(Column(name="x"), Column(name="y")))
-    assert choose_training(job, RANDOM.normal(size=(1000, 2))) == job
-
-
-def test_a_shared_value_of_a_table_of_numbers_gets_noise() -> None:
-    given = table(Column(name="x"), RARE, Column(name="y"))
-    shared = np.where(RANDOM.random(2000) < 0.3, -0.7, RANDOM.normal(0, 1, 2000))
-    values = np.stack([shared, np.resize([0.0, 1.0, 7.0], 2000), RANDOM.normal(0, 1, 2000)], axis=1)
-    flow = mixed(choose_training(accepted(given), values))
-    assert [c.noise for c in flow.columns] == [pytest.approx(0.5 * shared.std()), 0.0, 0.0]
-    beside_text = choose_training(accepted(table(Column(name="x"), CUT)), values[:, :2])
-    assert [c.noise for c in mixed(beside_text).columns] == [0.0, 0.0]
-
-
-def test_training_rows_tell_which_values_samples_have_and_what_unseen_levels_get() -> None:
-    listed = np.array([0.0, 8.0, 12.0, 12.5, 12.7, 16.0])
-    _, flow = chosen(RANDOM.choice(listed, 2000))
-    spikes = flow.columns[0].spikes
-    assert flow.columns[0].repeated == len(listed) - len(spikes) > 0
-    assert flow.columns[1].unseen == pytest.approx(0.1 / 2001)
-    _, flow = chosen(RANDOM.lognormal(0, 1, 2000).round(6))
-    assert flow.columns[0].repeated == 0
-    rare = rows(listed)
-    rare[:3, 1] = [7.0, 8.0, 9.0]
-    job = choose_training(accepted(table(AMOUNT, CUT, AGE)), rare)
-    assert mixed(job).columns[1].unseen == pytest.approx(3 / 2001)
-
-
-def test_numbers_that_come_in_the_same_pairs_have_probabilities_of_levels() -> None:
-    """As the rate and the limit of a state: neither is a density near the other."""
-    state = RANDOM.integers(0, 30, 4000)
-    rates, limits = RANDOM.permutation(30) / 10, RANDOM.permutation(np.arange(100, 190, 3))
-    given = table(Column(name="rate"), Column(name="limit", missing=True), CUT, rows=5000)
-    values = np.stack([rates[state], limits[state].astype(float), state % 2], axis=1)
-    values[::50, 1] = np.nan
-    job = choose_training(accepted(given), values)
-    columns = mixed(job).columns
-    assert [column.levels for column in columns] == [30, 30, 2]
-    assert columns[1].values == sorted(limits) == list(job.column_types[1].levels)
-    assert [column.missing for column in columns] == [False, True, False]
-    assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
-    stated = {"columns": {"rate": {"transform": "quantiles"}}}
-    unlike = RANDOM.permuted(values[:, :1], axis=0)
-    for one, fields in (
-        (values, {"preprocessing": stated}),
-        (np.hstack([unlike, values[:, 1:]]), {}),
-    ):
-        assert mixed(choose_training(accepted(given, **fields), one)).columns[0].levels == 0

@@ -1,15 +1,13 @@
-"""Splits of rows, their moments, the noise of discrete columns, and the progress that is told."""
+"""Splits of rows, their moments, and the progress that is told."""
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from models_store.splits import split_rows
 from tests.store.makers import split_of
 from workers.errors import TrainingError
 from workers.trainer.data import SplitRows, moments
-from workers.trainer.discrete import column_noise
 from workers.trainer.progress import Progress, RowProgress
 
 
@@ -68,56 +66,6 @@ def test_tables_that_leave_a_device_no_room_stay_beside_it() -> None:
         assert isinstance(placed.train, torch.Tensor)
         assert isinstance(placed.validation, torch.Tensor)
         assert (placed.train.device.type, placed.validation.device.type) == (device, "meta")
-
-
-def normal(rows: int = 2000) -> Tensor:
-    return torch.randn(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def integers(low: int, high: int, rows: int = 2000) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(low, high, (rows,), generator=generator).double()
-
-
-def found(column: Tensor) -> tuple[float, float, float]:
-    noise = column_noise(column[:, None])
-    return noise.steps.item(), noise.widths.item(), noise.spikes.item()
-
-
-def spiky(every: int, column: Tensor | None = None) -> Tensor:
-    column = normal() if column is None else column
-    column[::every] = 0.0
-    return column
-
-
-COUNTS = spiky(3, integers(1, 100))
-
-
-@pytest.mark.parametrize(
-    ("column", "step", "width", "share"),
-    [
-        pytest.param(normal(), 0.0, 0.0, 0.0, id="continuous"),
-        pytest.param((integers(-40, 60) * 0.1).float(), 0.1, 0.1, 0.0, id="multiples of a step"),
-        pytest.param(integers(-40, 60) * 40.0, 40.0, 40.0, 0.0, id="multiples of a wide step"),
-        pytest.param(integers(0, 50) * 3 + 6, 3.0, 3.0, 0.0, id="multiples of the smallest gap"),
-        # Samples are not rounded to it.
-        pytest.param(integers(0, 100) * 0.1 + 0.03, 0.0, 0.1, 0.0, id="a grid away from 0"),
-        pytest.param(spiky(3), 0.0, 0.5 * float(spiky(3).std(correction=0)), 1 / 3, id="a spike"),
-        pytest.param(COUNTS, 1.0, 0.5 * float(COUNTS.std(correction=0)), 1 / 3, id="counts and 0"),
-        pytest.param(spiky(3, integers(1, 4)), 1.0, 1.0, 0.0, id="a step wider than a spike"),
-        pytest.param(spiky(30), 0.0, 0.0, 0.0, id="a rare repeated value is no spike"),
-    ],
-)
-def test_noise_follows_from_what_repeats(column, step, width, share):
-    assert found(column) == pytest.approx((step, width, share), rel=1e-3, abs=1e-9)
-
-
-def test_few_values_without_a_grid_get_noise_of_their_median_gap() -> None:
-    values = torch.tensor([0.0, 0.1, 0.25, 0.37, 1.01, 1.38, 2.02, 2.7, 3.1, 3.313, 5.0])
-    values = torch.cat([values, values + 7.77]).double()
-    step, width, _ = found(values[integers(0, 22).long()])
-    assert step == 0
-    assert width > 0.1
 
 
 def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:

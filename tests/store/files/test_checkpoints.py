@@ -102,14 +102,24 @@ def test_a_companion_is_loaded_as_it_was_calibrated(blobs):
 
 
 def test_the_noise_of_discrete_columns_is_loaded_of_older_models_too(blobs):
-    steps = torch.tensor([0.0, 1.0, 0.5])
-    for widths in (None, 2 * steps):
-        flow = build(SPECS[1], 3, standardise=MOMENTS, steps=steps, widths=widths, seed=7)
-        usual = {"standardise": True, "dequantise": None, "logit": None}
+    steps = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
+    usual = {"standardise": True, "dequantise": None, "logit": None}
+    for absent in ((), ("widths",), ("widths", "extent"), ("steps", "widths")):
+        columns = [MixedColumn(step=step, noise=2 * step) for step in steps.tolist()]
+        flow = build(SPECS[1], 3, standardise=MOMENTS, columns=columns, seed=7)
+        fit_encoding(flow, torch.randn(100, 3))
+        flow.preprocessing.denoise = None
+        for name in absent:
+            setattr(flow.preprocessing, name, None)
         stored = save_model(blobs, KEY, flow, spec=SPECS[1], columns=COLUMNS, preprocessing=usual)
-        loaded = load_model(blobs, KEY, stored.sha256).state_dict()
-        assert loaded.keys() == flow.state_dict().keys()
-        assert torch.equal(loaded["preprocessing.steps"], steps.double())
+        loaded = load_model(blobs, KEY, stored.sha256)
+        assert loaded.preprocessing.steps is not None
+        assert loaded.preprocessing.widths is not None
+        expected = steps * 0 if "steps" in absent else steps
+        assert torch.equal(loaded.preprocessing.steps, expected)
+        assert torch.equal(loaded.preprocessing.widths, expected if absent else 2 * steps)
+        x = torch.randn(20, 3)
+        assert torch.equal(loaded.log_prob(x), flow.eval().log_prob(x))
 
 
 def test_equal_models_are_equal_files(blobs):
