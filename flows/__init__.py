@@ -5,6 +5,7 @@ computes with tensors is found in `flows.with_torch`, which is imported when the
 """
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flows.compiled.compiled_flow import CompiledFlow as CompiledFlow, drawn_bytes as drawn_bytes
@@ -68,6 +69,13 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
+        if name == "__all__":  # of `from flows import *`
+            names = {**globals(), **vars(importlib.import_module("flows.with_torch"))}
+            return [
+                known
+                for known, value in names.items()
+                if not known.startswith("_") and not isinstance(value, ModuleType)
+            ]
         if name.startswith("_"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module("flows.with_torch"), name)

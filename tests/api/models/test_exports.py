@@ -182,6 +182,7 @@ def test_an_onnx_export_of_a_density_of_several_passes_says_why_not(client):
 
 @pytest.mark.slow
 def test_an_onnx_export_without_the_package_names_the_extra(client, monkeypatch):
+    registered(*stores(client))
     monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
     refused = client.get("/v1/models/people/versions/1/onnx")
     assert_refused(refused, 501, "onnx-not-installed")
