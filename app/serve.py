@@ -1,5 +1,6 @@
 """The API process: its checks, its server and its end."""
 
+import ctypes
 import logging
 import os
 import resource
@@ -35,6 +36,9 @@ _KEEP_ALIVE_S = {False: 5, True: 75}
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them continues: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0002
+# Memory of a large request that is given back to the system page by page costs as much to get again as
+# to parse the request. Parameters of mallopt(3), of glibc alone.
+_ALLOCATOR = {-1: 64 << 20, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +96,7 @@ def application() -> FastAPI:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     sys.setswitchinterval(_SWITCH_S)
+    _keep_freed_memory()
     TRACES.configure("api")
     return create_app(settings, shutdown=ServerShutdown(settings.drain_delay_s), compile_first=True)
 
@@ -101,6 +106,14 @@ def _settings() -> ApiSettings:
     configure_logging(settings.log_level, "api")
     logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
     return settings
+
+
+def _keep_freed_memory() -> None:
+    """Have the allocator keep some of the memory that is freed."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, size in _ALLOCATOR.items():
+            mallopt(parameter, size)
 
 
 def _forget_dead(folder: str) -> None:
